@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// chunkSize is the piece in which a capture takes memory, in bytes.
+	chunkSize = 1 << 20
+	// chunkRest is how long an unused chunk is kept for the next capture: its
+	// pages are already there, and faulting them in is what costs most.
+	chunkRest = 15 * time.Second
+)
+
+// A pool lends chunks of memory and never has more than its limit of them,
+// those kept for the next capture included. It maps them itself: the Go heap
+// would zero each chunk, fault it in page by page and give it back late.
+type pool struct {
+	limit int // chunks
+
+	mu   sync.Mutex
+	lent int
+	idle [][]byte
+	trim *time.Timer
+}
+
+// newPool returns a pool of at most the given number of bytes.
+func newPool(limit int64) *pool {
+	p := &pool{limit: int(limit / chunkSize)}
+	p.trim = time.AfterFunc(chunkRest, p.release)
+	return p
+}
+
+// take lends a chunk, or nil when all are lent or the kernel has no memory.
+func (p *pool) take() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lent == p.limit {
+		return nil
+	}
+	var chunk []byte
+	if n := len(p.idle); n > 0 {
+		chunk, p.idle = p.idle[n-1], p.idle[:n-1]
+	} else {
+		// Populating 256 pages in one call costs a third less than faulting them one by one.
+		var err error
+		chunk, err = unix.Mmap(-1, 0, chunkSize, unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+		if err != nil {
+			return nil
+		}
+	}
+	p.lent++
+	return chunk
+}
+
+// give takes chunks back and keeps them for a while.
+func (p *pool) give(chunks [][]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lent -= len(chunks)
+	p.idle = append(p.idle, chunks...)
+	p.trim.Reset(chunkRest)
+}
+
+// release returns all kept chunks to the kernel.
+func (p *pool) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, chunk := range p.idle {
+		_ = unix.Munmap(chunk) // fails only for what Mmap did not return
+	}
+	p.idle = nil
+}
+
+// held returns the bytes that are lent.
+func (p *pool) held() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int64(p.lent) * chunkSize
+}
+
+// A buffer is memory that is written once, from one goroutine, and then read
+// by any number of them. What is in it never moves.
+type buffer struct {
+	pool   *pool
+	chunks [][]byte
+	size   int64
+}
+
+// newBuffer returns a buffer that has its first chunk, or nil if the pool has none left.
+func newBuffer(p *pool) *buffer {
+	b := &buffer{pool: p}
+	if !b.reserve(1) {
+		return nil
+	}
+	return b
+}
+
+// reserve makes room for n more bytes; false means that the pool has no more to give.
+func (b *buffer) reserve(n int) bool {
+	for b.size+int64(n) > int64(len(b.chunks))*chunkSize {
+		chunk := b.pool.take()
+		if chunk == nil {
+			return false
+		}
+		b.chunks = append(b.chunks, chunk)
+	}
+	return true
+}
+
+// Write appends data, all of it or nothing. It fails with io.ErrShortBuffer
+// when the pool has no chunk left.
+func (b *buffer) Write(data []byte) (int, error) {
+	if !b.reserve(len(data)) {
+		return 0, io.ErrShortBuffer
+	}
+	for rest := data; len(rest) > 0; {
+		n := copy(b.chunks[b.size/chunkSize][b.size%chunkSize:], rest)
+		rest = rest[n:]
+		b.size += int64(n)
+	}
+	return len(data), nil
+}
+
+// reader returns a new reader of the whole content.
+func (b *buffer) reader() io.Reader {
+	readers := make([]io.Reader, 0, len(b.chunks))
+	for rest := b.size; rest > 0; rest -= chunkSize {
+		readers = append(readers, bytes.NewReader(b.chunks[len(readers)][:min(rest, chunkSize)]))
+	}
+	return io.MultiReader(readers...)
+}
+
+// free gives the memory back. No reader may be in use any more.
+func (b *buffer) free() {
+	b.pool.give(b.chunks)
+	b.chunks, b.size = nil, 0
+}

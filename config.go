@@ -1,0 +1,397 @@
+package main
+
+import (
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/peterbourgon/ff/v3"
+	"golang.org/x/sys/unix"
+)
+
+// defaultToken is what -cstoken holds when nobody has set it.
+const defaultToken = "xxxxxxx"
+
+// A config is what flags and environment say, checked: what parseConfig returns works.
+type config struct {
+	csHost, csScheme, csToken string
+	csInsecure                bool
+	csTimeout                 time.Duration
+	csCAs                     *x509.CertPool // nil: the system's
+
+	redisChannel, resultChannel string
+	redisAddress                string // host:port
+	redisUser, redisPassword    string
+	redisTLS                    bool
+	redisCAs                    *x509.CertPool // nil: the system's
+
+	upload, writeLocal bool
+	destDir            string // absolute; empty: none
+
+	node                       string
+	interfaces                 []string // nil: all
+	maxPackets                 int64
+	maxBytes                   int64
+	defaultTimeout, maxTimeout time.Duration
+	maxCaptures                int64
+	maxMemory, bufferSize      int64
+	drainTimeout               time.Duration
+
+	listen              string
+	request, publish    string
+	logLevel, logFormat string
+	version             bool
+
+	// exposed names the flags that put a secret on the command line, where ps shows it.
+	exposed []string
+}
+
+// rawConfig is what must be looked at as a whole before it is a config.
+type rawConfig struct {
+	redisNode, redisURL, redisCAFile string
+	redisPort                        int64
+	csTokenFile, csCAFile            string
+	interfaces                       string
+}
+
+// parseConfig reads the command line and the environment. It returns
+// flag.ErrHelp after printing the flags to stdout; any other error is one
+// line that names the flag and what it takes.
+func parseConfig(args []string, stdout io.Writer) (config, error) {
+	var c config
+	var raw rawConfig
+	fs := flags(&c, &raw)
+	// Twice, because only after the first time it is known what stood on the command line.
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(stdout, "usage: pcapdaemon [flags]   (every flag also as PCAPDAEMON_<FLAG IN CAPITALS>)")
+		fs.SetOutput(stdout)
+		fs.PrintDefaults()
+		return c, err
+	} else if err != nil {
+		return c, err
+	}
+	if fs.NArg() > 0 {
+		return c, fmt.Errorf("argument %q is no flag: all options begin with a dash", fs.Arg(0))
+	}
+	fs.Visit(func(f *flag.Flag) {
+		if u, err := url.Parse(raw.redisURL); f.Name == "cstoken" || f.Name == "redisurl" && err == nil && u.User != nil {
+			c.exposed = append(c.exposed, f.Name)
+		}
+	})
+	if err := ff.Parse(fs, nil, ff.WithEnvVarPrefix("PCAPDAEMON")); err != nil {
+		return c, errors.Unwrap(err)
+	}
+	if c.version {
+		return c, nil
+	}
+	return c, c.check(raw)
+}
+
+// flags ties every flag to its place, with defaults and, where one value
+// suffices to judge it, limits.
+func flags(c *config, raw *rawConfig) *flag.FlagSet {
+	const day = 24 * time.Hour
+	host, _ := os.Hostname() // without one, check asks for -node
+	fs := flag.NewFlagSet("pcapdaemon", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+
+	fs.StringVar(&c.csHost, "cshost", "localhost", "CloudShark `host`, optionally host:port")
+	fs.Var(newChoice(&c.csScheme, "https", "http"), "csscheme", "`scheme` of CloudShark: http or https")
+	fs.StringVar(&c.csToken, "cstoken", defaultToken, "CloudShark API `token`")
+	fs.StringVar(&c.redisChannel, "redischannel", "capture", "Redis `channel` to subscribe to")
+	fs.StringVar(&raw.redisNode, "redisnode", "127.0.0.1", "`host` name or IP of the Redis server")
+	fs.Var(newNumber(&raw.redisPort, 6379, 1, 65535), "redisport", "`port` of the Redis server")
+	fs.Var(newSwitch(&c.upload), "upload", "upload captures to CloudShark")
+	fs.Var(newSwitch(&c.writeLocal), "writelocal", "write captures to -destdir")
+	fs.StringVar(&c.destDir, "destdir", "", "`directory` for locally written captures")
+
+	fs.StringVar(&c.node, "node", host, "this host's node `name`")
+	fs.StringVar(&raw.interfaces, "interfaces", "all", "comma-separated `list` of interfaces that may be captured on")
+	fs.Var(newNumber(&c.maxPackets, 100_000, 1, math.MaxInt32), "maxpackets", "most packets of one capture, a `number`")
+	fs.Var(newSize(&c.maxBytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes", "largest capture file, a `size`")
+	fs.Var(newDuration(&c.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout", "timeout of a request that names none, a `duration`")
+	fs.Var(newDuration(&c.maxTimeout, time.Hour, time.Second, 365*day), "maxtimeout", "longest timeout a request may ask for, a `duration`")
+	fs.Var(newNumber(&c.maxCaptures, 16, 1, 1024), "maxcaptures", "captures at one time, a `number`")
+	fs.Var(newSize(&c.maxMemory, 512*humanize.MiByte, chunkSize, math.MaxInt64), "maxmemory", "memory that all captures together may hold, those being delivered included, a `size`")
+	fs.Var(newSize(&c.bufferSize, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize", "kernel buffer of one capture, a `size`")
+	fs.StringVar(&c.resultChannel, "resultchannel", "capture-results", "`channel` on which results are published; empty: none")
+	fs.StringVar(&raw.redisURL, "redisurl", "", "redis:// or rediss:// `address` with user, password, host, port; wins over -redisnode and -redisport")
+	fs.StringVar(&raw.redisCAFile, "rediscafile", "", "`file` with CA certificates for a rediss:// server")
+	fs.StringVar(&raw.csTokenFile, "cstokenfile", "", "`file` that holds the CloudShark token; wins over -cstoken")
+	fs.StringVar(&raw.csCAFile, "cscafile", "", "`file` with CA certificates for CloudShark, beside the system's")
+	fs.Var(newSwitch(&c.csInsecure), "csinsecure", "do not verify CloudShark's certificate")
+	fs.Var(newDuration(&c.csTimeout, 5*time.Minute, time.Millisecond, day), "cstimeout", "time for one capture's upload, retries included, a `duration`")
+	fs.Var(newDuration(&c.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout", "time to deliver running captures after a stop signal, a `duration`")
+	fs.StringVar(&c.listen, "listen", "", "`address` of the HTTP endpoint with /metrics and /healthz; empty: none")
+	fs.StringVar(&c.request, "request", "", "run this one `request` (JSON, or - for standard input) without Redis, print its results, exit")
+	fs.StringVar(&c.publish, "publish", "", "publish this `request` (JSON, or - for standard input), follow its results, exit")
+	fs.Var(newChoice(&c.logLevel, "info", "debug", "warn", "error"), "loglevel", "`level` of the log: debug, info, warn or error")
+	fs.Var(newChoice(&c.logFormat, "text", "json"), "logformat", "`format` of the log: text or json")
+	fs.Var(newSwitch(&c.version), "version", "print version, Go version and libpcap version, exit")
+	return fs
+}
+
+// check completes the config from raw and refuses what cannot work together.
+func (c *config) check(raw rawConfig) error {
+	switch {
+	case c.request != "" && c.publish != "":
+		return errors.New("-request runs a request here, -publish asks others: give one of them")
+	case c.publish != "" && c.resultChannel == "":
+		return errors.New("-publish follows the results and needs a -resultchannel")
+	case c.publish == "" && !c.upload && !c.writeLocal:
+		return errors.New("nowhere to deliver captures to: give -upload, -writelocal or both")
+	case c.redisChannel == "":
+		return errors.New("-redischannel takes the name of a channel")
+	case c.node == "" || len(c.node) > 128:
+		return errors.New("-node takes a name of 1 to 128 characters")
+	case c.writeLocal && c.destDir == "":
+		return errors.New("-writelocal needs a -destdir")
+	case c.defaultTimeout > c.maxTimeout:
+		return fmt.Errorf("-defaulttimeout %v is above -maxtimeout %v", c.defaultTimeout, c.maxTimeout)
+	}
+	if c.listen != "" {
+		if _, port, err := net.SplitHostPort(c.listen); err != nil || !isPort(port) {
+			return fmt.Errorf("-listen takes host:port or :port, not %q", c.listen)
+		}
+	}
+	if raw.interfaces != "all" {
+		for name := range strings.SplitSeq(raw.interfaces, ",") {
+			if name = strings.TrimSpace(name); name == "" {
+				return fmt.Errorf("-interfaces takes all, or interface names separated by commas, not %q", raw.interfaces)
+			}
+			c.interfaces = append(c.interfaces, name)
+		}
+	}
+	if err := c.checkRedis(raw); err != nil {
+		return err
+	}
+	return c.checkDestination(raw)
+}
+
+// checkRedis completes what is needed to reach Redis. Its errors do not quote
+// the address, which may hold a password.
+func (c *config) checkRedis(raw rawConfig) error {
+	if c.request != "" {
+		return nil
+	}
+	if raw.redisNode == "" {
+		return errors.New("-redisnode takes a host name or IP address")
+	}
+	c.redisAddress = net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))
+	if raw.redisURL != "" {
+		u, err := url.Parse(raw.redisURL)
+		if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port()) {
+			return errors.New("-redisurl takes redis://user:password@host:port, or rediss:// for TLS")
+		}
+		port := u.Port()
+		if port == "" {
+			port = "6379"
+		}
+		c.redisAddress = net.JoinHostPort(u.Hostname(), port)
+		c.redisTLS = u.Scheme == "rediss"
+		password, both := u.User.Password()
+		c.redisUser, c.redisPassword = u.User.Username(), password
+		if !both { // as redis-cli has it, a single name is the password
+			c.redisUser, c.redisPassword = "", u.User.Username()
+		}
+	}
+	var err error
+	if raw.redisCAFile != "" {
+		c.redisCAs, err = readCAs(raw.redisCAFile, x509.NewCertPool())
+	}
+	if err != nil {
+		return fmt.Errorf("-rediscafile: %w", err)
+	}
+	return nil
+}
+
+// checkDestination completes what is needed to deliver captures.
+func (c *config) checkDestination(raw rawConfig) error {
+	if c.publish != "" {
+		return nil
+	}
+	if c.destDir != "" {
+		dir, err := filepath.Abs(c.destDir)
+		if err == nil {
+			err = isWritableDir(dir)
+		}
+		if err != nil {
+			return fmt.Errorf("-destdir takes a directory that can be written: %s: %w", c.destDir, err)
+		}
+		c.destDir = dir
+	}
+	if raw.csTokenFile != "" {
+		token, err := os.ReadFile(raw.csTokenFile)
+		if err != nil {
+			return fmt.Errorf("-cstokenfile: %w", err)
+		}
+		if c.csToken = strings.TrimSpace(string(token)); c.csToken == "" {
+			return fmt.Errorf("-cstokenfile: %s holds no token", raw.csTokenFile)
+		}
+	}
+	if c.upload && (c.csToken == defaultToken || c.csToken == "") {
+		return errors.New("-upload needs the API token of CloudShark in -cstoken or -cstokenfile")
+	}
+	if u, err := url.Parse("http://" + c.csHost); err != nil || u.Host != c.csHost || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port()) {
+		return fmt.Errorf("-cshost takes host or host:port, not %q", c.csHost)
+	}
+	if raw.csCAFile != "" {
+		cas, err := x509.SystemCertPool()
+		if err != nil {
+			cas = x509.NewCertPool()
+		}
+		if c.csCAs, err = readCAs(raw.csCAFile, cas); err != nil {
+			return fmt.Errorf("-cscafile: %w", err)
+		}
+	}
+	return nil
+}
+
+// isWritableDir says why files cannot be made in dir, or nil.
+func isWritableDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = unix.ENOTDIR
+	}
+	if err == nil {
+		err = unix.Access(dir, unix.W_OK|unix.X_OK)
+	}
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err // the caller names the directory
+	}
+	return err
+}
+
+// readCAs adds the certificates of a PEM file to a pool.
+func readCAs(file string, cas *x509.CertPool) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if !cas.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", file)
+	}
+	return cas, nil
+}
+
+// isPort tells whether s is a port number.
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
+}
+
+// A limited is a flag.Value that says in its errors what it takes.
+type limited[T bool | int64 | string | time.Duration] struct {
+	to     *T
+	parse  func(string) (T, bool)
+	format func(T) string
+	takes  string
+}
+
+func (l limited[T]) Set(s string) error {
+	v, ok := l.parse(s)
+	if !ok {
+		return errors.New("takes " + l.takes)
+	}
+	*l.to = v
+	return nil
+}
+
+func (l limited[T]) String() string {
+	if l.to == nil { // the flag package asks the zero value
+		return ""
+	}
+	return l.format(*l.to)
+}
+
+// A toggle is a limited that may stand without a value.
+type toggle struct{ limited[bool] }
+
+// IsBoolFlag tells the flag package that -upload is -upload=true.
+func (toggle) IsBoolFlag() bool { return true }
+
+// newSwitch returns a flag value for true or false; false is the default.
+func newSwitch(to *bool) flag.Value {
+	return toggle{limited[bool]{to, func(s string) (bool, bool) {
+		b, err := strconv.ParseBool(s)
+		return b, err == nil
+	}, strconv.FormatBool, "true or false"}}
+}
+
+// newNumber returns a flag value for a whole number from low to high.
+func newNumber(to *int64, initial, low, high int64) flag.Value {
+	*to = initial
+	return limited[int64]{to, func(s string) (int64, bool) {
+		n, err := strconv.ParseInt(s, 10, 64)
+		return n, err == nil && low <= n && n <= high
+	}, func(n int64) string { return strconv.FormatInt(n, 10) }, fmt.Sprintf("a number from %d to %d", low, high)}
+}
+
+// newSize returns a flag value for a number of bytes from low to high.
+func newSize(to *int64, initial, low, high int64) flag.Value {
+	*to = initial
+	takes := "bytes or a size such as 100MiB, at least " + formatSize(low)
+	if high < math.MaxInt64 {
+		takes += " and at most " + formatSize(high)
+	}
+	return limited[int64]{to, func(s string) (int64, bool) {
+		n, err := humanize.ParseBytes(s)
+		return int64(n), err == nil && uint64(low) <= n && n <= uint64(high)
+	}, formatSize, takes}
+}
+
+// newDuration returns a flag value for a duration from low to high.
+func newDuration(to *time.Duration, initial, low, high time.Duration) flag.Value {
+	*to = initial
+	return limited[time.Duration]{to, func(s string) (time.Duration, bool) {
+		d, err := time.ParseDuration(s)
+		return d, err == nil && low <= d && d <= high
+	}, formatDuration, fmt.Sprintf("a duration such as 90s, from %s to %s", formatDuration(low), formatDuration(high))}
+}
+
+// newChoice returns a flag value for one of a few words; the first is the default.
+func newChoice(to *string, words ...string) flag.Value {
+	*to = words[0]
+	return limited[string]{to, func(s string) (string, bool) {
+		return s, slices.Contains(words, s)
+	}, func(s string) string { return s }, strings.Join(words, " or ")}
+}
+
+// formatSize writes bytes in the largest unit that needs no fraction: 100MiB, 1500.
+func formatSize(n int64) string {
+	for _, unit := range []struct {
+		name  string
+		bytes int64
+	}{{"GiB", humanize.GiByte}, {"MiB", humanize.MiByte}, {"KiB", humanize.KiByte}} {
+		if n >= unit.bytes && n%unit.bytes == 0 {
+			return strconv.FormatInt(n/unit.bytes, 10) + unit.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// formatDuration writes a duration without its zero units: 1h, 5m, 90s is 1m30s.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

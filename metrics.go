@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Outcomes of a request, as metrics name them. Requests for several
+// interfaces count once for each.
+const (
+	outcomeAccepted  = "accepted"
+	outcomeRefused   = "refused"
+	outcomeOtherNode = "other_node"
+	outcomeMalformed = "malformed"
+)
+
+// metrics counts what happens, for Prometheus.
+type metrics struct {
+	registry   *prometheus.Registry
+	requests   *prometheus.CounterVec // by outcome
+	packets    prometheus.Counter
+	bytes      prometheus.Counter
+	drops      prometheus.Counter
+	deliveries *prometheus.CounterVec   // by destination and outcome
+	seconds    *prometheus.HistogramVec // by destination
+	subscribed prometheus.Gauge
+}
+
+// newMetrics returns metrics in which every series exists from the start.
+// The functions are asked when somebody looks.
+func newMetrics(version string, running, held func() float64) *metrics {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	f := promauto.With(r)
+	m := &metrics{
+		registry:   r,
+		requests:   f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_requests_total", Help: "Requests by what became of them, counted for each interface asked for."}, []string{"outcome"}),
+		packets:    f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_captured_packets_total", Help: "Packets captured."}),
+		bytes:      f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_captured_bytes_total", Help: "Bytes of capture files."}),
+		drops:      f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_dropped_packets_total", Help: "Packets that the kernel or an interface dropped during captures."}),
+		deliveries: f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_deliveries_total", Help: "Deliveries of captures by destination and outcome."}, []string{"destination", "outcome"}),
+		seconds: f.NewHistogramVec(prometheus.HistogramOpts{Name: "pcapdaemon_delivery_seconds", Help: "Time that deliveries took, retries included.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 10)}, []string{"destination"}), // 1 ms to 4 min
+		subscribed: f.NewGauge(prometheus.GaugeOpts{Name: "pcapdaemon_subscribed", Help: "1 while subscribed to the request channel, else 0."}),
+	}
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "pcapdaemon_captures_running", Help: "Captures running now."}, running)
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "pcapdaemon_memory_held_bytes", Help: "Memory that captures hold, those being delivered included."}, held)
+	f.NewGauge(prometheus.GaugeOpts{Name: "pcapdaemon_build_info", Help: "1, labelled with what this program is.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version(), "libpcap": libpcapVersion()}}).Set(1)
+
+	for _, outcome := range []string{outcomeAccepted, outcomeRefused, outcomeOtherNode, outcomeMalformed} {
+		m.requests.WithLabelValues(outcome)
+	}
+	for _, name := range []string{(&cloudshark{}).name(), directory{}.name()} {
+		m.deliveries.WithLabelValues(name, "ok")
+		m.deliveries.WithLabelValues(name, "error")
+		m.seconds.WithLabelValues(name)
+	}
+	return m
+}
+
+// capture counts a finished capture.
+func (m *metrics) capture(c counts) {
+	m.packets.Add(float64(c.Packets))
+	m.bytes.Add(float64(c.Bytes))
+	m.drops.Add(float64(c.Dropped + c.IfDropped))
+}
+
+// delivery counts and times a delivery.
+func (m *metrics) delivery(destination string, took time.Duration, err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = "error"
+	}
+	m.deliveries.WithLabelValues(destination, outcome).Inc()
+	m.seconds.WithLabelValues(destination).Observe(took.Seconds())
+}
+
+// serve answers /metrics and /healthz until the context ends. Health returns
+// why requests cannot be received, or nil.
+func (m *metrics) serve(ctx context.Context, listener net.Listener, health func() error) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := health(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "subscribed")
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(listener); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,397 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxTags   = 30      // CloudShark takes no more
+	maxAnswer = 1 << 16 // bytes of CloudShark's answer that are read
+)
+
+// A recording is a finished capture and what there is to say about it.
+type recording struct {
+	id       string // of the request
+	name     string // of the file
+	size     int64  // bytes
+	content  func() io.Reader
+	tags     []string
+	comments string
+}
+
+// A receipt says where a recording is now.
+type receipt struct {
+	file string // absolute path
+	url  string // for people
+}
+
+// A destination keeps recordings.
+type destination interface {
+	name() string
+	store(context.Context, recording) (receipt, error)
+}
+
+// A delivery brings recordings to their destinations.
+type delivery struct {
+	upload *cloudshark // nil: none
+	local  *directory  // nil: none
+	// always is set if every recording goes to the directory; otherwise it
+	// keeps what could not be uploaded.
+	always bool
+	// observe is told how each delivery to a destination went.
+	observe func(destination string, took time.Duration, err error)
+}
+
+// deliver stores a recording at all destinations at once; none waits for
+// another one or suffers from its failure. The receipt holds what succeeded.
+// A context that ends stops uploads only: a local file is always finished.
+func (d *delivery) deliver(ctx context.Context, r recording) (receipt, error) {
+	if d.local != nil {
+		r.name = d.local.unused(r.name)
+	}
+	var kept, uploaded receipt
+	var keepErr, uploadErr error
+	var writing sync.WaitGroup
+	keep := func() { kept, keepErr = d.store(context.WithoutCancel(ctx), d.local, r) }
+	if d.always {
+		writing.Go(keep)
+	}
+	if d.upload != nil {
+		uploaded, uploadErr = d.store(ctx, d.upload, r)
+	}
+	writing.Wait()
+	if uploadErr != nil && d.local != nil && !d.always {
+		keep()
+	}
+	return receipt{file: kept.file, url: uploaded.url}, errors.Join(uploadErr, keepErr)
+}
+
+// store stores a recording at one destination, counted and timed.
+func (d *delivery) store(ctx context.Context, to destination, r recording) (receipt, error) {
+	began := time.Now()
+	receipt, err := to.store(ctx, r)
+	d.observe(to.name(), time.Since(began), err)
+	return receipt, err
+}
+
+// A directory is a local destination.
+type directory struct{ path string }
+
+func (directory) name() string { return "local" }
+
+// unused returns the name, with -2, -3 … before its extension if it is taken.
+func (d directory) unused(name string) string {
+	base, extension := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name)
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(filepath.Join(d.path, name)); err != nil {
+			return name
+		}
+		name = base + "-" + strconv.Itoa(n) + extension
+	}
+}
+
+// store writes the file under a temporary name and renames it when it is on
+// the disk, so that no reader sees part of it and a failure leaves nothing.
+func (d directory) store(_ context.Context, r recording) (_ receipt, err error) {
+	path := filepath.Join(d.path, r.name)
+	defer func() {
+		// The kernel's own words, without those paths that only we know.
+		if cause := errors.Unwrap(err); cause != nil {
+			err = fmt.Errorf("write %s: %w", path, cause)
+		}
+	}()
+	file, err := os.CreateTemp(d.path, ".pcapdaemon-*")
+	if err != nil {
+		return receipt{}, err
+	}
+	defer os.Remove(file.Name()) // gone already if all went well
+	defer file.Close()
+	if _, err := io.Copy(file, r.content()); err != nil {
+		return receipt{}, err
+	}
+	if err := file.Chmod(0o640); err != nil {
+		return receipt{}, err
+	}
+	if err := file.Sync(); err != nil {
+		return receipt{}, err
+	}
+	for {
+		err := rename(file.Name(), path)
+		if errors.Is(err, os.ErrExist) { // taken since unused looked
+			path = filepath.Join(d.path, d.unused(r.name))
+			continue
+		}
+		if err != nil {
+			return receipt{}, err
+		}
+		break
+	}
+	// The name has to survive a power failure too.
+	if parent, err := os.Open(d.path); err == nil {
+		_ = parent.Sync() // not every file system can
+		parent.Close()
+	}
+	return receipt{file: path}, nil
+}
+
+// rename renames a file and never overwrites one.
+func rename(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // NFS, for one
+		return os.Link(from, to) // the old name is removed by the caller
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// fileName returns the name of a capture's file: node, interface and time of
+// the start, without characters that mean something to a shell or a file system.
+func fileName(node, iface string, start time.Time) string {
+	name := node + "-" + iface + "-" + start.UTC().Format("20060102T150405.000000000Z") + ".pcap"
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', strings.ContainsRune("._-", r):
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+// uploadTags returns what a request and its host give a recording as tags.
+// If they are too many, the request's own give way.
+func uploadTags(r request, node, iface string) []string {
+	var ours []string
+	add := func(key, value string) {
+		if value != "" {
+			ours = append(ours, key+":"+strings.ReplaceAll(value, ",", "_"))
+		}
+	}
+	add("customer", r.Customer)
+	if r.AlertID != nil {
+		add("alertid", strconv.FormatUint(*r.AlertID, 10))
+	}
+	add("node", node)
+	add("interface", iface)
+
+	var tags []string
+	for tag := range strings.SplitSeq(r.Tags, ",") {
+		if tag = strings.TrimSpace(tag); tag != "" && len(tags) < maxTags-len(ours) {
+			tags = append(tags, tag)
+		}
+	}
+	return append(tags, ours...)
+}
+
+// A cloudshark is a CloudShark appliance or service. The token is part of
+// the address, so no error may show that.
+type cloudshark struct {
+	scheme, host, token string
+	agent               string        // User-Agent
+	timeout             time.Duration // for one recording, retries included
+	client              *http.Client
+	// retry tells of a try that failed and the wait for the next one.
+	retry func(recording, error, time.Duration)
+}
+
+// newUploadClient returns the HTTP client for uploads. Each has a connection of
+// its own: they are rare, and a kept one would be stale when it is needed. A
+// redirection is an answer like any other; following it would lose the POST or
+// show the token to a stranger.
+func newUploadClient(cas *x509.CertPool, insecure bool) *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: cas, InsecureSkipVerify: insecure}
+	transport.ForceAttemptHTTP2 = false
+	transport.DisableKeepAlives = true
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func (*cloudshark) name() string { return "cloudshark" }
+
+// store uploads a recording. It tries until CloudShark has it, refuses it, or
+// the time is up.
+func (c *cloudshark) store(ctx context.Context, r recording) (receipt, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	last := errors.New("no answer") // of the newest try that was not cut short
+	try := func() (string, error) {
+		id, err := c.post(ctx, r)
+		if err != nil && ctx.Err() == nil {
+			last = err
+		}
+		return id, err
+	}
+	id, err := backoff.Retry(ctx, try,
+		backoff.WithMaxElapsedTime(c.timeout),
+		backoff.WithNotify(func(err error, wait time.Duration) { c.retry(r, err, wait) }))
+	switch {
+	case err == nil:
+		return receipt{url: c.scheme + "://" + c.host + "/captures/" + url.PathEscape(id)}, nil
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		last = fmt.Errorf("given up after %s: %w", formatDuration(c.timeout), last)
+	case ctx.Err() != nil:
+		last = fmt.Errorf("stopped: %w", last)
+	}
+	return receipt{}, fmt.Errorf("upload to %s: %w", c.host, last)
+}
+
+// post uploads a recording once and returns its id. Errors that another try
+// cannot mend are permanent.
+func (c *cloudshark) post(ctx context.Context, r recording) (string, error) {
+	head, tail, contentType := encodeForm(r)
+	body := &body{reader: io.MultiReader(bytes.NewReader(head), r.content(), bytes.NewReader(tail))}
+	defer body.Close()
+	address := c.scheme + "://" + c.host + "/api/v1/" + url.PathEscape(c.token) + "/upload"
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, body)
+	if err != nil {
+		return "", backoff.Permanent(errors.New("the address is not valid"))
+	}
+	request.ContentLength = int64(len(head)) + r.size + int64(len(tail))
+	request.Header.Set("Content-Type", contentType)
+	request.Header.Set("User-Agent", c.agent)
+	response, err := c.client.Do(request)
+	if err != nil {
+		var certificate *tls.CertificateVerificationError
+		final := errors.As(err, &certificate)
+		for address := (*url.Error)(nil); errors.As(err, &address); {
+			err = address.Err
+		}
+		if err = errors.New(c.redact(err.Error())); final {
+			return "", backoff.Permanent(err)
+		}
+		return "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil && response.StatusCode == http.StatusOK {
+		return "", fmt.Errorf("read answer: %w", err)
+	}
+	return readAnswer(response, c.redact(string(text)))
+}
+
+// redact takes the token out of what others say.
+func (c *cloudshark) redact(text string) string {
+	return strings.NewReplacer(c.token, "<token>", url.PathEscape(c.token), "<token>").Replace(text)
+}
+
+// readAnswer returns the id that CloudShark gave, or what it said instead.
+func readAnswer(response *http.Response, text string) (string, error) {
+	var answer struct {
+		ID         string `json:"id"`
+		Exceptions []any  `json:"exceptions"`
+	}
+	isJSON := json.Unmarshal([]byte(text), &answer) == nil
+	code := response.StatusCode
+	if code == http.StatusOK && answer.ID != "" {
+		return answer.ID, nil
+	}
+	words := "no reason given"
+	switch {
+	case len(answer.Exceptions) > 0:
+		list := make([]string, len(answer.Exceptions))
+		for i, exception := range answer.Exceptions {
+			list[i] = fmt.Sprint(exception)
+		}
+		words = printable(strings.Join(list, ", "))
+	case isJSON && code == http.StatusOK:
+		words = "the answer holds no id"
+	case text != "":
+		words = quote(text)
+	}
+	err := fmt.Errorf("%d %s: %s", code, http.StatusText(code), words)
+	switch {
+	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
+		if wait := retryAfter(response.Header.Get("Retry-After")); wait > 0 {
+			err = postponed{err, wait}
+		}
+		return "", err
+	}
+	return "", backoff.Permanent(err)
+}
+
+// retryAfter returns the wait that a Retry-After header asks for, in seconds
+// or as a date (RFC 9110, 10.2.3), or 0.
+func retryAfter(header string) time.Duration {
+	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if date, err := http.ParseTime(header); err == nil {
+		return time.Until(date)
+	}
+	return 0
+}
+
+// A postponed error says when to try again.
+type postponed struct {
+	error
+	wait time.Duration
+}
+
+// Unwrap shows the wait to the backoff package.
+func (p postponed) Unwrap() []error {
+	return []error{p.error, &backoff.RetryAfterError{Duration: p.wait}}
+}
+
+// encodeForm returns what stands before and after the recording's content in
+// the form that CloudShark takes, and the form's content type.
+func encodeForm(r recording) (head, tail []byte, contentType string) {
+	var text bytes.Buffer
+	form := multipart.NewWriter(&text)
+	// Writing to memory cannot fail.
+	_, _ = form.CreateFormFile("file", r.name)
+	split := text.Len()
+	_ = form.WriteField("filename", r.name)
+	_ = form.WriteField("additional_tags", strings.Join(r.tags, ","))
+	_ = form.WriteField("comments", r.comments)
+	_ = form.Close()
+	return text.Bytes()[:split], text.Bytes()[split:], form.FormDataContentType()
+}
+
+// A body is the content of a POST that can be taken away from the transport,
+// which may go on reading after an early answer, when the memory under the
+// recording belongs to another capture.
+type body struct {
+	mu     sync.Mutex
+	reader io.Reader // nil once closed
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reader == nil {
+		return 0, os.ErrClosed
+	}
+	return b.reader.Read(p)
+}
+
+// Close implements io.Closer; no Read touches the content after it.
+func (b *body) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reader = nil
+	return nil
+}
