@@ -31,11 +31,8 @@ type config struct {
 	csTimeout                 time.Duration
 	csCAs                     *x509.CertPool // nil: the system's
 
+	redis                       redisServer
 	redisChannel, resultChannel string
-	redisAddress                string // host:port
-	redisUser, redisPassword    string
-	redisTLS                    bool
-	redisCAs                    *x509.CertPool // nil: the system's
 
 	upload, writeLocal bool
 	destDir            string // absolute; empty: none
@@ -190,7 +187,7 @@ func (c *config) checkRedis(raw rawConfig) error {
 	if raw.redisNode == "" {
 		return errors.New("-redisnode takes a host name or IP address")
 	}
-	c.redisAddress = net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))
+	c.redis.address = net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))
 	if raw.redisURL != "" {
 		u, err := url.Parse(raw.redisURL)
 		if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port()) {
@@ -200,17 +197,17 @@ func (c *config) checkRedis(raw rawConfig) error {
 		if port == "" {
 			port = "6379"
 		}
-		c.redisAddress = net.JoinHostPort(u.Hostname(), port)
-		c.redisTLS = u.Scheme == "rediss"
+		c.redis.address = net.JoinHostPort(u.Hostname(), port)
+		c.redis.tls = u.Scheme == "rediss"
 		password, both := u.User.Password()
-		c.redisUser, c.redisPassword = u.User.Username(), password
+		c.redis.user, c.redis.password = u.User.Username(), password
 		if !both { // as redis-cli has it, a single name is the password
-			c.redisUser, c.redisPassword = "", u.User.Username()
+			c.redis.user, c.redis.password = "", u.User.Username()
 		}
 	}
 	var err error
 	if raw.redisCAFile != "" {
-		c.redisCAs, err = readCAs(raw.redisCAFile, x509.NewCertPool())
+		c.redis.cas, err = readCAs(raw.redisCAFile, x509.NewCertPool())
 	}
 	if err != nil {
 		return fmt.Errorf("-rediscafile: %w", err)

@@ -194,17 +194,16 @@ func (d *daemon) runAlways(ctx context.Context) int {
 			}
 		})
 	}
-	server := redisServer{address: c.redisAddress, user: c.redisUser, password: c.redisPassword, tls: c.redisTLS, cas: c.redisCAs}
 	if c.resultChannel != "" {
-		publisher := newPublisher(server, c.resultChannel, d.log)
+		publisher := newPublisher(c.redis, c.resultChannel, d.log)
 		defer publisher.close()
 		d.report = func(r result) { publisher.publish(r.encode()) }
 	}
 	messages := make(chan []byte, 64)
-	subscriber := subscriber{server: server, channel: c.redisChannel, messages: messages, state: d.setHealth, log: d.log}
+	subscriber := subscriber{server: c.redis, channel: c.redisChannel, messages: messages, state: d.setHealth, log: d.log}
 	serving.Go(func() { subscriber.run(ctx) })
 
-	d.log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redisAddress, "channel": c.redisChannel}).Info("started")
+	d.log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.address, "channel": c.redisChannel}).Info("started")
 	notify("READY=1")
 	d.touch()
 	d.receive(ctx, messages)
@@ -430,9 +429,9 @@ func (d *daemon) touch() {
 
 // status describes the daemon for people.
 func (d *daemon) status() string {
-	subscription := fmt.Sprintf("subscribed to %s at %s", d.config.redisChannel, d.config.redisAddress)
+	subscription := fmt.Sprintf("subscribed to %s at %s", d.config.redisChannel, d.config.redis.address)
 	if err := d.unhealthy(); err != nil {
-		subscription = fmt.Sprintf("%s at %s %v", d.config.redisChannel, d.config.redisAddress, err)
+		subscription = fmt.Sprintf("%s at %s %v", d.config.redisChannel, d.config.redis.address, err)
 	}
 	return fmt.Sprintf("%s; %d captures running", subscription, len(d.slots))
 }

@@ -47,23 +47,39 @@ type request struct {
 	AlertID    *uint64 // nil: not given, which differs from 0
 }
 
-// An addressee decides which messages are for this host.
+// An addressee decides which messages are for this host. It is used from one goroutine.
 type addressee struct {
 	node string
 	// implied makes a message that names no node one for this host.
 	implied bool
+	// pattern is the newest nodere and matched what came of it: most
+	// messages of a busy channel bear the same one, and compiling it costs more
+	// than all the rest.
+	pattern string
+	matched bool
 }
 
 // decode reads a message. The error is errOtherNode, wraps errMalformed, or
 // names the field that is wrong; only in the last case the request holds
 // what could be read, for the refusal.
-func (a addressee) decode(message []byte) (request, error) {
-	fields := map[string]json.RawMessage{}
+func (a *addressee) decode(message []byte) (request, error) {
+	// Most messages are for others, so only their address is read at first.
+	var head struct{ Node, NodeRE json.RawMessage }
 	decoder := json.NewDecoder(bytes.NewReader(message))
-	if err := decoder.Decode(&fields); err != nil {
+	if err := decoder.Decode(&head); err != nil {
 		return request{}, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
 	}
-	wrong := a.match(fields["node"], fields["nodere"])
+	wrong := a.match(head.Node, head.NodeRE)
+	if errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed) {
+		return request{}, wrong
+	}
+	object, rest := message[:decoder.InputOffset()], bytes.TrimLeft(message[decoder.InputOffset():], " \t\r\n")
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal(object, &fields); err != nil {
+		return request{}, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	// Again, because a struct takes "Node" for "node".
+	wrong = a.match(fields["node"], fields["nodere"])
 	if errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed) {
 		return request{}, wrong
 	}
@@ -74,7 +90,7 @@ func (a addressee) decode(message []byte) (request, error) {
 			wrong = err
 		}
 	}
-	switch rest := bytes.TrimLeft(message[decoder.InputOffset():], " \t\r\n"); {
+	switch {
 	case len(message) > maxMessage:
 		wrong = fmt.Errorf("message of %d bytes is longer than %d", len(message), maxMessage)
 	case len(rest) > 0:
@@ -87,15 +103,14 @@ func (a addressee) decode(message []byte) (request, error) {
 }
 
 // match judges the addressee of a message; nil means this host.
-func (a addressee) match(node, nodeRE json.RawMessage) error {
+func (a *addressee) match(node, nodeRE json.RawMessage) error {
 	name, nameErr := decodeText(node)
 	expression, expressionErr := decodeText(nodeRE)
-	var re *regexp.Regexp
-	if expressionErr == nil && expression != "" {
-		re, expressionErr = regexp.Compile(expression)
-	}
 	named := nameErr == nil && (name == a.node || name == anyNode)
-	matched := re != nil && re.MatchString(a.node)
+	matched := false
+	if expressionErr == nil && expression != "" {
+		matched, expressionErr = a.matchPattern(expression)
+	}
 	switch {
 	case named && (expression != "" || expressionErr != nil), matched && (name != "" || nameErr != nil):
 		return errors.New("node and nodere: only one of them may be given")
@@ -111,6 +126,18 @@ func (a addressee) match(node, nodeRE json.RawMessage) error {
 		return nil
 	}
 	return fmt.Errorf("%w: neither node nor nodere is given", errMalformed)
+}
+
+// matchPattern matches this host's name against a regular expression.
+func (a *addressee) matchPattern(pattern string) (bool, error) {
+	if pattern != a.pattern {
+		re, err := regexp.Compile(pattern)
+		if err != nil {
+			return false, err
+		}
+		a.pattern, a.matched = pattern, re.MatchString(a.node)
+	}
+	return a.matched, nil
 }
 
 // set decodes one field into its place.

@@ -1,0 +1,52 @@
+# Every target installs through apt what it needs and is missing (see deps).
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
+PREFIX := /usr/local
+TESTFLAGS := -race
+
+.PHONY: help deps build test lint demo bench soak deb install clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+deps: ## install what is missing to build, test and demonstrate
+	@packaging/deps
+
+build: deps ## build ./pcapdaemon
+	go build -trimpath -ldflags '$(LDFLAGS)' -o pcapdaemon .
+
+test: deps ## run all tests; those that open interfaces need root
+	go test $(TESTFLAGS) -timeout 15m ./...
+
+lint: deps ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -s -l .); [ -z "$$unformatted" ] || { echo "gofmt -s would change: $$unformatted"; exit 1; }
+	go vet ./...
+	go vet -tags compare,soak ./...
+	go run $(STATICCHECK) -tags compare,soak ./...
+
+demo: build ## make a capture before your eyes
+	@packaging/demo
+
+bench: build ## measure beside tcpdump, and the inner parts
+	go test -tags compare -run '^TestCompare' -timeout 60m -count 1 -v .
+	go test -run '^$$' -bench . -benchmem .
+
+soak: build ## ten minutes of everything at once
+	go test -tags soak -run '^TestSoak' -timeout 30m -count 1 -v .
+
+deb: build ## build dist/pcapdaemon_*.deb
+	@mkdir -p dist
+	VERSION='$(VERSION)' go run $(NFPM) package --config packaging/nfpm.yaml --packager deb --target dist/
+
+install: build ## install the program, its man page and its unit below PREFIX
+	install -D -m 0755 pcapdaemon $(DESTDIR)$(PREFIX)/bin/pcapdaemon
+	install -D -m 0644 pcapdaemon.8 $(DESTDIR)$(PREFIX)/share/man/man8/pcapdaemon.8
+	install -d $(DESTDIR)/etc/systemd/system
+	sed 's,/usr/bin/pcapdaemon,$(PREFIX)/bin/pcapdaemon,' pcapdaemon.service > $(DESTDIR)/etc/systemd/system/pcapdaemon.service
+	install -d -m 0755 $(DESTDIR)/etc/pcapdaemon
+	[ -e $(DESTDIR)/etc/pcapdaemon/env ] || install -m 0640 packaging/env $(DESTDIR)/etc/pcapdaemon/env
+
+clean: ## remove what was built
+	rm -rf pcapdaemon dist
