@@ -329,8 +329,12 @@ type stream struct {
 // startStream sends a packet every interval until the test ends.
 func startStream(t testing.TB, interval time.Duration) *stream {
 	t.Helper()
-	port := freePort(t)
-	conn, err := net.Dial("udp", "127.0.0.1:"+strconv.Itoa(port))
+	// Somebody has to listen: a refused packet makes the next one fail.
+	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("udp", sink.LocalAddr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,10 +348,11 @@ func startStream(t testing.TB, interval time.Duration) *stream {
 				return
 			case <-time.After(time.Until(began.Add(time.Duration(n) * interval))):
 			}
-			fmt.Fprintf(conn, "packet %08d", n) // refused by the port, captured all the same
+			fmt.Fprintf(conn, "packet %08d", n)
 		}
 	}()
-	s := &stream{port: port, stop: sync.OnceFunc(func() { close(done); <-ended; conn.Close() })}
+	s := &stream{port: sink.LocalAddr().(*net.UDPAddr).Port,
+		stop: sync.OnceFunc(func() { close(done); <-ended; conn.Close(); sink.Close() })}
 	t.Cleanup(s.stop)
 	return s
 }
@@ -459,4 +464,3 @@ func readLines(text string) []string {
 	}
 	return lines
 }
-

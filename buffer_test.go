@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/iotest"
+)
+
+func TestBufferReadsWhatWasWritten(t *testing.T) {
+	p := newPool(8 * chunkSize)
+	for name, size := range map[string]int{"nothing": 0, "a byte": 1, "a chunk less one": chunkSize - 1, "a chunk": chunkSize,
+		"a chunk and one": chunkSize + 1, "many chunks": 5*chunkSize + 12345} {
+		t.Run(name, func(t *testing.T) {
+			b := newBuffer(p)
+			defer b.free()
+			want := randomBytes(size)
+			for rest := want; len(rest) > 0; {
+				n := min(len(rest), 1+rand.IntN(3000))
+				if _, err := b.Write(rest[:n]); err != nil {
+					t.Fatal(err)
+				}
+				rest = rest[n:]
+			}
+			if b.size != int64(size) {
+				t.Errorf("want size %d, got %d", size, b.size)
+			}
+			if err := iotest.TestReader(b.reader(), want); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestBufferReadersAreIndependent(t *testing.T) {
+	b := newBuffer(newPool(4 * chunkSize))
+	defer b.free()
+	want := randomBytes(3*chunkSize + 7)
+	if _, err := b.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	half := b.reader()
+	_, _ = io.CopyN(io.Discard, half, int64(len(want)/2))
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			if got, err := io.ReadAll(b.reader()); err != nil || !bytes.Equal(want, got) {
+				t.Errorf("reader differs from what was written: %v", err)
+			}
+		})
+	}
+	readers.Wait()
+	if rest, _ := io.ReadAll(half); !bytes.Equal(want[len(want)/2:], rest) {
+		t.Error("a reader was moved by the others")
+	}
+}
+
+func TestPoolIsTheBudget(t *testing.T) {
+	p := newPool(3*chunkSize + chunkSize/2)
+	first, second := newBuffer(p), newBuffer(p)
+	if _, err := first.Write(make([]byte, 2*chunkSize)); err != nil {
+		t.Fatal(err)
+	}
+	before := first.size
+	if _, err := first.Write(make([]byte, 1)); !errors.Is(err, io.ErrShortBuffer) {
+		t.Errorf("beyond the budget: want %v, got %v", io.ErrShortBuffer, err)
+	}
+	if first.size != before {
+		t.Error("a write that failed has changed the buffer")
+	}
+	if newBuffer(p) != nil {
+		t.Error("a buffer from an exhausted pool")
+	}
+	if want, got := int64(3*chunkSize), p.held(); want != got {
+		t.Errorf("want %d bytes held, got %d", want, got)
+	}
+	second.free()
+	if !first.reserve(1) {
+		t.Error("no chunk, although one was given back")
+	}
+	first.free()
+	if got := p.held(); got != 0 {
+		t.Errorf("want 0 bytes held, got %d", got)
+	}
+}
+
+func TestPoolReturnsIdleChunks(t *testing.T) {
+	p := newPool(2 * chunkSize)
+	b := newBuffer(p)
+	b.free()
+	if len(p.idle) != 1 {
+		t.Fatalf("want 1 chunk kept, got %d", len(p.idle))
+	}
+	p.release() // what the timer does
+	if len(p.idle) != 0 {
+		t.Errorf("want no chunk kept, got %d", len(p.idle))
+	}
+	if b = newBuffer(p); b == nil {
+		t.Error("no chunk from a pool that has released all")
+	}
+}
+
+// randomBytes returns bytes that show when any of them is out of place.
+func randomBytes(n int) []byte {
+	random := rand.NewChaCha8([32]byte{1})
+	b := make([]byte, n)
+	_, _ = random.Read(b)
+	return b
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDecode(t *testing.T) {
+	alert := uint64(18446744073709551615)
+	for name, test := range map[string]struct {
+		message string
+		want    request
+	}{
+		"by name":                {`{"node":"web1","interface":"eth0","id":"x"}`, request{ID: "x", Interfaces: []string{"eth0"}}},
+		"for any":                {`{"node":"any","id":"x"}`, request{ID: "x"}},
+		"expression, unanchored": {`{"nodere":"eb","id":"x"}`, request{ID: "x"}},
+		"empty node is missing":  {`{"node":"","nodere":"^web1$","id":"x"}`, request{ID: "x"}},
+		"every field": {`{"node":"web1","interface":"eth0","tags":"a, b","bpf":"udp","customer":"ACME","snap":96,
+			"packets":50,"alertid":18446744073709551615,"timeout":10,"bytes":4096,"id":"x"}`,
+			request{ID: "x", Interfaces: []string{"eth0"}, Filter: "udp", Packets: 50, Bytes: 4096, Timeout: 10,
+				Snap: 96, Tags: "a, b", Customer: "ACME", AlertID: &alert}},
+		"list of interfaces, each once":   {`{"node":"web1","interface":["a","b","a"],"id":"x"}`, request{ID: "x", Interfaces: []string{"a", "b"}}},
+		"empty strings are missing":       {`{"node":"web1","interface":"","tags":"","bpf":"","customer":"","id":"x"}`, request{ID: "x"}},
+		"white space around the object":   {" \n{\"node\":\"web1\",\"id\":\"x\"}\r\n\t ", request{ID: "x"}},
+		"longest id":                      {`{"node":"web1","id":"` + strings.Repeat("ü", 128) + `"}`, request{ID: strings.Repeat("ü", 128)}},
+		"longest filter":                  {`{"node":"web1","id":"x","bpf":"` + strings.Repeat("ü", 2048) + `"}`, request{ID: "x", Filter: strings.Repeat("ü", 2048)}},
+		"an alert's number may be 0":      {`{"node":"web1","id":"x","alertid":0}`, request{ID: "x", AlertID: new(uint64)}},
+		"the other one of the two unused": {`{"node":"web1","nodere":"","id":"x"}`, request{ID: "x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := (&addressee{node: "web1"}).decode([]byte(test.message))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(test.want, got) {
+				t.Errorf("want %+v, got %+v", test.want, got)
+			}
+		})
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for name, test := range map[string]struct{ message, culprit string }{
+		"misspelt field":            {`{"node":"web1","bfp":"udp"}`, "bfp"},
+		"field in capitals":         {`{"node":"web1","BPF":"udp"}`, "BPF"},
+		"both node and nodere":      {`{"node":"web1","nodere":"x"}`, "node and nodere"},
+		"both, nodere matches":      {`{"node":"x","nodere":"web"}`, "node and nodere"},
+		"both, nodere is broken":    {`{"node":"web1","nodere":"("}`, "node and nodere"},
+		"both, node is a number":    {`{"node":1,"nodere":"web"}`, "node and nodere"},
+		"interface is a number":     {`{"node":"web1","interface":1}`, "interface"},
+		"interface is an object":    {`{"node":"web1","interface":{}}`, "interface"},
+		"interface is null":         {`{"node":"web1","interface":null}`, "interface"},
+		"number in the list":        {`{"node":"web1","interface":["a",1]}`, "interface"},
+		"null in the list":          {`{"node":"web1","interface":["a",null]}`, "interface"},
+		"empty name in the list":    {`{"node":"web1","interface":["a",""]}`, "interface"},
+		"list in the list":          {`{"node":"web1","interface":[["a"]]}`, "interface"},
+		"tags are a list":           {`{"node":"web1","tags":["a"]}`, "tags"},
+		"filter is a number":        {`{"node":"web1","bpf":1}`, "bpf"},
+		"filter is null":            {`{"node":"web1","bpf":null}`, "bpf"},
+		"filter too long":           {`{"node":"web1","bpf":"` + strings.Repeat("u", 2049) + `"}`, "bpf"},
+		"customer is true":          {`{"node":"web1","customer":true}`, "customer"},
+		"snap is a string":          {`{"node":"web1","snap":"96"}`, "snap"},
+		"snap is negative":          {`{"node":"web1","snap":-1}`, "snap"},
+		"packets is a string":       {`{"node":"web1","packets":"50"}`, "packets"},
+		"packets is a fraction":     {`{"node":"web1","packets":1.5}`, "packets"},
+		"packets is negative":       {`{"node":"web1","packets":-1}`, "packets"},
+		"packets has an exponent":   {`{"node":"web1","packets":1e3}`, "packets"},
+		"packets is null":           {`{"node":"web1","packets":null}`, "packets"},
+		"bytes is a list":           {`{"node":"web1","bytes":[1]}`, "bytes"},
+		"bytes is negative":         {`{"node":"web1","bytes":-5}`, "bytes"},
+		"timeout is a duration":     {`{"node":"web1","timeout":"10s"}`, "timeout"},
+		"timeout is negative":       {`{"node":"web1","timeout":-1}`, "timeout"},
+		"timeout beyond 64 bits":    {`{"node":"web1","timeout":99999999999999999999}`, "timeout"},
+		"alertid beyond 64 bits":    {`{"node":"web1","alertid":18446744073709551616}`, "alertid"},
+		"alertid is a string":       {`{"node":"web1","alertid":"1"}`, "alertid"},
+		"alertid is negative":       {`{"node":"web1","alertid":-1}`, "alertid"},
+		"id is a number":            {`{"node":"web1","id":1}`, "id"},
+		"id too long":               {`{"node":"web1","id":"` + strings.Repeat("x", 129) + `"}`, "id"},
+		"data after the object":     {`{"node":"web1"} x`, "after the object"},
+		"a second object":           {`{"node":"web1"}{"node":"web1"}`, "after the object"},
+		"message too long":          {`{"node":"web1","tags":"` + strings.Repeat("x", 64<<10) + `"}`, "65536"},
+		"message padded too long":   {`{"node":"web1"}` + strings.Repeat(" ", 64<<10), "65536"},
+		"first wrong of two fields": {`{"node":"web1","zzz":1,"bpf":7}`, "bpf"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := (&addressee{node: "web1"}).decode([]byte(test.message))
+			if err == nil || errors.Is(err, errOtherNode) || errors.Is(err, errMalformed) {
+				t.Fatalf("want a refusal, got %+v, %v", got, err)
+			}
+			if !strings.Contains(err.Error(), test.culprit) {
+				t.Errorf("want %q in the error, got %v", test.culprit, err)
+			}
+			if got.ID == "" {
+				t.Error("want an id for the refusal")
+			}
+		})
+	}
+}
+
+func TestDecodeKeepsQuiet(t *testing.T) {
+	for name, test := range map[string]struct {
+		message string
+		want    error
+	}{
+		"other name":                    {`{"node":"web2","interface":"eth0"}`, errOtherNode},
+		"other case":                    {`{"node":"WEB1"}`, errOtherNode},
+		"expression for another":        {`{"nodere":"^web1.$"}`, errOtherNode},
+		"other name, wrong fields":      {`{"node":"web2","bfp":1,"packets":"x"}`, errOtherNode},
+		"other name, data after":        {`{"node":"web2"} {"node":"web1"}`, errOtherNode},
+		"both for others":               {`{"node":"web2","nodere":"web3"}`, errOtherNode},
+		"other name, too long":          {`{"node":"web2","tags":"` + strings.Repeat("x", 64<<10) + `"}`, errOtherNode},
+		"empty":                         {``, errMalformed},
+		"no JSON":                       {`capture eth0`, errMalformed},
+		"cut off":                       {`{"node":"web1","interface":"eth`, errMalformed},
+		"a list":                        {`["web1"]`, errMalformed},
+		"a string":                      {`"web1"`, errMalformed},
+		"null":                          {`null`, errMalformed},
+		"nobody named":                  {`{"interface":"eth0"}`, errMalformed},
+		"empty names":                   {`{"node":"","nodere":""}`, errMalformed},
+		"broken expression":             {`{"nodere":"we("}`, errMalformed},
+		"look-ahead, which RE2 has not": {`{"nodere":"(?=web1)"}`, errMalformed},
+		"name is a number":              {`{"node":1}`, errMalformed},
+		"name is null":                  {`{"node":null}`, errMalformed},
+		"expression is a list":          {`{"nodere":["web1"]}`, errMalformed},
+		"field in capitals is no name":  {`{"Node":"web1"}`, errMalformed},
+		"broken expression, other name": {`{"node":"web2","nodere":"("}`, errMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := (&addressee{node: "web1"}).decode([]byte(test.message)); !errors.Is(err, test.want) {
+				t.Errorf("want %v, got %v", test.want, err)
+			}
+		})
+	}
+}
+
+func TestDecodeRemembersPattern(t *testing.T) {
+	a := &addressee{node: "web1"}
+	for _, pattern := range []string{"web", "web", "db", "db", "(", "web", "("} {
+		_, err := a.decode([]byte(`{"nodere":"` + pattern + `"}`))
+		want := map[string]error{"web": nil, "db": errOtherNode, "(": errMalformed}[pattern]
+		if !errors.Is(err, want) {
+			t.Errorf("%q: want %v, got %v", pattern, want, err)
+		}
+	}
+}
+
+func TestDecodeImplied(t *testing.T) {
+	a := &addressee{node: "web1", implied: true}
+	if _, err := a.decode([]byte(`{"interface":"lo"}`)); err != nil {
+		t.Error("no node: ", err)
+	}
+	if _, err := a.decode([]byte(`{"node":"web2","interface":"lo"}`)); !errors.Is(err, errOtherNode) {
+		t.Errorf("other node: want %v, got %v", errOtherNode, err)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	l := limits{packets: 1000, bytes: 5000, timeout: 90 * time.Second, defaultTimeout: 1500 * time.Millisecond, interfaces: []string{"eth0"}}
+	eth0 := []string{"eth0"}
+	for name, test := range map[string]struct {
+		request request
+		want    bounds
+		culprit string
+	}{
+		"nothing asked":      {request{Interfaces: eth0}, bounds{1000, 5000, 1500 * time.Millisecond}, ""},
+		"all asked":          {request{Interfaces: eth0, Packets: 1, Bytes: 24, Timeout: 2, Snap: 262144}, bounds{1, 24, 2 * time.Second}, ""},
+		"all at the limit":   {request{Interfaces: eth0, Packets: 1000, Bytes: 5000, Timeout: 90}, bounds{1000, 5000, 90 * time.Second}, ""},
+		"no interface":       {request{}, bounds{}, "interface"},
+		"too many packets":   {request{Interfaces: eth0, Packets: 1001}, bounds{}, "packets: 1001 is above -maxpackets 1000"},
+		"too many bytes":     {request{Interfaces: eth0, Bytes: 5001}, bounds{}, "-maxbytes"},
+		"less than a header": {request{Interfaces: eth0, Bytes: 23}, bounds{}, "bytes"},
+		"too long":           {request{Interfaces: eth0, Timeout: 91}, bounds{}, "timeout: 91 s is above -maxtimeout 1m30s"},
+		"longer than time":   {request{Interfaces: eth0, Timeout: 1 << 62}, bounds{}, "-maxtimeout"},
+		"snap too large":     {request{Interfaces: eth0, Snap: 262145}, bounds{}, "snap"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := l.bounds(test.request)
+			if test.culprit == "" && err != nil || test.culprit != "" && (err == nil || !strings.Contains(err.Error(), test.culprit)) {
+				t.Errorf("want %q in the error, got %v", test.culprit, err)
+			}
+			if got != test.want {
+				t.Errorf("want %+v, got %+v", test.want, got)
+			}
+		})
+	}
+	if err := l.allow("eth1"); err == nil || !strings.Contains(err.Error(), "-interfaces") {
+		t.Errorf("want -interfaces in the error, got %v", err)
+	}
+	if err := l.allow("eth0"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestResultEncode(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 60, time.FixedZone("", 3600))
+	asked := request{ID: "x", Tags: "a", Customer: "c", AlertID: new(uint64), Filter: "len > 5"}
+	started := newResult(asked, "web1", "eth0", stateStarted)
+	started.Started = stamp(at)
+	done := newResult(request{ID: "x"}, "web1", "eth0", stateDone)
+	done.Stop, done.counts = stopPackets, &counts{Bytes: 24}
+	refused := newResult(request{ID: "x"}, "web1", "", stateRefused)
+	refused.Error = "bpf: no"
+	for want, r := range map[string]result{
+		`{"id":"x","node":"web1","interface":"eth0","state":"started","started":"2026-01-02T02:04:05.000000060Z","tags":"a","customer":"c","alertid":0,"bpf":"len > 5"}`: started,
+		`{"id":"x","node":"web1","interface":"eth0","state":"done","stop":"packets","packets":0,"bytes":24,"received":0,"dropped":0,"ifdropped":0}`:                      done,
+		`{"id":"x","node":"web1","state":"refused","error":"bpf: no"}`:                                                                                                   refused,
+	} {
+		if got := string(r.encode()); got != want {
+			t.Errorf("want %s\n got %s", want, got)
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"a ü":                    "a ü",
+		"a\nb\x1b[31m\x00":       `a\nb\x1b[31m\x00`,
+		"\xff":                   "�",
+		strings.Repeat("ü", 200): strings.Repeat("ü", 200),
+		strings.Repeat("ü", 201): strings.Repeat("ü", 200) + "…",
+	} {
+		if got := printable(text); got != want {
+			t.Errorf("%q: want %s, got %s", text, want, got)
+		}
+	}
+}
+
+// FuzzDecode looks for messages that panic, that are taken for ours without
+// naming us, or that are accepted with a field that nobody knows.
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{`{"node":"web1","interface":["lo","eth0"],"packets":5,"alertid":1}`,
+		`{"nodere":"^w","bpf":"udp","timeout":3} x`, `{"node":1}`, `[]`, `{"node":"any","id":"` + "\x00" + `"}`} {
+		f.Add([]byte(seed))
+	}
+	known := map[string]bool{"node": true, "nodere": true, "interface": true, "tags": true, "bpf": true, "customer": true,
+		"snap": true, "packets": true, "bytes": true, "timeout": true, "alertid": true, "id": true}
+	f.Fuzz(func(t *testing.T, message []byte) {
+		r, err := (&addressee{node: "web1"}).decode(message)
+		if err != nil {
+			return
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(message, &fields); err != nil {
+			t.Fatalf("accepted, but no JSON object: %v", err)
+		}
+		for name := range fields {
+			if !known[name] {
+				t.Errorf("accepted with the field %q", name)
+			}
+		}
+		if fields["node"] != "web1" && fields["node"] != "any" && fields["nodere"] == nil {
+			t.Error("accepted without being addressed")
+		}
+		if r.Packets < 0 || r.Bytes < 0 || r.Timeout < 0 || r.Snap < 0 || r.ID == "" {
+			t.Errorf("accepted as %+v", r)
+		}
+	})
+}
