@@ -464,3 +464,12 @@ func readLines(text string) []string {
 	}
 	return lines
 }
+
+// mountTmpfs mounts a file system that goes with the test.
+func mountTmpfs(t testing.TB, dir, options string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}

@@ -125,7 +125,8 @@ func newDaemon(c config, log *logrus.Logger) *daemon {
 		func() float64 { return float64(d.pool.held()) })
 	d.delivery = delivery{always: c.writeLocal, observe: d.metrics.delivery}
 	if c.destDir != "" {
-		d.delivery.local = &directory{c.destDir}
+		local := directory{c.destDir}
+		d.delivery.local, d.delivery.unused = local, local.unused
 	}
 	if c.upload {
 		d.delivery.upload = &cloudshark{scheme: c.csScheme, host: c.csHost, token: c.csToken,

@@ -52,8 +52,9 @@ type destination interface {
 
 // A delivery brings recordings to their destinations.
 type delivery struct {
-	upload *cloudshark // nil: none
-	local  *directory  // nil: none
+	upload, local destination // nil: none
+	// unused makes sure that upload and file can bear the same name.
+	unused func(name string) string
 	// always is set if every recording goes to the directory; otherwise it
 	// keeps what could not be uploaded.
 	always bool
@@ -66,7 +67,7 @@ type delivery struct {
 // A context that ends stops uploads only: a local file is always finished.
 func (d *delivery) deliver(ctx context.Context, r recording) (receipt, error) {
 	if d.local != nil {
-		r.name = d.local.unused(r.name)
+		r.name = d.unused(r.name)
 	}
 	var kept, uploaded receipt
 	var keepErr, uploadErr error
