@@ -473,3 +473,41 @@ func mountTmpfs(t testing.TB, dir, options string) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 }
+
+// fill leaves no room on a file system.
+func fill(t testing.TB, dir string) {
+	t.Helper()
+	file, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for err == nil {
+		_, err = file.Write(make([]byte, 4096))
+	}
+}
+
+// remountReadOnly makes a file system read-only.
+func remountReadOnly(t testing.TB, dir string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// dialUDP returns a socket that sends to a port of the loopback interface.
+func dialUDP(t testing.TB, port int) net.Conn {
+	t.Helper()
+	return dialUDPAt(t, "127.0.0.1:"+strconv.Itoa(port))
+}
+
+// dialUDPAt returns a socket that sends to an address.
+func dialUDPAt(t testing.TB, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}

@@ -116,7 +116,7 @@ func (f *following) show(now time.Time) {
 	if len(captures) > 0 {
 		line = fmt.Sprintf("%d capturing: %s", len(captures), strings.Join(captures, ", "))
 	}
-	if width := terminalWidth(f.out); len(line) >= width { // a wrapped line cannot be redrawn
+	if width := terminalWidth(f.out); width > 0 && len(line) >= width { // a wrapped line cannot be redrawn
 		line = line[:width-1]
 	}
 	fmt.Fprintf(f.out, "\r\x1b[K%s", line)
