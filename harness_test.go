@@ -239,7 +239,13 @@ type listener struct{ results chan reported }
 // listen subscribes to the result channel.
 func (r *redisProcess) listen(t testing.TB) *listener {
 	t.Helper()
-	conn, err := redis.Dial("tcp", r.address())
+	return r.listenAs(t, "", "")
+}
+
+// listenAs subscribes to the result channel as a user of the server.
+func (r *redisProcess) listenAs(t testing.TB, user, password string) *listener {
+	t.Helper()
+	conn, err := redis.Dial("tcp", r.address(), redis.DialUsername(user), redis.DialPassword(password))
 	if err != nil {
 		t.Fatal(err)
 	}
