@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"golang.org/x/sys/unix"
 )
 
@@ -151,7 +152,7 @@ func publishAndFollow(ctx context.Context, c config, stdin io.Reader, stdout, st
 	if err != nil {
 		return nil, fmt.Errorf("redis %s: %w", c.redis.address, err)
 	}
-	fmt.Fprintf(stderr, "request %s: %d hosts listen on %s\n", printable(id), listeners, c.redisChannel)
+	fmt.Fprintf(stderr, "request %s: %d %s on %s\n", printable(id), listeners, english.PluralWord(listeners, "host listens", "hosts listen"), c.redisChannel)
 	now := time.Now()
 	f := &following{id: id, published: now, answered: now, running: map[string]time.Time{},
 		patience: c.maxTimeout + c.csTimeout + lateness, out: stdout, live: terminalWidth(stdout) > 0}
