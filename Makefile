@@ -2,7 +2,10 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+# A Debian version begins with a digit and sorts: v1.2.3-4-gabc is 1.2.3+4+gabc,
+# and without a tag it is the time of the commit, 0~git<time>.<hash>.
+DEBVERSION = $(or $(shell echo '$(VERSION)' | sed -nE 's/-(alpha|beta|rc)/~\1/; s/^v?([0-9]+\.[0-9].*)/\1/p' | tr - +),0~git$(shell TZ=UTC0 git show -s --format=%cd --date=format-local:%Y%m%d%H%M%S 2>/dev/null).$(subst -,+,$(VERSION)))
 PREFIX := /usr/local
 TESTFLAGS := -race
 
@@ -38,7 +41,8 @@ soak: build ## ten minutes of everything at once
 
 deb: build ## build dist/pcapdaemon_*.deb
 	@mkdir -p dist
-	VERSION='$(VERSION)' go run $(NFPM) package --config packaging/nfpm.yaml --packager deb --target dist/
+	gzip -9nc pcapdaemon.8 > dist/pcapdaemon.8.gz
+	DEBVERSION='$(DEBVERSION)' DEBARCH=$$(dpkg --print-architecture) go run $(NFPM) package --config packaging/nfpm.yaml --packager deb --target dist/
 
 install: build ## install the program, its man page and its unit below PREFIX
 	install -D -m 0755 pcapdaemon $(DESTDIR)$(PREFIX)/bin/pcapdaemon

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/sirupsen/logrus"
 )
 
@@ -102,10 +103,14 @@ func (d *daemon) runAlways(ctx context.Context) int {
 	notify("READY=1")
 	d.touch()
 	d.receive(ctx, messages)
+	failed := d.failed.Load()
 	d.setHealth(errors.New("stopping"))
-	notifyStopping(c.drainTimeout + lateDelivery)
+	notifyStopping(c.drainTimeout + lateDelivery + lastAttempt)
 	d.log.WithField("captures", len(d.slots)).Info("stopping")
-	return d.drain()
+	if !d.drain() || d.failed.Load() > failed {
+		return exitFailed
+	}
+	return exitOK
 }
 
 // receive is the main loop. Nothing in it waits for a capture, a filter or a network.
@@ -126,10 +131,8 @@ func (d *daemon) receive(ctx context.Context, messages <-chan []byte) {
 	}
 }
 
-// drain waits until all captures are delivered or their time is up, and
-// returns the exit code.
-func (d *daemon) drain() int {
-	before := d.failed.Load()
+// drain waits until all captures are delivered; false means that their time was up.
+func (d *daemon) drain() bool {
 	done := make(chan struct{})
 	go func() {
 		d.working.Wait()
@@ -137,14 +140,11 @@ func (d *daemon) drain() int {
 	}()
 	select {
 	case <-done:
+		return true
 	case <-time.After(d.config.drainTimeout + lateDelivery):
 		d.log.Error("stopped with captures undelivered")
-		return exitFailed
+		return false
 	}
-	if d.failed.Load() > before {
-		return exitFailed
-	}
-	return exitOK
 }
 
 // handle serves one message. It starts captures and does not wait for them.
@@ -328,5 +328,5 @@ func (d *daemon) status() string {
 	if err := d.unhealthy(); err != nil {
 		subscription = fmt.Sprintf("%s at %s %v", d.config.redisChannel, d.config.redis.address, err)
 	}
-	return fmt.Sprintf("%s; %d captures running", subscription, len(d.slots))
+	return subscription + "; " + english.Plural(len(d.slots), "capture", "") + " running"
 }

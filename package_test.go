@@ -1,0 +1,370 @@
+package main
+
+import (
+	"debug/elf"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A tree is a copy of the sources, to build in.
+type tree struct{ dir string }
+
+// newTree copies the sources, without what has been built from them.
+func newTree(t testing.TB) tree {
+	t.Helper()
+	needTools(t, "make", "tar")
+	s := tree{t.TempDir()}
+	out, err := exec.Command("sh", "-c", `tar -cf - --exclude=./.git --exclude=./dist --exclude=./pcapdaemon . | tar -xf - -C "$1"`, "sh", s.dir).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return s
+}
+
+// make runs make, untouched by one that runs this test, and returns its output.
+func (s tree) make(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("make", args...)
+	cmd.Dir = s.dir
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {
+		return strings.HasPrefix(setting, "MAKE") || strings.HasPrefix(setting, "MFLAGS")
+	})
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("make %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// deb builds the Debian package of a version and returns its file.
+func (s tree) deb(t testing.TB, version string) string {
+	t.Helper()
+	needTools(t, "dpkg-deb")
+	s.make(t, "clean")
+	s.make(t, "deb", "VERSION="+version)
+	found, err := filepath.Glob(filepath.Join(s.dir, "dist", "pcapdaemon_*.deb"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("want one package, got %q (%v)", found, err)
+	}
+	file := filepath.Join(t.TempDir(), filepath.Base(found[0]))
+	if err := os.Rename(found[0], file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// output returns what a program writes to its standard output.
+func output(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
+	}
+	return string(out)
+}
+
+func TestPackageVersionSorts(t *testing.T) {
+	needTools(t, "dpkg")
+	s := newTree(t)
+	assignment := regexp.MustCompile(`DEBVERSION='([^']*)'`)
+	before := ""
+	for _, described := range []string{ // by git, oldest first
+		"3b0c836",
+		"6a16de6-dirty",
+		"v0.9.0",
+		"v1.0.0-rc1",
+		"v1.0.0",
+		"v1.0.0-3-gabcdef0",
+		"v1.0.0-3-gabcdef0-dirty",
+		"v1.0.1",
+	} {
+		match := assignment.FindStringSubmatch(s.make(t, "-n", "deb", "VERSION="+described))
+		if match == nil {
+			t.Fatalf("make deb sets no DEBVERSION for %s", described)
+		}
+		version := match[1]
+		if out, err := exec.Command("dpkg", "--validate-version", version).CombinedOutput(); err != nil {
+			t.Errorf("%s is %s: %s", described, version, out)
+		}
+		if before != "" && exec.Command("dpkg", "--compare-versions", before, "lt", version).Run() != nil {
+			t.Errorf("%s is %s, want it above %s", described, version, before)
+		}
+		before = version
+	}
+}
+
+func TestPackageContents(t *testing.T) {
+	needTools(t, "dpkg-deb", "gzip")
+	file := newTree(t).deb(t, "v1.2.3")
+
+	architecture := strings.TrimSpace(output(t, "dpkg", "--print-architecture"))
+	for field, want := range map[string]string{
+		"Package":      "pcapdaemon",
+		"Version":      "1.2.3",
+		"Section":      "net",
+		"Architecture": architecture,
+		"Depends":      "libc6 (>= 2.34), libpcap0.8 (>= 1.8)",
+	} {
+		if got := strings.TrimSpace(output(t, "dpkg-deb", "--field", file, field)); got != want {
+			t.Errorf("%s: want %q, got %q", field, want, got)
+		}
+	}
+	if got := output(t, "dpkg-deb", "--info", file, "conffiles"); got != "/etc/pcapdaemon/env\n" {
+		t.Errorf("want the settings as the only conffile, got %q", got)
+	}
+
+	listed := map[string]string{} // path to mode and owner
+	for _, line := range readLines(output(t, "dpkg-deb", "--contents", file)) {
+		fields := strings.Fields(line)
+		listed[fields[5]] = fields[0] + " " + fields[1]
+	}
+	want := map[string]string{
+		"./usr/bin/pcapdaemon":                        "-rwxr-xr-x root/root",
+		"./usr/lib/systemd/system/pcapdaemon.service": "-rw-r--r-- root/root",
+		"./etc/pcapdaemon/":                           "drwxr-xr-x root/root",
+		"./etc/pcapdaemon/env":                        "-rw-r----- root/root",
+		"./usr/share/man/man8/pcapdaemon.8.gz":        "-rw-r--r-- root/root",
+		"./usr/share/doc/pcapdaemon/README.md":        "-rw-r--r-- root/root",
+		"./usr/share/doc/pcapdaemon/examples/":        "drwxr-xr-x root/root",
+	}
+	for path, mode := range want {
+		if listed[path] != mode {
+			t.Errorf("%s: want %s, got %q", path, mode, listed[path])
+		}
+	}
+	unpacked := t.TempDir()
+	output(t, "dpkg-deb", "--extract", file, unpacked)
+	output(t, "diff", "-r", "examples", filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
+	output(t, "gzip", "--test", filepath.Join(unpacked, "usr/share/man/man8/pcapdaemon.8.gz"))
+	if got := output(t, filepath.Join(unpacked, "usr/bin/pcapdaemon"), "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
+		t.Errorf("want version v1.2.3, got %s", got)
+	}
+}
+
+// The package depends on a libc that has all that the program uses.
+func TestPackageDependsOnEnough(t *testing.T) {
+	needTools(t, "dpkg")
+	specification, err := os.ReadFile("packaging/nfpm.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	match := regexp.MustCompile(`libc6 \(>= (.+)\)`).FindSubmatch(specification)
+	if match == nil {
+		t.Fatal("no dependency on libc6")
+	}
+	program, err := elf.Open(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	symbols, err := program.ImportedSymbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, symbol := range symbols {
+		if needed, ok := strings.CutPrefix(symbol.Version, "GLIBC_"); ok &&
+			exec.Command("dpkg", "--compare-versions", string(match[1]), "lt", needed).Run() == nil {
+			t.Errorf("%s needs libc6 %s, declared is %s", symbol.Name, needed, match[1])
+		}
+	}
+}
+
+// Every variable of the example settings is a flag, and what it is set to is accepted.
+func TestPackageSettings(t *testing.T) {
+	example, err := os.ReadFile("packaging/env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fs := flags(&config{}, &rawConfig{})
+	var active []string
+	for _, line := range readLines(string(example)) {
+		name, value, ok := strings.Cut(strings.TrimPrefix(line, "#"), "=")
+		if !ok || !strings.HasPrefix(name, "PCAPDAEMON_") {
+			continue
+		}
+		if err := fs.Set(strings.ToLower(strings.TrimPrefix(name, "PCAPDAEMON_")), value); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		if line[0] != '#' {
+			active = append(active, line)
+			t.Setenv(name, value)
+		}
+	}
+	t.Setenv("PCAPDAEMON_DESTDIR", t.TempDir()) // by the unit
+	if _, err := parseConfig(nil, nil); err != nil {
+		t.Errorf("as installed, with %q: %v", active, err)
+	}
+}
+
+func TestPackageLife(t *testing.T) {
+	s := newTree(t)
+	m := newMachine(t)
+	for _, version := range []string{"v1.0.0", "v1.1.0"} {
+		copyFile(t, s.deb(t, version), m.path("/tmp/"+version+".deb"), 0o644)
+	}
+	install := func(t *testing.T, version string) {
+		t.Helper()
+		m.run(t, "dpkg", "--install", "/tmp/"+version+".deb")
+		if got := m.run(t, "pcapdaemon", "-version"); !strings.HasPrefix(got, "pcapdaemon "+version+", ") {
+			t.Errorf("want version %s installed, got %s", version, got)
+		}
+	}
+	state := func(t *testing.T, enabled, active string) {
+		t.Helper()
+		if got := m.show("UnitFileState"); got != enabled {
+			t.Errorf("want a service that is %s, got %s", enabled, got)
+		}
+		if got := m.show("ActiveState"); got != active {
+			t.Errorf("want a service that is %s, got %s", active, got)
+		}
+	}
+	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\n"
+	settings := m.path("/etc/pcapdaemon/env")
+
+	t.Run("installed without systemd running", func(t *testing.T) {
+		m.run(t, "unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && dpkg --install /tmp/v1.0.0.deb")
+		m.run(t, "systemctl", "daemon-reload")
+		state(t, "enabled", "inactive")
+		m.run(t, "dpkg", "--purge", "pcapdaemon")
+		checkPurged(t, m)
+	})
+	t.Run("installed", func(t *testing.T) {
+		install(t, "v1.0.0")
+		state(t, "enabled", "active")
+		if got := strings.TrimSpace(m.run(t, "stat", "-c", "%a %U:%G", "/etc/pcapdaemon/env")); got != "640 root:root" {
+			t.Errorf("want settings that only root can read, got %s", got)
+		}
+		m.run(t, "systemd-analyze", "verify", "/usr/lib/systemd/system/pcapdaemon.service") // its man page too
+	})
+	t.Run("upgraded while it captures", func(t *testing.T) {
+		needTools(t, "redis-server", "redis-cli")
+		if err := os.WriteFile(settings, []byte(ours), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		m.run(t, "systemctl", "restart", "pcapdaemon")
+		m.run(t, "systemd-run", "--unit=redis", "redis-server", "--save", "")
+		eventually(t, 10*time.Second, "subscribed", func() bool { return strings.HasPrefix(m.show("StatusText"), "subscribed to ") })
+		m.run(t, "redis-cli", "PUBLISH", "capture", `{"node":"web1","interface":"lo"}`)
+		eventually(t, 5*time.Second, "a capture runs", func() bool { return strings.Contains(m.show("StatusText"), "; 1 ") })
+		m.run(t, "redis-cli", "PING")
+		before := m.show("MainPID")
+
+		install(t, "v1.1.0")
+		state(t, "enabled", "active")
+		if m.show("MainPID") == before {
+			t.Error("the old program still runs")
+		}
+		if got := m.files(t); len(got) != 1 {
+			t.Errorf("want the capture delivered, got %q", got)
+		}
+		if got, err := os.ReadFile(settings); err != nil || string(got) != ours {
+			t.Errorf("want the settings kept, got %q (%v)", got, err)
+		}
+	})
+	t.Run("upgraded while disabled", func(t *testing.T) {
+		m.run(t, "systemctl", "disable", "--now", "pcapdaemon")
+		install(t, "v1.1.0")
+		state(t, "disabled", "inactive")
+		m.run(t, "systemctl", "enable", "--now", "pcapdaemon")
+	})
+	t.Run("upgraded with settings that do not work", func(t *testing.T) {
+		if err := os.WriteFile(settings, []byte("PCAPDAEMON_REDISPORT=none\n"), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		install(t, "v1.1.0")
+		if err := os.WriteFile(settings, []byte(ours), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 20*time.Second, "started with the settings mended", func() bool { return m.show("ActiveState") == "active" })
+	})
+	t.Run("removed", func(t *testing.T) {
+		m.run(t, "dpkg", "--remove", "pcapdaemon")
+		if got := m.show("ActiveState"); got != "inactive" {
+			t.Errorf("want the service stopped, got %s", got)
+		}
+		if got := m.show("LoadState"); got != "masked" { // its links stay, but nothing follows them
+			t.Errorf("want a service that is masked, got %s", got)
+		}
+		if got := strings.TrimSpace(m.run(t, "find", "/etc/pcapdaemon", "/usr", "-name", "*pcapdaemon*", "-o", "-name", "env", "-path", "*pcapdaemon*")); got != "/etc/pcapdaemon\n/etc/pcapdaemon/env" {
+			t.Errorf("want the settings alone left, got %s", got)
+		}
+	})
+	t.Run("installed again", func(t *testing.T) {
+		install(t, "v1.1.0")
+		state(t, "enabled", "active")
+		if got, err := os.ReadFile(settings); err != nil || string(got) != ours {
+			t.Errorf("want the settings kept, got %q (%v)", got, err)
+		}
+	})
+	t.Run("purged", func(t *testing.T) {
+		if err := os.WriteFile(m.path("/etc/pcapdaemon/cstoken"), []byte("secret\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		captures := m.files(t)
+		if out := m.run(t, "dpkg", "--purge", "pcapdaemon"); !strings.Contains(out, "captures in /var/lib/private/pcapdaemon are left") {
+			t.Errorf("want to be told of the captures, got %s", out)
+		}
+		if got := m.files(t); len(captures) == 0 || !slices.Equal(got, captures) {
+			t.Errorf("want the captures %q left, got %q", captures, got)
+		}
+		m.run(t, "rm", "-r", "/var/lib/private/pcapdaemon", "/var/lib/pcapdaemon")
+		checkPurged(t, m)
+	})
+}
+
+// checkPurged fails if anything of the package is left.
+func checkPurged(t *testing.T, m *machine) {
+	t.Helper()
+	// The cache of formatted man pages is man-db's, which clears it by itself.
+	if got := m.run(t, "find", "/etc", "/usr", "/var", "/run", "-name", "*pcapdaemon*", "-not", "-path", "/var/cache/man/*"); got != "" {
+		t.Errorf("left by the purge:\n%s", got)
+	}
+	if got := m.show("LoadState"); got != "not-found" {
+		t.Errorf("want no service any more, got one that is %s", got)
+	}
+	if m.command("dpkg", "--status", "pcapdaemon").Run() == nil {
+		t.Error("dpkg still knows the package")
+	}
+}
+
+func TestInstall(t *testing.T) {
+	s, root := newTree(t), t.TempDir()
+	s.make(t, "install", "DESTDIR="+root, "PREFIX=/opt/capture", "VERSION=v1.2.3")
+	for path, want := range map[string]os.FileMode{
+		"/opt/capture/bin/pcapdaemon":              0o755,
+		"/opt/capture/share/man/man8":              os.ModeDir | 0o755,
+		"/opt/capture/share/man/man8/pcapdaemon.8": 0o644,
+		"/etc/systemd/system/pcapdaemon.service":   0o644,
+		"/etc/pcapdaemon":                          os.ModeDir | 0o755,
+		"/etc/pcapdaemon/env":                      0o640,
+	} {
+		info, err := os.Stat(root + path)
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode() != want {
+			t.Errorf("%s: want %v, got %v", path, want, info.Mode())
+		}
+	}
+	if got := output(t, root+"/opt/capture/bin/pcapdaemon", "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
+		t.Errorf("want version v1.2.3, got %s", got)
+	}
+	unit, err := os.ReadFile(root + "/etc/systemd/system/pcapdaemon.service")
+	if err != nil || strings.Contains(string(unit), "/usr/bin/pcapdaemon") || strings.Count(string(unit), "/opt/capture/bin/pcapdaemon") != 2 {
+		t.Errorf("want the unit to start the installed program and let no other one run, got %v:\n%s", err, unit)
+	}
+
+	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\n"
+	if err := os.WriteFile(root+"/etc/pcapdaemon/env", []byte(ours), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	s.make(t, "install", "DESTDIR="+root, "PREFIX=/opt/capture", "VERSION=v1.2.3")
+	if got, err := os.ReadFile(root + "/etc/pcapdaemon/env"); err != nil || string(got) != ours {
+		t.Errorf("want the settings kept, got %q (%v)", got, err)
+	}
+}
