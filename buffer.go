@@ -128,6 +128,18 @@ func (b *buffer) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
+// room returns what is free of the chunk that is being written. What is
+// written there belongs to the content once extend has said how much it is.
+func (b *buffer) room() []byte {
+	if i := b.size / chunkSize; i < int64(len(b.chunks)) {
+		return b.chunks[i][b.size%chunkSize:]
+	}
+	return nil
+}
+
+// extend adds n bytes of the room to the content.
+func (b *buffer) extend(n int) { b.size += int64(n) }
+
 // reader returns a new reader of the whole content.
 func (b *buffer) reader() io.Reader {
 	readers := make([]io.Reader, 0, len(b.chunks))

@@ -95,7 +95,7 @@ func (t tap) open() (source, error) {
 		handle.Close()
 		return nil, fmt.Errorf("bpf: compile filter %s: %w", quote(t.filter), err)
 	}
-	return handle, nil
+	return newLiveSource(handle), nil
 }
 
 // needsHandle tells whether a filter means something else, or nothing,
@@ -207,8 +207,17 @@ func (out *outcome) copyPackets(src source, b bounds, end *atomic.Int64, buf *bu
 	if err := file.WriteFileHeader(uint32(src.SnapLen()), fileLinkType(src.LinkType())); err != nil {
 		return stopMemory, err
 	}
+	bulk, _ := src.(bulkSource)
 	var broken time.Time // since when reads fail; zero: they do not
 	for {
+		if bulk != nil {
+			// All but the last packet, and but those that are at some limit: these are judged below.
+			room := buf.room()
+			room = room[:min(int64(len(room)), b.bytes-buf.size)]
+			packets, size := bulk.copyRecords(room, end, b.packets-out.Packets-1)
+			out.Packets += packets
+			buf.extend(size)
+		}
 		data, info, err := src.ZeroCopyReadPacketData()
 		switch {
 		case err == nil:
