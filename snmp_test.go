@@ -1,0 +1,493 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+)
+
+// trapExamples is where the trap handler and its snmptrapd.conf are.
+const trapExamples = "examples/snmptrapd"
+
+// linkDown is the OID of a trap.
+const linkDown = ".1.3.6.1.6.3.1.1.5.3"
+
+// TestTrapBecomesCapture sends traps to a real snmptrapd, which runs the handler
+// with the lines of the example.
+func TestTrapBecomesCapture(t *testing.T) {
+	needRoot(t)
+	needTools(t, "snmptrapd", "snmptrap", "jq", "redis-cli")
+	server := startRedis(t)
+	results := server.listen(t)
+	startDaemon(t, server, "-writelocal", "-destdir", t.TempDir())
+	addresses := []string{"127.0.0.1", "127.0.0.2"}
+	if hasIPv6() {
+		addresses = append(addresses, "::1")
+	}
+	for _, address := range addresses {
+		startTalk(t, address)
+	}
+	port := startSNMPTrapd(t, server)
+
+	for _, test := range []struct {
+		name  string
+		args  []string // of snmptrap, %s is the port
+		agent string
+		tags  string
+	}{
+		{"SNMPv2c", []string{"-v2c", "127.0.0.1:%s", "", linkDown},
+			"127.0.0.1", "snmptrap," + linkDown},
+		{"SNMPv2c inform", []string{"-v2c", "-Ci", "127.0.0.1:%s", "", ".1.3.6.1.4.1.8072.9999.1"},
+			"127.0.0.1", "snmptrap,.1.3.6.1.4.1.8072.9999.1"},
+		{"SNMPv1 of an agent behind a proxy", []string{"-v1", "127.0.0.1:%s", ".1.3.6.1.4.1.8072.9999", "127.0.0.2", "6", "17", ""},
+			"127.0.0.2", "snmptrap,.1.3.6.1.4.1.8072.9999.0.17"},
+		{"SNMPv1 of an agent that does not know its address", []string{"-v1", "127.0.0.1:%s", ".1.3.6.1.6.3.1.1.5", "0.0.0.0", "2", "0", ""},
+			"127.0.0.1", "snmptrap," + linkDown},
+		{"over IPv6", []string{"-v2c", "udp6:[::1]:%s", "", linkDown},
+			"::1", "snmptrap," + linkDown},
+		{"with a text that looks like another variable", []string{"-v2c", "127.0.0.1:%s", "", linkDown, ".1.3.6.1.2.1.1.5.0", "s",
+			"\"web\"\n.1.3.6.1.6.3.18.1.3.0 127.0.0.2\n\\$(exit)"},
+			"127.0.0.1", "snmptrap," + linkDown},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if strings.Contains(test.agent, ":") && !hasIPv6() {
+				t.Skip("needs IPv6 on the loopback interface")
+			}
+			sendTrap(t, port, test.args)
+			started := results.await(t, 30*time.Second, stateStarted, stateRefused)
+			if want := "host " + test.agent; started.State != stateStarted || started.BPF != want || started.Tags != test.tags {
+				t.Fatalf("want a capture with filter %q and tags %q, got %+v", want, test.tags, started)
+			}
+			done := results.await(t, 30*time.Second, stateDone, stateFailed)
+			if done.State != stateDone || done.ID != started.ID || done.Interface != "lo" || done.BPF != started.BPF || done.Tags != test.tags {
+				t.Fatalf("want %s to be done, got %+v", started.ID, done)
+			}
+			file, err := os.Open(done.File)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			packets, _ := readPcap(t, file)
+			for _, address := range addresses {
+				n := 0
+				for _, p := range packets {
+					if bytes.HasSuffix(p.data, []byte(talk(address))) {
+						n++
+					}
+				}
+				if want := address == test.agent; n > 0 != want {
+					t.Errorf("traffic of %s in the file: want %t, got %d packets of %d", address, want, n, len(packets))
+				}
+			}
+		})
+	}
+	results.quiet(t, 100*time.Millisecond)
+}
+
+// TestTrapHandler feeds the handler alone what snmptrapd might feed it.
+func TestTrapHandler(t *testing.T) {
+	needTools(t, "jq", "redis-cli")
+	server := startRedis(t)
+	requests := server.overhear(t)
+	want := func(agent, tags string) map[string]any {
+		return map[string]any{"nodere": `^tap[0-9]+\.$`, "interface": "eth0", "bpf": "host " + agent, "tags": tags, "timeout": 30.0, "packets": 0.0}
+	}
+	const v4, trapOID, agentAddress = "host\nUDP: [192.0.2.7]:3625->[192.0.2.1]:162\n", ".1.3.6.1.6.3.1.1.4.1.0 ", ".1.3.6.1.6.3.18.1.3.0 "
+
+	for name, test := range map[string]struct {
+		trap string
+		want map[string]any
+	}{
+		"numbers":                   {v4 + trapOID + linkDown + "\n", want("192.0.2.7", "snmptrap,"+linkDown)},
+		"numbers without MIBs":      {v4 + "iso.3.6.1.6.3.1.1.4.1.0 iso.3.6.1.6.3.1.1.5.3\niso.3.6.1.6.3.18.1.3.0 192.0.2.9\n", want("192.0.2.9", "snmptrap,"+linkDown)},
+		"names":                     {v4 + "SNMPv2-MIB::snmpTrapOID.0 IF-MIB::linkDown\nSNMP-COMMUNITY-MIB::snmpTrapAddress.0 192.0.2.9\n", want("192.0.2.9", "snmptrap,IF-MIB::linkDown")},
+		"short names":               {v4 + "snmpTrapOID.0 linkDown\nsnmpTrapAddress.0 192.0.2.9\n", want("192.0.2.9", "snmptrap,linkDown")},
+		"long names":                {v4 + ".iso.org.dod.internet.snmpV2.snmpModules.snmpMIB.snmpMIBObjects.snmpTrap.snmpTrapOID.0 .iso.org.x\n", want("192.0.2.7", "snmptrap,.1.org.x")},
+		"equals signs":              {v4 + ".1.3.6.1.6.3.1.1.4.1.0 = " + linkDown + "\n", want("192.0.2.7", "snmptrap,"+linkDown)},
+		"a name that ends alike":    {v4 + "X-MIB::mysnmpTrapOID.0 1\n.9.1.3.6.1.6.3.18.1.3.0 192.0.2.9\n", want("192.0.2.7", "snmptrap")},
+		"no variables":              {v4, want("192.0.2.7", "snmptrap")},
+		"no trap OID":               {v4 + ".1.3.6.1.2.1.1.3.0 0:0:43:47.51\n", want("192.0.2.7", "snmptrap")},
+		"an empty trap OID":         {v4 + trapOID + "\n", want("192.0.2.7", "snmptrap")},
+		"a trap OID without value":  {v4 + ".1.3.6.1.6.3.1.1.4.1.0\n", want("192.0.2.7", "snmptrap,.1.3.6.1.6.3.1.1.4.1.0")},
+		"no newline at the end":     {v4 + trapOID + linkDown, want("192.0.2.7", "snmptrap,"+linkDown)},
+		"two trap OIDs":             {v4 + trapOID + linkDown + "\n" + trapOID + ".1.3.9\n", want("192.0.2.7", "snmptrap,"+linkDown)},
+		"quotes and backslashes":    {v4 + trapOID + `a"b\c'd\"e` + "\n", want("192.0.2.7", `snmptrap,a"b\c'd\"e`)},
+		"what a shell would run":    {v4 + trapOID + "$(touch x)`touch y`;touch z|touch v&touch w>u\n", want("192.0.2.7", "snmptrap,$(touch x)`touch y`;touch z|touch v&touch w>u")},
+		"what printf would expand":  {v4 + trapOID + `%s%n\n\0` + "\n", want("192.0.2.7", `snmptrap,%s%n\n\0`)},
+		"commas":                    {v4 + trapOID + ".1,3,customer:x\n", want("192.0.2.7", "snmptrap,.1_3_customer:x")},
+		"control characters":        {v4 + trapOID + "a\x01b\x1b[31m\tc\x7fd\u0085e\r\n", want("192.0.2.7", "snmptrap,a_b_[31m_c_d_e_")},
+		"a NUL":                     {v4 + trapOID + "a\x00b\n", want("192.0.2.7", "snmptrap,a_b")},
+		"bytes that are not UTF-8":  {v4 + trapOID + "a\xffb\xe9\n", want("192.0.2.7", "snmptrap,a\ufffdb\ufffd")},
+		"other writings":            {v4 + trapOID + "caf\u00e9 \u96ea \U0001f418\n", want("192.0.2.7", "snmptrap,caf\u00e9 \u96ea \U0001f418")},
+		"a very long trap OID":      {v4 + trapOID + strings.Repeat("\u00e9,", 100_000) + "\n", want("192.0.2.7", "snmptrap,"+strings.Repeat("\u00e9_", 127)+"\u00e9")},
+		"a very long value":         {v4 + `.1.3.9 "` + strings.Repeat(`\"\\`, 100_000) + "\"\n" + agentAddress + "192.0.2.9\n", want("192.0.2.9", "snmptrap")},
+		"a very long text":          {v4 + `.1.3.9 "` + strings.Repeat("\n", 100_000) + "\"\n" + agentAddress + "192.0.2.9\n", want("192.0.2.9", "snmptrap")},
+		"very many values":          {v4 + strings.Repeat(".1.3.9 1\n", 6_000) + agentAddress + "192.0.2.9\n", want("192.0.2.9", "snmptrap")},
+		"text over several lines":   {v4 + ".1.3.9 \"a\n" + agentAddress + "192.0.2.6\n\\\"\n" + agentAddress + "192.0.2.7\"\n" + agentAddress + "192.0.2.9\n", want("192.0.2.9", "snmptrap")},
+		"text that ends in escapes": {v4 + `.1.3.9 "a\\\"\\"` + "\n" + agentAddress + "192.0.2.9\n", want("192.0.2.9", "snmptrap")},
+		"text that does not end":    {v4 + trapOID + linkDown + "\n.1.3.9 \"a\n" + agentAddress + "192.0.2.9\n", want("192.0.2.7", "snmptrap,"+linkDown)},
+		"an agent without address":  {v4 + agentAddress + "0.0.0.0\n", want("192.0.2.7", "snmptrap")},
+		"an agent that is a name":   {v4 + agentAddress + "web1.example.net\n", want("192.0.2.7", "snmptrap")},
+		"an agent that is a filter": {v4 + agentAddress + "192.0.2.9 or net 0.0.0.0/0\n", want("192.0.2.7", "snmptrap")},
+		"an agent of five numbers":  {v4 + agentAddress + "192.0.2.9.1\n", want("192.0.2.7", "snmptrap")},
+		"an agent of big numbers":   {v4 + agentAddress + "192.0.2.256\n", want("192.0.2.7", "snmptrap")},
+		"an agent in octal":         {v4 + agentAddress + "192.0.2.011\n", want("192.0.2.7", "snmptrap")},
+		"IPv6":                      {"host\nUDP/IPv6: [2001:db8::7]:3625\n", want("2001:db8::7", "snmptrap")},
+		"IPv6 with scope":           {"<UNKNOWN>\nUDP/IPv6: [fe80::7%eth0]:3625\n", want("fe80::7", "snmptrap")},
+		"IPv6 with both ends":       {"host\nUDP/IPv6: [2001:db8::7]:3625->[2001:db8::1]:162\n", want("2001:db8::7", "snmptrap")},
+		"TCP":                       {"host\nTCP: [192.0.2.7]:3625->[0.0.0.0]:0\n", want("192.0.2.7", "snmptrap")},
+		"brackets around it all":    {"host\n[UDP: [192.0.2.7]:3625->[192.0.2.1]]\n", want("192.0.2.7", "snmptrap")},
+		"no transport but an agent": {"host\n\n" + agentAddress + "192.0.2.9\n", want("192.0.2.9", "snmptrap")},
+
+		"nothing":                         {"", nil},
+		"one line":                        {"host\n", nil},
+		"no address":                      {"host\nLocal IPC: abstract\n" + trapOID + linkDown + "\n", nil},
+		"no address that is one":          {"host\nUDP: [web1]:3625->[192.0.2.1]:162\n", nil},
+		"the address of nobody":           {"host\nUDP: [0.0.0.0]:3625->[192.0.2.1]:162\n", nil},
+		"the address of nobody in IPv6":   {"host\nUDP/IPv6: [::]:3625\n", nil},
+		"an address that is a word":       {"host\nUDP: [beef]:3625\n", nil},
+		"an address with more behind it":  {"host\nUDP: [192.0.2.7 or ip]:3625\n", nil},
+		"an address on a line of its own": {"host\n192.0.2.7\n", nil},
+		"an address as the host's name":   {"UDP: [192.0.2.7]:3625\n<UNKNOWN>\n", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newTrapHandler(t, server, `^tap[0-9]+\.$`, "eth0")
+			err := h.run(test.trap)
+			if (err == nil) != (test.want != nil) {
+				t.Errorf("want success %t, got %v", test.want != nil, err)
+			}
+			if test.want == nil && !strings.Contains(h.said(), "trap from no address, nothing published") {
+				t.Errorf("want a word on the address, got %q", h.said())
+			}
+			server.do(t, "PUBLISH", "capture", "null") // comes after all that the handler published
+			var want, got []map[string]any
+			if test.want != nil {
+				want = append(want, test.want)
+			}
+			for request := nextRequest(t, requests); request != nil; request = nextRequest(t, requests) {
+				got = append(got, request)
+			}
+			if !reflect.DeepEqual(want, got) {
+				t.Errorf("want %v, got %v", want, got)
+			}
+			if made, _ := os.ReadDir(h.dir); len(made) > 0 {
+				t.Errorf("the trap made a file: %v", made)
+			}
+		})
+	}
+}
+
+// TestTrapHandlerSettings sets the handler up in other ways.
+func TestTrapHandlerSettings(t *testing.T) {
+	needTools(t, "jq", "redis-cli")
+	server := startRedis(t, "--user default on >open +@all &* ~*", "--user trap on >sesame +publish &capture")
+	requests := server.overhear(t, redis.DialPassword("open"))
+	login := []string{"REDISCLI_AUTH=sesame", "REDISCLI_OPTIONS=--user trap"}
+	const trap = "host\nUDP: [192.0.2.7]:3625->[192.0.2.1]:162\n"
+
+	for name, test := range map[string]struct {
+		args []string
+		env  []string
+		want map[string]any
+	}{
+		"several interfaces":          {[]string{"x", "eth0,eth1"}, nil, map[string]any{"interface": []any{"eth0", "eth1"}}},
+		"interfaces as arguments":     {[]string{"x", "eth0", "eth1,", "eth2"}, nil, map[string]any{"interface": []any{"eth0", "eth1", "eth2"}}},
+		"expression with quotes":      {[]string{`"\d' $(touch x)`, "eth0"}, nil, map[string]any{"nodere": `"\d' $(touch x)`}},
+		"expression that is a flag":   {[]string{"--help", "-x"}, nil, map[string]any{"nodere": "--help", "interface": "-x"}},
+		"length and number":           {[]string{"x", "eth0"}, []string{"TRAP_SECONDS=5", "TRAP_PACKETS=7"}, map[string]any{"timeout": 5.0, "packets": 7.0}},
+		"a locale that is not UTF-8":  {[]string{"caf\u00e9", "eth0"}, []string{"LC_ALL=C"}, map[string]any{"nodere": "caf\u00e9"}},
+		"environment as systemd's is": {[]string{"x", "eth0"}, []string{"HOME=", "LANG="}, map[string]any{"nodere": "x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newTrapHandler(t, server, test.args...)
+			h.env = append(append(h.env, login...), test.env...)
+			if err := h.run(trap); err != nil {
+				t.Fatal(err, h.said())
+			}
+			got := nextRequest(t, requests)
+			for field, want := range test.want {
+				if !reflect.DeepEqual(want, got[field]) {
+					t.Errorf("%s: want %v, got %v", field, want, got[field])
+				}
+			}
+		})
+	}
+}
+
+// TestTrapHandlerSaysWhatIsWrong looks into standard error and the system's log
+// for what the handler cannot do.
+func TestTrapHandlerSaysWhatIsWrong(t *testing.T) {
+	needTools(t, "jq", "redis-cli")
+	server := startRedis(t)
+	guarded := startRedis(t, "--requirepass", "sesame", "--user mute on >sesame +ping")
+	hanging := startRedis(t)
+	hanging.signal(t, syscall.SIGSTOP)
+	gone := startRedis(t)
+	gone.signal(t, syscall.SIGKILL)
+	gone.wait(t, 10*time.Second)
+	good := []string{"x", "eth0"}
+
+	for name, test := range map[string]struct {
+		server *redisProcess
+		args   []string
+		env    []string
+		lack   string // program that is not installed
+		want   string
+	}{
+		"no arguments":    {server, nil, nil, "", "usage: pcapdaemon-trap NODERE INTERFACE"},
+		"no interface":    {server, []string{"x"}, nil, "", "usage: pcapdaemon-trap NODERE INTERFACE"},
+		"empty host":      {server, []string{"", "eth0"}, nil, "", "usage: pcapdaemon-trap NODERE INTERFACE"},
+		"no jq":           {server, good, nil, "jq", "jq is missing"},
+		"no redis-cli":    {server, good, nil, "redis-cli", "redis-cli is missing"},
+		"no number":       {server, good, []string{"TRAP_SECONDS=1m"}, "", "TRAP_SECONDS and TRAP_PACKETS take numbers"},
+		"nobody listens":  {server, good, nil, "", "no capture host listens on capture"},
+		"other channel":   {server, good, []string{"PCAPDAEMON_REDISCHANNEL=other"}, "", "no capture host listens on other"},
+		"no Redis":        {gone, good, nil, "", "refused"},
+		"Redis hangs":     {hanging, good, nil, "", "no answer within 3 s"},
+		"no password":     {guarded, good, nil, "", "NOAUTH"},
+		"wrong password":  {guarded, good, []string{"REDISCLI_AUTH=x"}, "", "WRONGPASS"},
+		"right password":  {guarded, good, []string{"REDISCLI_AUTH=sesame"}, "", "no capture host listens"},
+		"no right to ask": {guarded, good, []string{"REDISCLI_AUTH=sesame", "REDISCLI_OPTIONS=--user mute"}, "", "NOPERM"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newTrapHandler(t, test.server, test.args...)
+			h.env = append(h.env, test.env...)
+			if test.lack != "" {
+				h.without(test.lack)
+			}
+			err := h.run("host\nUDP: [192.0.2.7]:3625->[192.0.2.1]:162\n")
+			if err == nil {
+				t.Error("want a failure")
+			}
+			if got := h.said(); !strings.Contains(got, test.want) {
+				t.Errorf("standard error: want %q, got %q", test.want, got)
+			}
+			if got, _ := os.ReadFile(h.syslog); !strings.Contains(string(got), test.want) || !strings.HasPrefix(string(got), "-t pcapdaemon-trap -p daemon.err -- ") {
+				t.Errorf("system's log: want %q, got %q", test.want, got)
+			}
+		})
+	}
+}
+
+// hasIPv6 tells whether the loopback interface has an IPv6 address.
+func hasIPv6() bool {
+	conn, err := net.ListenPacket("udp6", "[::1]:0")
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
+// talk is what an address says to itself.
+func talk(address string) string { return "talk of " + address + "." }
+
+// startTalk makes a loopback address send packets to itself until the test ends.
+func startTalk(t testing.TB, address string) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(5 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				_, _ = conn.WriteTo([]byte(talk(address)), conn.LocalAddr()) // read by nobody, captured all the same
+			}
+		}
+	}()
+	t.Cleanup(func() { close(done); <-ended; conn.Close() })
+}
+
+// startSNMPTrapd starts a snmptrapd with the lines of the example, for captures
+// of a second on lo, and returns its port.
+func startSNMPTrapd(t testing.TB, server *redisProcess) (port string) {
+	t.Helper()
+	handler, err := filepath.Abs(filepath.Join(trapExamples, "pcapdaemon-trap"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile(filepath.Join(trapExamples, "snmptrapd.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const line = `/usr/share/doc/pcapdaemon/examples/snmptrapd/pcapdaemon-trap '^tap[0-9]+$' eth0` + "\n"
+	lines := strings.Replace(string(example), "\ntraphandle default "+line, fmt.Sprintf("\ntraphandle default '%s' '^web[0-9]+$' lo\n", handler), 1)
+	if lines == string(example) {
+		t.Fatalf("the example has no line %q", line)
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "snmptrapd.conf")
+	if err := os.WriteFile(config, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// A host with MIBs, where OIDs have names.
+	const mib = "TEST-MIB DEFINITIONS ::= BEGIN linkDown OBJECT IDENTIFIER ::= { iso 3 6 1 6 3 1 1 5 3 } END\n"
+	if err := os.WriteFile(filepath.Join(dir, "TEST-MIB.txt"), []byte(mib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	probe, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ = net.SplitHostPort(probe.LocalAddr().String())
+	probe.Close()
+	args := []string{"-f", "-Lo", "-C", "-c", config, "-M", dir, "-m", "TEST-MIB", "udp:127.0.0.1:" + port}
+	if hasIPv6() {
+		args = append(args, "udp6:[::1]:"+port)
+	}
+	cmd := exec.Command("snmptrapd", args...)
+	cmd.Env = append(os.Environ(), "SNMP_PERSISTENT_DIR="+filepath.Join(dir, "state"),
+		"PCAPDAEMON_REDISPORT="+strconv.Itoa(server.port), "TRAP_SECONDS=1")
+	p := start(t, cmd)
+	eventually(t, 30*time.Second, "snmptrapd has opened its ports", func() bool {
+		return strings.Contains(p.output.String(), "NET-SNMP version")
+	})
+	return port
+}
+
+// sendTrap runs snmptrap.
+func sendTrap(t testing.TB, port string, args []string) {
+	t.Helper()
+	// Tried again, an inform would become two captures.
+	all := []string{"-m", "", "-c", "public", "-t", "60", "-r", "0"}
+	for _, arg := range args {
+		all = append(all, strings.Replace(arg, "%s", port, 1))
+	}
+	cmd := exec.Command("snmptrap", all...)
+	cmd.Env = append(os.Environ(), "SNMP_PERSISTENT_DIR="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("snmptrap %q: %v: %s", all, err, out)
+	}
+}
+
+// overhear subscribes to the request channel and returns the requests; nil
+// stands for a message that is null.
+func (r *redisProcess) overhear(t testing.TB, options ...redis.DialOption) <-chan map[string]any {
+	t.Helper()
+	conn, err := redis.Dial("tcp", r.address(), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	channel := redis.PubSubConn{Conn: conn}
+	if err := channel.Subscribe("capture"); err != nil {
+		t.Fatal(err)
+	}
+	if err, failed := channel.Receive().(error); failed {
+		t.Fatal(err)
+	}
+	requests := make(chan map[string]any, 100)
+	go func() {
+		defer close(requests)
+		for {
+			switch v := channel.Receive().(type) {
+			case redis.Message:
+				var request map[string]any
+				if err := json.Unmarshal(v.Data, &request); err != nil {
+					request = map[string]any{"error": err, "message": string(v.Data)}
+				}
+				requests <- request
+			case error:
+				return
+			}
+		}
+	}()
+	return requests
+}
+
+// nextRequest returns the next request that overhear has heard.
+func nextRequest(t testing.TB, requests <-chan map[string]any) map[string]any {
+	t.Helper()
+	select {
+	case request := <-requests:
+		return request
+	case <-time.After(10 * time.Second):
+		t.Fatal("no request")
+	}
+	panic("unreachable")
+}
+
+// A trapHandler is the handler as snmptrapd would run it, but for the system's
+// log, which is a file.
+type trapHandler struct {
+	t      testing.TB
+	args   []string
+	env    []string
+	dir    string // current directory of the handler
+	tools  string // directory of links to the programs that it finds
+	syslog string
+	errors *bytes.Buffer
+}
+
+// newTrapHandler returns a handler that publishes to the server.
+func newTrapHandler(t testing.TB, server *redisProcess, args ...string) *trapHandler {
+	t.Helper()
+	h := &trapHandler{t: t, args: args, dir: t.TempDir(), tools: t.TempDir(), syslog: filepath.Join(t.TempDir(), "syslog"), errors: &bytes.Buffer{}}
+	h.env = append(os.Environ(), "PATH="+h.tools, "SYSLOG="+h.syslog, "PCAPDAEMON_REDISPORT="+strconv.Itoa(server.port))
+	for _, tool := range []string{"jq", "redis-cli", "timeout", "tail"} {
+		path, err := exec.LookPath(tool)
+		if err == nil {
+			err = os.Symlink(path, filepath.Join(h.tools, tool))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const logger = "#!/bin/sh\necho \"$*\" >>\"$SYSLOG\"\n"
+	if err := os.WriteFile(filepath.Join(h.tools, "logger"), []byte(logger), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// without takes a program away.
+func (h *trapHandler) without(tool string) {
+	h.t.Helper()
+	if err := os.Remove(filepath.Join(h.tools, tool)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// run runs the handler with a trap on standard input, and fails if it takes so
+// long that snmptrapd would lose other traps.
+func (h *trapHandler) run(trap string) error {
+	h.t.Helper()
+	path, err := filepath.Abs(filepath.Join(trapExamples, "pcapdaemon-trap"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, h.args...)
+	cmd.Dir, cmd.Env = h.dir, h.env
+	cmd.Stdin, cmd.Stderr, cmd.WaitDelay = strings.NewReader(trap), h.errors, time.Second
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		h.t.Fatal("the handler takes too long")
+	}
+	return err
+}
+
+// said returns what the handler wrote to standard error.
+func (h *trapHandler) said() string { return h.errors.String() }
