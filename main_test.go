@@ -520,11 +520,7 @@ func TestStop(t *testing.T) {
 
 // TestStopWhileUploadsHang: the exit is not held up, and nothing is lost.
 func TestStopWhileUploadsHang(t *testing.T) {
-	s := startShark(t, func(_ http.ResponseWriter, r *http.Request, _ int) bool {
-		_, _ = io.Copy(io.Discard, r.Body)
-		<-r.Context().Done()
-		return true
-	})
+	s := startShark(t, hang)
 	r := startRedis(t)
 	l := r.listen(t)
 	dir := t.TempDir()
@@ -548,11 +544,7 @@ func TestStopWhileUploadsHang(t *testing.T) {
 }
 
 func TestSecondSignal(t *testing.T) {
-	s := startShark(t, func(_ http.ResponseWriter, r *http.Request, _ int) bool {
-		_, _ = io.Copy(io.Discard, r.Body)
-		<-r.Context().Done()
-		return true
-	})
+	s := startShark(t, hang)
 	r := startRedis(t)
 	l := r.listen(t)
 	d := startDaemon(t, r, uploading(t, s)...)

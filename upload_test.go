@@ -294,12 +294,14 @@ func TestUploadIsRetried(t *testing.T) {
 	}
 }
 
+// hang is an answer that never comes.
+func hang(_ http.ResponseWriter, r *http.Request, _ int) bool {
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+	return true
+}
+
 func TestUploadGivesUp(t *testing.T) {
-	hang := func(w http.ResponseWriter, r *http.Request, _ int) bool {
-		_, _ = io.Copy(io.Discard, r.Body)
-		<-r.Context().Done()
-		return true
-	}
 	for name, test := range map[string]struct {
 		answer func(http.ResponseWriter, *http.Request, int) bool
 		want   string
