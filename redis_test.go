@@ -70,6 +70,7 @@ func checkReceives(t *testing.T, r *redisProcess, messages <-chan []byte) {
 }
 
 func TestSubscriberSurvivesOutages(t *testing.T) {
+	t.Parallel()
 	r := startRedis(t)
 	var log transcript
 	logger := logrus.New()
@@ -98,6 +99,7 @@ func TestSubscriberSurvivesOutages(t *testing.T) {
 }
 
 func TestSubscriberAwayAtStart(t *testing.T) {
+	t.Parallel()
 	r := startRedis(t)
 	r.signal(t, syscall.SIGTERM)
 	r.wait(t, 5*time.Second)
@@ -109,7 +111,24 @@ func TestSubscriberAwayAtStart(t *testing.T) {
 	checkReceives(t, r, messages)
 }
 
+// TestSubscriberStays: silence on the channel is no outage.
+func TestSubscriberStays(t *testing.T) {
+	t.Parallel()
+	r := startRedis(t)
+	var log transcript
+	logger := logrus.New()
+	logger.SetOutput(&log)
+	messages, _ := startSubscriber(t, redisServer{address: r.address()}, logger)
+	r.awaitSubscribers(t, 5*time.Second, 1)
+	time.Sleep(pingPeriod + pongMargin + 2*time.Second)
+	checkReceives(t, r, messages)
+	if lines := readLines(log.String()); len(lines) != 1 {
+		t.Errorf("want one subscription, got %s", log.String())
+	}
+}
+
 func TestSubscriberNoticesHangingServer(t *testing.T) {
+	t.Parallel()
 	r := startRedis(t)
 	messages, state := startSubscriber(t, redisServer{address: r.address()}, quietLog())
 	eventually(t, 5*time.Second, "subscribed", func() bool { return state() == "subscribed" })
@@ -200,6 +219,7 @@ func TestPublisherKeepsOrder(t *testing.T) {
 }
 
 func TestPublisherKeepsTheNewest(t *testing.T) {
+	t.Parallel()
 	r := startRedis(t)
 	l := r.listen(t)
 	p := newPublisher(redisServer{address: r.address()}, "capture-results", quietLog())
@@ -232,6 +252,7 @@ func TestPublisherKeepsTheNewest(t *testing.T) {
 
 // TestPublisherDoesNotRepeat: a server that hangs and wakes publishes each result once.
 func TestPublisherDoesNotRepeat(t *testing.T) {
+	t.Parallel()
 	r := startRedis(t)
 	l := r.listen(t)
 	p := newPublisher(redisServer{address: r.address()}, "capture-results", quietLog())
@@ -250,6 +271,34 @@ func TestPublisherDoesNotRepeat(t *testing.T) {
 	}
 	l.quiet(t, 500*time.Millisecond)
 	p.close()
+}
+
+// TestNetworkSwallows cuts the network to Redis without a word to anybody.
+func TestNetworkSwallows(t *testing.T) {
+	t.Parallel()
+	needTools(t, "redis-server", "redis-cli")
+	host, far := newNamespace(t, "cut"), newNamespace(t, "cutfar")
+	host.pair(t, far)
+	start(t, far.command("redis-server", "--bind", "10.99.0.2", "--protected-mode", "no", "--save", "", "--dir", t.TempDir()))
+	cli := func(args ...string) string {
+		out, _ := far.command("redis-cli", append([]string{"-h", "10.99.0.2"}, args...)...).CombinedOutput()
+		return string(out)
+	}
+	eventually(t, 5*time.Second, "redis-server answers", func() bool { return strings.Contains(cli("PING"), "PONG") })
+	d := start(t, host.command(binary, append(keeping(t.TempDir()), "-node", "web1", "-redisnode", "10.99.0.2")...))
+	subscribed := func() bool { return strings.HasSuffix(strings.TrimSpace(cli("PUBSUB", "NUMSUB", "capture")), "1") }
+	eventually(t, 5*time.Second, "subscribed", subscribed)
+	results := start(t, far.command("redis-cli", "-h", "10.99.0.2", "SUBSCRIBE", "capture-results"))
+	eventually(t, 5*time.Second, "somebody hears the results", func() bool { return strings.Contains(results.output.String(), "subscribe") })
+
+	cli("PUBLISH", "capture", `{"node":"web1","interface":"lo","timeout":1}`)
+	eventually(t, 5*time.Second, "capture started", func() bool { return strings.Contains(results.output.String(), "started") })
+	far.ip(t, "link", "set", "v1", "down")
+	eventually(t, 15*time.Second, "the silence is noticed", func() bool { return strings.Contains(d.output.String(), "subscription lost") })
+	time.Sleep(5 * time.Second) // for the unacknowledged result, too
+	far.ip(t, "link", "set", "v1", "up")
+	eventually(t, 6*time.Second, "subscribed again", subscribed)
+	eventually(t, 6*time.Second, "the result has come", func() bool { return strings.Contains(results.output.String(), `"done"`) })
 }
 
 func TestPublisherCloses(t *testing.T) {
