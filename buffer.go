@@ -121,9 +121,9 @@ func (b *buffer) Write(data []byte) (int, error) {
 		return 0, io.ErrShortBuffer
 	}
 	for rest := data; len(rest) > 0; {
-		n := copy(b.chunks[b.size/chunkSize][b.size%chunkSize:], rest)
+		n := copy(b.room(), rest)
 		rest = rest[n:]
-		b.size += int64(n)
+		b.extend(n)
 	}
 	return len(data), nil
 }

@@ -18,12 +18,15 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// quietLog is a log that nobody reads.
-func quietLog() *logrus.Logger {
+// logTo returns a log that is written to w.
+func logTo(w io.Writer) *logrus.Logger {
 	log := logrus.New()
-	log.SetOutput(io.Discard)
+	log.SetOutput(w)
 	return log
 }
+
+// quietLog is a log that nobody reads.
+func quietLog() *logrus.Logger { return logTo(io.Discard) }
 
 // startSubscriber runs a subscriber until the test ends. The state is "subscribed" or the last error.
 func startSubscriber(t *testing.T, server redisServer, log *logrus.Logger) (messages chan []byte, state func() string) {
@@ -73,9 +76,7 @@ func TestSubscriberSurvivesOutages(t *testing.T) {
 	t.Parallel()
 	r := startRedis(t)
 	var log transcript
-	logger := logrus.New()
-	logger.SetOutput(&log)
-	messages, state := startSubscriber(t, redisServer{address: r.address()}, logger)
+	messages, state := startSubscriber(t, redisServer{address: r.address()}, logTo(&log))
 	subscribed := func() bool { return state() == "subscribed" }
 	eventually(t, 5*time.Second, "subscribed", subscribed)
 	checkReceives(t, r, messages)
@@ -116,9 +117,7 @@ func TestSubscriberStays(t *testing.T) {
 	t.Parallel()
 	r := startRedis(t)
 	var log transcript
-	logger := logrus.New()
-	logger.SetOutput(&log)
-	messages, _ := startSubscriber(t, redisServer{address: r.address()}, logger)
+	messages, _ := startSubscriber(t, redisServer{address: r.address()}, logTo(&log))
 	r.awaitSubscribers(t, 5*time.Second, 1)
 	time.Sleep(pingPeriod + pongMargin + 2*time.Second)
 	checkReceives(t, r, messages)
@@ -154,9 +153,7 @@ func TestSubscriberRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log transcript
-			logger := logrus.New()
-			logger.SetOutput(&log)
-			_, state := startSubscriber(t, redisServer{address: r.address(), user: test.user, password: test.password}, logger)
+			_, state := startSubscriber(t, redisServer{address: r.address(), user: test.user, password: test.password}, logTo(&log))
 			eventually(t, 5*time.Second, "refused with "+test.want, func() bool { return strings.Contains(state(), test.want) })
 			if !strings.Contains(log.String(), "level=error") || strings.Contains(log.String(), "secret") {
 				t.Errorf("want an error without the password in the log, got %s", log.String())
