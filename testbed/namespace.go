@@ -1,0 +1,77 @@
+package testbed
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Namespace is a network Namespace with loopback up.
+type Namespace struct{ Name string }
+
+// NewNamespace makes a Namespace that goes with the test.
+func NewNamespace(t testing.TB, name string) Namespace {
+	t.Helper()
+	NeedRoot(t)
+	NeedTools(t, "ip")
+	ns := Namespace{fmt.Sprintf("pcapd-%s-%d", name, os.Getpid())}
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	run("netns", "add", ns.Name)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns.Name).Run() })
+	run("-n", ns.Name, "link", "set", "lo", "up")
+	return ns
+}
+
+// IP runs an ip command in the Namespace.
+func (ns Namespace) IP(t testing.TB, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("ip", append([]string{"-n", ns.Name}, args...)...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// Pair makes a veth pair v0 (10.99.0.1) and v1 (10.99.0.2) into another Namespace.
+func (ns Namespace) Pair(t testing.TB, other Namespace) {
+	t.Helper()
+	ns.IP(t, "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", other.Name)
+	ns.IP(t, "addr", "add", "10.99.0.1/24", "dev", "v0")
+	ns.IP(t, "link", "set", "v0", "up")
+	other.IP(t, "addr", "add", "10.99.0.2/24", "dev", "v1")
+	other.IP(t, "link", "set", "v1", "up")
+}
+
+// Do calls f in the Namespace: what it opens stays there.
+func (ns Namespace) Do(t testing.TB, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		handle, err := os.Open("/run/netns/" + ns.Name)
+		if err == nil {
+			err = unix.Setns(int(handle.Fd()), unix.CLONE_NEWNET)
+			handle.Close()
+		}
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Command returns a command that runs in the Namespace.
+func (ns Namespace) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", ns.Name, name}, args...)...)
+}

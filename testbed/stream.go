@@ -1,0 +1,127 @@
+package testbed
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/pcapgo"
+)
+
+// A Packet of a capture file.
+type Packet struct {
+	gopacket.CaptureInfo
+	Data []byte
+}
+
+// ReadPcap reads a capture file whole.
+func ReadPcap(t testing.TB, file io.Reader) ([]Packet, *pcapgo.Reader) {
+	t.Helper()
+	r, err := pcapgo.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packets []Packet
+	for {
+		data, info, err := r.ReadPacketData()
+		if err == io.EOF {
+			return packets, r
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets = append(packets, Packet{info, data})
+	}
+}
+
+// A Stream sends numbered UDP packets to the loopback interface.
+type Stream struct {
+	Port int
+	Stop func()
+}
+
+// StartStream sends a packet every interval until the test ends.
+func StartStream(t testing.TB, interval time.Duration) *Stream {
+	t.Helper()
+	// Somebody has to listen: a refused packet makes the next one fail.
+	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("udp", sink.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		began := time.Now()
+		for n := 0; ; n++ {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Until(began.Add(time.Duration(n) * interval))):
+			}
+			fmt.Fprintf(conn, "packet %08d", n)
+		}
+	}()
+	s := &Stream{Port: sink.LocalAddr().(*net.UDPAddr).Port,
+		Stop: sync.OnceFunc(func() { close(done); <-ended; conn.Close(); sink.Close() })}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Filter matches the packets of the Stream.
+func (s *Stream) Filter() string { return "udp dst port " + strconv.Itoa(s.Port) }
+
+// Numbers returns the Numbers of a Stream's packets in a capture file.
+func Numbers(t testing.TB, file io.Reader) []int {
+	t.Helper()
+	packets, _ := ReadPcap(t, file)
+	var found []int
+	for _, p := range packets {
+		i := bytes.Index(p.Data, []byte("packet "))
+		if i < 0 {
+			continue
+		}
+		n, err := strconv.Atoi(string(p.Data[i+7 : i+15]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, n)
+	}
+	return found
+}
+
+// CheckNoGap fails unless the Numbers follow each other.
+func CheckNoGap(t testing.TB, found []int) {
+	t.Helper()
+	for i := 1; i < len(found); i++ {
+		if found[i] != found[i-1]+1 {
+			t.Fatalf("packet %d comes after %d", found[i], found[i-1])
+		}
+	}
+}
+
+// DialUDP returns a socket that sends to a port of the loopback interface.
+func DialUDP(t testing.TB, port int) net.Conn {
+	t.Helper()
+	return DialUDPAt(t, "127.0.0.1:"+strconv.Itoa(port))
+}
+
+// DialUDPAt returns a socket that sends to an address.
+func DialUDPAt(t testing.TB, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}

@@ -1,0 +1,73 @@
+// Package testbed is what tests of real things stand on: processes, a real
+// redis-server, network namespaces, small file systems, certificates, streams of
+// numbered packets. All of it goes with the test that asked for it.
+package testbed
+
+import (
+	"bufio"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// NeedRoot skips a test that opens interfaces or makes namespaces.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		Lack(t, "root, for CAP_NET_RAW and CAP_NET_ADMIN")
+	}
+}
+
+// NeedTools skips a test for want of a program.
+func NeedTools(t testing.TB, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			Lack(t, name+" (make deps installs it)")
+		}
+	}
+}
+
+// Lack skips a test, or fails it where everything must be tested.
+func Lack(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal("needs ", what)
+	}
+	t.Skip("needs ", what)
+}
+
+// Eventually fails unless the condition comes true in time.
+func Eventually(t testing.TB, within time.Duration, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", within, what)
+		}
+	}
+}
+
+// FreePort returns a TCP port of the loopback interface that nobody uses.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// ReadLines returns the lines of a text, without empty ones.
+func ReadLines(text string) []string {
+	var lines []string
+	for scanner := bufio.NewScanner(strings.NewReader(text)); scanner.Scan(); {
+		if scanner.Text() != "" {
+			lines = append(lines, scanner.Text())
+		}
+	}
+	return lines
+}
