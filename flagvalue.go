@@ -89,28 +89,3 @@ func newChoice(to *string, words ...string) flag.Value {
 		return s, slices.Contains(words, s)
 	}, func(s string) string { return s }, strings.Join(words, " or ")}
 }
-
-// formatSize writes bytes in the largest unit that needs no fraction: 100MiB, 1500.
-func formatSize(n int64) string {
-	for _, unit := range []struct {
-		name  string
-		bytes int64
-	}{{"GiB", humanize.GiByte}, {"MiB", humanize.MiByte}, {"KiB", humanize.KiByte}} {
-		if n >= unit.bytes && n%unit.bytes == 0 {
-			return strconv.FormatInt(n/unit.bytes, 10) + unit.name
-		}
-	}
-	return strconv.FormatInt(n, 10)
-}
-
-// formatDuration writes a duration without its zero units: 1h, 5m, 90s is 1m30s.
-func formatDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}

@@ -2,15 +2,12 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
-	"time"
 	"unicode/utf8"
 )
 
@@ -19,15 +16,6 @@ const (
 	maxFilter  = 2048     // characters: compiling time grows with the square of the length
 	maxID      = 128      // characters
 	maxSnap    = 262144   // bytes, libpcap's own maximum
-	anyNode    = "any"    // the node name that matches every host
-	maxQuoted  = 200      // characters of foreign text that an error quotes
-)
-
-var (
-	// errOtherNode says that a request is for another host: not a word about it.
-	errOtherNode = errors.New("request for another node")
-	// errMalformed says that nobody can tell whom a message is for.
-	errMalformed = errors.New("not a request")
 )
 
 // A request asks for captures. Limits are 0 where the message names none.
@@ -44,18 +32,6 @@ type request struct {
 	AlertID    *uint64 // nil: not given, which differs from 0
 }
 
-// An addressee decides which messages are for this host. It is used from one goroutine.
-type addressee struct {
-	node string
-	// implied makes a message that names no node one for this host.
-	implied bool
-	// pattern is the newest nodere and matched what came of it: most
-	// messages of a busy channel bear the same one, and compiling it costs more
-	// than all the rest.
-	pattern string
-	matched bool
-}
-
 // decode reads a message. The error is errOtherNode, wraps errMalformed, or
 // names the field that is wrong; only in the last case the request holds
 // what could be read, for the refusal.
@@ -66,7 +42,7 @@ func (a *addressee) decode(message []byte) (request, error) {
 	if err := decoder.Decode(&head); err != nil {
 		return request{}, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
 	}
-	wrong := a.match(head.Node, head.NodeRE)
+	wrong := a.judge(head.Node, head.NodeRE)
 	if errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed) {
 		return request{}, wrong
 	}
@@ -76,7 +52,7 @@ func (a *addressee) decode(message []byte) (request, error) {
 		return request{}, fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	// Again, because a struct takes "Node" for "node".
-	wrong = a.match(fields["node"], fields["nodere"])
+	wrong = a.judge(fields["node"], fields["nodere"])
 	if errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed) {
 		return request{}, wrong
 	}
@@ -99,48 +75,10 @@ func (a *addressee) decode(message []byte) (request, error) {
 	return r, wrong
 }
 
-// match judges the addressee of a message; nil means this host.
-func (a *addressee) match(node, nodeRE json.RawMessage) error {
-	name, nameErr := decodeText(node)
-	expression, expressionErr := decodeText(nodeRE)
-	named := nameErr == nil && (name == a.node || name == anyNode)
-	matched := false
-	if expressionErr == nil && expression != "" {
-		matched, expressionErr = a.matchPattern(expression)
-	}
-	switch {
-	case named && (expression != "" || expressionErr != nil), matched && (name != "" || nameErr != nil):
-		return errors.New("node and nodere: only one of them may be given")
-	case named || matched:
-		return nil
-	case nameErr != nil:
-		return fmt.Errorf("%w: node: %w", errMalformed, nameErr)
-	case expressionErr != nil:
-		return fmt.Errorf("%w: nodere: %w", errMalformed, expressionErr)
-	case name != "" || expression != "":
-		return errOtherNode
-	case a.implied:
-		return nil
-	}
-	return fmt.Errorf("%w: neither node nor nodere is given", errMalformed)
-}
-
-// matchPattern matches this host's name against a regular expression.
-func (a *addressee) matchPattern(pattern string) (bool, error) {
-	if pattern != a.pattern {
-		re, err := regexp.Compile(pattern)
-		if err != nil {
-			return false, err
-		}
-		a.pattern, a.matched = pattern, re.MatchString(a.node)
-	}
-	return a.matched, nil
-}
-
 // set decodes one field into its place.
 func (r *request) set(name string, value json.RawMessage) (err error) {
 	switch name {
-	case "node", "nodere": // judged by match
+	case "node", "nodere": // judged before
 	case "interface":
 		r.Interfaces, err = decodeInterfaces(value)
 	case "tags":
@@ -232,45 +170,4 @@ func decodeInterfaces(value json.RawMessage) ([]string, error) {
 		seen[name] = true
 	}
 	return names, nil
-}
-
-// Limits are what a host grants: the most that a request may ask for, and what
-// it gets where it asks for nothing.
-type limits struct {
-	packets, bytes          int64
-	timeout, defaultTimeout time.Duration
-	interfaces              []string // nil: all
-}
-
-// bounds returns the ends of the request's captures. The error names the
-// field, and the flag if that is what stands in the way.
-func (l limits) bounds(r request) (bounds, error) {
-	maxSeconds := int64(l.timeout / time.Second)
-	switch {
-	case len(r.Interfaces) == 0:
-		return bounds{}, errors.New("interface: required")
-	case r.Packets > l.packets:
-		return bounds{}, fmt.Errorf("packets: %d is above -maxpackets %d", r.Packets, l.packets)
-	case r.Bytes > l.bytes:
-		return bounds{}, fmt.Errorf("bytes: %d is above -maxbytes %d", r.Bytes, l.bytes)
-	case r.Bytes != 0 && r.Bytes < fileHeaderSize:
-		return bounds{}, fmt.Errorf("bytes: %d is less than the %d of a file header", r.Bytes, fileHeaderSize)
-	case r.Timeout > maxSeconds:
-		return bounds{}, fmt.Errorf("timeout: %d s is above -maxtimeout %s", r.Timeout, formatDuration(l.timeout))
-	case r.Snap > maxSnap:
-		return bounds{}, fmt.Errorf("snap: %d is above %d", r.Snap, maxSnap)
-	}
-	return bounds{
-		packets: cmp.Or(r.Packets, l.packets),
-		bytes:   cmp.Or(r.Bytes, l.bytes),
-		timeout: cmp.Or(time.Duration(r.Timeout)*time.Second, l.defaultTimeout),
-	}, nil
-}
-
-// allow says why an interface may not be captured on, or nil.
-func (l limits) allow(name string) error {
-	if l.interfaces != nil && !slices.Contains(l.interfaces, name) {
-		return fmt.Errorf("interface: %s is not in -interfaces", quote(name))
-	}
-	return nil
 }

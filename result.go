@@ -3,10 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 )
 
 // States of a result.
@@ -72,24 +69,3 @@ func (s stamp) MarshalText() ([]byte, error) {
 
 // IsZero lets omitzero leave the stamp out.
 func (s stamp) IsZero() bool { return time.Time(s).IsZero() }
-
-// quote returns foreign text for an error: cut short and made printable.
-func quote(s string) string { return `"` + printable(s) + `"` }
-
-// printable returns the first 200 characters of s with control characters escaped.
-func printable(s string) string {
-	var b strings.Builder
-	n := 0
-	for _, r := range s {
-		if n++; n > maxQuoted {
-			b.WriteString("…")
-			break
-		}
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return b.String()
-}

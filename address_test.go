@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestDecodeKeepsQuiet(t *testing.T) {
+	for name, test := range map[string]struct {
+		message string
+		want    error
+	}{
+		"other name":                    {`{"node":"web2","interface":"eth0"}`, errOtherNode},
+		"other case":                    {`{"node":"WEB1"}`, errOtherNode},
+		"expression for another":        {`{"nodere":"^web1.$"}`, errOtherNode},
+		"other name, wrong fields":      {`{"node":"web2","bfp":1,"packets":"x"}`, errOtherNode},
+		"other name, data after":        {`{"node":"web2"} {"node":"web1"}`, errOtherNode},
+		"both for others":               {`{"node":"web2","nodere":"web3"}`, errOtherNode},
+		"other name, too long":          {`{"node":"web2","tags":"` + strings.Repeat("x", 64<<10) + `"}`, errOtherNode},
+		"empty":                         {``, errMalformed},
+		"no JSON":                       {`capture eth0`, errMalformed},
+		"cut off":                       {`{"node":"web1","interface":"eth`, errMalformed},
+		"a list":                        {`["web1"]`, errMalformed},
+		"a string":                      {`"web1"`, errMalformed},
+		"null":                          {`null`, errMalformed},
+		"nobody named":                  {`{"interface":"eth0"}`, errMalformed},
+		"empty names":                   {`{"node":"","nodere":""}`, errMalformed},
+		"broken expression":             {`{"nodere":"we("}`, errMalformed},
+		"look-ahead, which RE2 has not": {`{"nodere":"(?=web1)"}`, errMalformed},
+		"name is a number":              {`{"node":1}`, errMalformed},
+		"name is null":                  {`{"node":null}`, errMalformed},
+		"expression is a list":          {`{"nodere":["web1"]}`, errMalformed},
+		"field in capitals is no name":  {`{"Node":"web1"}`, errMalformed},
+		"broken expression, other name": {`{"node":"web2","nodere":"("}`, errMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := (&addressee{node: "web1"}).decode([]byte(test.message)); !errors.Is(err, test.want) {
+				t.Errorf("want %v, got %v", test.want, err)
+			}
+		})
+	}
+}
+
+func TestDecodeRemembersPattern(t *testing.T) {
+	a := &addressee{node: "web1"}
+	for _, pattern := range []string{"web", "web", "db", "db", "(", "web", "("} {
+		_, err := a.decode([]byte(`{"nodere":"` + pattern + `"}`))
+		want := map[string]error{"web": nil, "db": errOtherNode, "(": errMalformed}[pattern]
+		if !errors.Is(err, want) {
+			t.Errorf("%q: want %v, got %v", pattern, want, err)
+		}
+	}
+}
+
+func TestDecodeImplied(t *testing.T) {
+	a := &addressee{node: "web1", implied: true}
+	if _, err := a.decode([]byte(`{"interface":"lo"}`)); err != nil {
+		t.Error("no node: ", err)
+	}
+	if _, err := a.decode([]byte(`{"node":"web2","interface":"lo"}`)); !errors.Is(err, errOtherNode) {
+		t.Errorf("other node: want %v, got %v", errOtherNode, err)
+	}
+}

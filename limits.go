@@ -1,0 +1,50 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Limits are what a host grants: the most that a request may ask for, and what
+// it gets where it asks for nothing.
+type limits struct {
+	packets, bytes          int64
+	timeout, defaultTimeout time.Duration
+	interfaces              []string // nil: all
+}
+
+// bounds returns the ends of the request's captures. The error names the
+// field, and the flag if that is what stands in the way.
+func (l limits) bounds(r request) (bounds, error) {
+	maxSeconds := int64(l.timeout / time.Second)
+	switch {
+	case len(r.Interfaces) == 0:
+		return bounds{}, errors.New("interface: required")
+	case r.Packets > l.packets:
+		return bounds{}, fmt.Errorf("packets: %d is above -maxpackets %d", r.Packets, l.packets)
+	case r.Bytes > l.bytes:
+		return bounds{}, fmt.Errorf("bytes: %d is above -maxbytes %d", r.Bytes, l.bytes)
+	case r.Bytes != 0 && r.Bytes < fileHeaderSize:
+		return bounds{}, fmt.Errorf("bytes: %d is less than the %d of a file header", r.Bytes, fileHeaderSize)
+	case r.Timeout > maxSeconds:
+		return bounds{}, fmt.Errorf("timeout: %d s is above -maxtimeout %s", r.Timeout, formatDuration(l.timeout))
+	case r.Snap > maxSnap:
+		return bounds{}, fmt.Errorf("snap: %d is above %d", r.Snap, maxSnap)
+	}
+	return bounds{
+		packets: cmp.Or(r.Packets, l.packets),
+		bytes:   cmp.Or(r.Bytes, l.bytes),
+		timeout: cmp.Or(time.Duration(r.Timeout)*time.Second, l.defaultTimeout),
+	}, nil
+}
+
+// allow says why an interface may not be captured on, or nil.
+func (l limits) allow(name string) error {
+	if l.interfaces != nil && !slices.Contains(l.interfaces, name) {
+		return fmt.Errorf("interface: %s is not in -interfaces", quote(name))
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestLimits(t *testing.T) {
+	l := limits{packets: 1000, bytes: 5000, timeout: 90 * time.Second, defaultTimeout: 1500 * time.Millisecond, interfaces: []string{"eth0"}}
+	eth0 := []string{"eth0"}
+	for name, test := range map[string]struct {
+		request request
+		want    bounds
+		culprit string
+	}{
+		"nothing asked":      {request{Interfaces: eth0}, bounds{1000, 5000, 1500 * time.Millisecond}, ""},
+		"all asked":          {request{Interfaces: eth0, Packets: 1, Bytes: 24, Timeout: 2, Snap: 262144}, bounds{1, 24, 2 * time.Second}, ""},
+		"all at the limit":   {request{Interfaces: eth0, Packets: 1000, Bytes: 5000, Timeout: 90}, bounds{1000, 5000, 90 * time.Second}, ""},
+		"no interface":       {request{}, bounds{}, "interface"},
+		"too many packets":   {request{Interfaces: eth0, Packets: 1001}, bounds{}, "packets: 1001 is above -maxpackets 1000"},
+		"too many bytes":     {request{Interfaces: eth0, Bytes: 5001}, bounds{}, "-maxbytes"},
+		"less than a header": {request{Interfaces: eth0, Bytes: 23}, bounds{}, "bytes"},
+		"too long":           {request{Interfaces: eth0, Timeout: 91}, bounds{}, "timeout: 91 s is above -maxtimeout 1m30s"},
+		"longer than time":   {request{Interfaces: eth0, Timeout: 1 << 62}, bounds{}, "-maxtimeout"},
+		"snap too large":     {request{Interfaces: eth0, Snap: 262145}, bounds{}, "snap"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := l.bounds(test.request)
+			if test.culprit == "" && err != nil || test.culprit != "" && (err == nil || !strings.Contains(err.Error(), test.culprit)) {
+				t.Errorf("want %q in the error, got %v", test.culprit, err)
+			}
+			if got != test.want {
+				t.Errorf("want %+v, got %+v", test.want, got)
+			}
+		})
+	}
+	if err := l.allow("eth1"); err == nil || !strings.Contains(err.Error(), "-interfaces") {
+		t.Errorf("want -interfaces in the error, got %v", err)
+	}
+	if err := l.allow("eth0"); err != nil {
+		t.Error(err)
+	}
+}
