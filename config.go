@@ -23,36 +23,70 @@ import (
 // defaultToken is what -cstoken holds when nobody has set it.
 const defaultToken = "xxxxxxx"
 
-// A config is what flags and environment say, checked: what parseConfig returns works.
+// A mode is what the program is started for.
+type mode int
+
+const (
+	serving    mode = iota // what comes from Redis
+	requesting             // one request, here and without Redis
+	publishing             // one request to others, as a client
+	versioning             // print versions
+)
+
+// delivers tells whether captures are made, and so have to go somewhere.
+func (m mode) delivers() bool { return m == serving || m == requesting }
+
+// usesRedis tells whether a server is needed.
+func (m mode) usesRedis() bool { return m == serving || m == publishing }
+
+// A config is what flags and environment say, checked: what parseConfig
+// returns works. It is grouped by who takes it.
 type config struct {
-	csHost, csScheme, csToken string
-	csInsecure                bool
-	csTimeout                 time.Duration
-	csCAs                     *x509.CertPool // nil: the system's
-
-	redis                       redisServer
-	redisChannel, resultChannel string
-
-	upload, writeLocal bool
-	destDir            string // absolute; empty: none
-
-	node                       string
-	interfaces                 []string // nil: all
-	maxPackets                 int64
-	maxBytes                   int64
-	defaultTimeout, maxTimeout time.Duration
-	maxCaptures                int64
-	maxMemory, bufferSize      int64
-	drainTimeout               time.Duration
-
-	listen              string
-	request, publish    string
-	logLevel, logFormat string
-	version             bool
-
+	mode     mode
+	request  string // of -request or -publish: JSON, or - for standard input
+	node     string
+	limits   limits
+	capacity capacity
+	redis    redisConfig
+	delivery deliveryConfig
+	listen   string // host:port; empty: no endpoint
+	log      logConfig
 	// exposed names the flags that put a secret on the command line, where ps shows it.
 	exposed []string
 }
+
+// A capacity is what all captures together may take.
+type capacity struct {
+	captures int64 // at one time
+	memory   int64 // bytes
+	buffer   int64 // of the kernel, for one capture, in bytes
+}
+
+// A redisConfig says where requests come from and where results go.
+type redisConfig struct {
+	server            redisServer
+	requests, results string // channels; no results: empty
+}
+
+// A deliveryConfig says where captures go.
+type deliveryConfig struct {
+	upload       bool
+	shark        sharkConfig
+	writeLocal   bool
+	dir          string        // absolute; empty: none
+	drainTimeout time.Duration // for all that is left at a stop
+}
+
+// A sharkConfig says how CloudShark is reached.
+type sharkConfig struct {
+	scheme, host, token string
+	timeout             time.Duration  // for one capture, retries included
+	cas                 *x509.CertPool // nil: the system's
+	insecure            bool
+}
+
+// A logConfig says what is logged and how.
+type logConfig struct{ level, format string }
 
 // rawConfig is what must be looked at as a whole before it is a config.
 type rawConfig struct {
@@ -60,6 +94,23 @@ type rawConfig struct {
 	redisPort                        int64
 	csTokenFile, csCAFile            string
 	interfaces                       string
+	request, publish                 string
+	version                          bool
+}
+
+// mode returns what the flags ask for.
+func (raw rawConfig) mode() (mode, string, error) {
+	switch {
+	case raw.version:
+		return versioning, "", nil
+	case raw.request != "" && raw.publish != "":
+		return 0, "", errors.New("-request runs a request here, -publish asks others: give one of them")
+	case raw.request != "":
+		return requesting, raw.request, nil
+	case raw.publish != "":
+		return publishing, raw.publish, nil
+	}
+	return serving, "", nil
 }
 
 // parseConfig reads the command line and the environment. It returns
@@ -89,8 +140,9 @@ func parseConfig(args []string, stdout io.Writer) (config, error) {
 	if err := ff.Parse(fs, nil, ff.WithEnvVarPrefix("PCAPDAEMON")); err != nil {
 		return c, errors.Unwrap(err)
 	}
-	if c.version {
-		return c, nil
+	var err error
+	if c.mode, c.request, err = raw.mode(); err != nil || c.mode == versioning {
+		return c, err
 	}
 	return c, c.check(raw)
 }
@@ -104,59 +156,57 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
 
-	fs.StringVar(&c.csHost, "cshost", "localhost", "CloudShark `host`, optionally host:port")
-	fs.Var(newChoice(&c.csScheme, "https", "http"), "csscheme", "`scheme` of CloudShark: http or https")
-	fs.StringVar(&c.csToken, "cstoken", defaultToken, "CloudShark API `token`")
-	fs.StringVar(&c.redisChannel, "redischannel", "capture", "Redis `channel` to subscribe to")
+	fs.StringVar(&c.delivery.shark.host, "cshost", "localhost", "CloudShark `host`, optionally host:port")
+	fs.Var(newChoice(&c.delivery.shark.scheme, "https", "http"), "csscheme", "`scheme` of CloudShark: http or https")
+	fs.StringVar(&c.delivery.shark.token, "cstoken", defaultToken, "CloudShark API `token`")
+	fs.StringVar(&c.redis.requests, "redischannel", "capture", "Redis `channel` to subscribe to")
 	fs.StringVar(&raw.redisNode, "redisnode", "127.0.0.1", "`host` name or IP of the Redis server")
 	fs.Var(newNumber(&raw.redisPort, 6379, 1, 65535), "redisport", "`port` of the Redis server")
-	fs.Var(newSwitch(&c.upload), "upload", "upload captures to CloudShark")
-	fs.Var(newSwitch(&c.writeLocal), "writelocal", "write captures to -destdir")
-	fs.StringVar(&c.destDir, "destdir", "", "`directory` for locally written captures")
+	fs.Var(newSwitch(&c.delivery.upload), "upload", "upload captures to CloudShark")
+	fs.Var(newSwitch(&c.delivery.writeLocal), "writelocal", "write captures to -destdir")
+	fs.StringVar(&c.delivery.dir, "destdir", "", "`directory` for locally written captures")
 
 	fs.StringVar(&c.node, "node", host, "this host's node `name`")
 	fs.StringVar(&raw.interfaces, "interfaces", "all", "comma-separated `list` of interfaces that may be captured on")
-	fs.Var(newNumber(&c.maxPackets, 100_000, 1, math.MaxInt32), "maxpackets", "`number` of packets that one capture may have")
-	fs.Var(newSize(&c.maxBytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes", "`size` of the largest capture file")
-	fs.Var(newDuration(&c.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout", "`duration` of a capture whose request names no timeout")
-	fs.Var(newDuration(&c.maxTimeout, time.Hour, time.Second, 365*day), "maxtimeout", "`duration` that a request may ask for at most")
-	fs.Var(newNumber(&c.maxCaptures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
-	fs.Var(newSize(&c.maxMemory, 512*humanize.MiByte, chunkSize, math.MaxInt64), "maxmemory", "`size` of the memory that all captures together may hold, those being delivered included")
-	fs.Var(newSize(&c.bufferSize, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize", "`size` of the kernel buffer of one capture")
-	fs.StringVar(&c.resultChannel, "resultchannel", "capture-results", "`channel` on which results are published; empty: none")
+	fs.Var(newNumber(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets", "`number` of packets that one capture may have")
+	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes", "`size` of the largest capture file")
+	fs.Var(newDuration(&c.limits.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout", "`duration` of a capture whose request names no timeout")
+	fs.Var(newDuration(&c.limits.timeout, time.Hour, time.Second, 365*day), "maxtimeout", "`duration` that a request may ask for at most")
+	fs.Var(newNumber(&c.capacity.captures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
+	fs.Var(newSize(&c.capacity.memory, 512*humanize.MiByte, chunkSize, math.MaxInt64), "maxmemory", "`size` of the memory that all captures together may hold, those being delivered included")
+	fs.Var(newSize(&c.capacity.buffer, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize", "`size` of the kernel buffer of one capture")
+	fs.StringVar(&c.redis.results, "resultchannel", "capture-results", "`channel` on which results are published; empty: none")
 	fs.StringVar(&raw.redisURL, "redisurl", "", "redis:// or rediss:// `address` with user, password, host, port; wins over -redisnode and -redisport")
 	fs.StringVar(&raw.redisCAFile, "rediscafile", "", "`file` with CA certificates for a rediss:// server")
 	fs.StringVar(&raw.csTokenFile, "cstokenfile", "", "`file` that holds the CloudShark token; wins over -cstoken")
 	fs.StringVar(&raw.csCAFile, "cscafile", "", "`file` with CA certificates for CloudShark, beside the system's")
-	fs.Var(newSwitch(&c.csInsecure), "csinsecure", "do not verify CloudShark's certificate")
-	fs.Var(newDuration(&c.csTimeout, 5*time.Minute, time.Millisecond, day), "cstimeout", "`duration` of one capture's upload at most, retries included")
-	fs.Var(newDuration(&c.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout", "`duration` of delivering at most, after a stop signal")
+	fs.Var(newSwitch(&c.delivery.shark.insecure), "csinsecure", "do not verify CloudShark's certificate")
+	fs.Var(newDuration(&c.delivery.shark.timeout, 5*time.Minute, time.Millisecond, day), "cstimeout", "`duration` of one capture's upload at most, retries included")
+	fs.Var(newDuration(&c.delivery.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout", "`duration` of delivering at most, after a stop signal")
 	fs.StringVar(&c.listen, "listen", "", "`address` of the HTTP endpoint with /metrics and /healthz; empty: none")
-	fs.StringVar(&c.request, "request", "", "run this one `request` (JSON, or - for standard input) without Redis, print its results, exit")
-	fs.StringVar(&c.publish, "publish", "", "publish this `request` (JSON, or - for standard input), follow its results, exit")
-	fs.Var(newChoice(&c.logLevel, "info", "debug", "warn", "error"), "loglevel", "`level` of the log: debug, info, warn or error")
-	fs.Var(newChoice(&c.logFormat, "text", "json"), "logformat", "`format` of the log: text or json")
-	fs.Var(newSwitch(&c.version), "version", "print version, Go version and libpcap version, exit")
+	fs.StringVar(&raw.request, "request", "", "run this one `request` (JSON, or - for standard input) without Redis, print its results, exit")
+	fs.StringVar(&raw.publish, "publish", "", "publish this `request` (JSON, or - for standard input), follow its results, exit")
+	fs.Var(newChoice(&c.log.level, "info", "debug", "warn", "error"), "loglevel", "`level` of the log: debug, info, warn or error")
+	fs.Var(newChoice(&c.log.format, "text", "json"), "logformat", "`format` of the log: text or json")
+	fs.Var(newSwitch(&raw.version), "version", "print version, Go version and libpcap version, exit")
 	return fs
 }
 
 // check completes the config from raw and refuses what cannot work together.
 func (c *config) check(raw rawConfig) error {
 	switch {
-	case c.request != "" && c.publish != "":
-		return errors.New("-request runs a request here, -publish asks others: give one of them")
-	case c.publish != "" && c.resultChannel == "":
+	case c.mode == publishing && c.redis.results == "":
 		return errors.New("-publish follows the results and needs a -resultchannel")
-	case c.publish == "" && !c.upload && !c.writeLocal:
+	case c.mode.delivers() && !c.delivery.upload && !c.delivery.writeLocal:
 		return errors.New("nowhere to deliver captures to: give -upload, -writelocal or both")
-	case c.redisChannel == "":
+	case c.redis.requests == "":
 		return errors.New("-redischannel takes the name of a channel")
 	case c.node == "" || len(c.node) > 128:
 		return errors.New("-node takes a name of 1 to 128 characters")
-	case c.writeLocal && c.destDir == "":
+	case c.delivery.writeLocal && c.delivery.dir == "":
 		return errors.New("-writelocal needs a -destdir")
-	case c.defaultTimeout > c.maxTimeout:
-		return fmt.Errorf("-defaulttimeout %v is above -maxtimeout %v", c.defaultTimeout, c.maxTimeout)
+	case c.limits.defaultTimeout > c.limits.timeout:
+		return fmt.Errorf("-defaulttimeout %v is above -maxtimeout %v", c.limits.defaultTimeout, c.limits.timeout)
 	}
 	if c.listen != "" {
 		if _, port, err := net.SplitHostPort(c.listen); err != nil || !isPort(port) {
@@ -168,25 +218,27 @@ func (c *config) check(raw rawConfig) error {
 			if name = strings.TrimSpace(name); name == "" {
 				return fmt.Errorf("-interfaces takes all, or interface names separated by commas, not %q", raw.interfaces)
 			}
-			c.interfaces = append(c.interfaces, name)
+			c.limits.interfaces = append(c.limits.interfaces, name)
 		}
 	}
-	if err := c.checkRedis(raw); err != nil {
-		return err
+	if c.mode.usesRedis() {
+		if err := c.redis.check(raw); err != nil {
+			return err
+		}
 	}
-	return c.checkDestination(raw)
+	if c.mode.delivers() {
+		return c.delivery.check(raw)
+	}
+	return nil
 }
 
-// checkRedis completes what is needed to reach Redis. Its errors do not quote
+// check completes what is needed to reach Redis. Its errors do not quote
 // the address, which may hold a password.
-func (c *config) checkRedis(raw rawConfig) error {
-	if c.request != "" {
-		return nil
-	}
+func (c *redisConfig) check(raw rawConfig) error {
 	if raw.redisNode == "" {
 		return errors.New("-redisnode takes a host name or IP address")
 	}
-	c.redis.address = net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))
+	c.server.address = net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))
 	if raw.redisURL != "" {
 		u, err := url.Parse(raw.redisURL)
 		if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port()) {
@@ -196,17 +248,17 @@ func (c *config) checkRedis(raw rawConfig) error {
 		if port == "" {
 			port = "6379"
 		}
-		c.redis.address = net.JoinHostPort(u.Hostname(), port)
-		c.redis.tls = u.Scheme == "rediss"
+		c.server.address = net.JoinHostPort(u.Hostname(), port)
+		c.server.tls = u.Scheme == "rediss"
 		password, both := u.User.Password()
-		c.redis.user, c.redis.password = u.User.Username(), password
+		c.server.user, c.server.password = u.User.Username(), password
 		if !both { // as redis-cli has it, a single name is the password
-			c.redis.user, c.redis.password = "", u.User.Username()
+			c.server.user, c.server.password = "", u.User.Username()
 		}
 	}
 	var err error
 	if raw.redisCAFile != "" {
-		c.redis.cas, err = readCAs(raw.redisCAFile, x509.NewCertPool())
+		c.server.cas, err = readCAs(raw.redisCAFile, x509.NewCertPool())
 	}
 	if err != nil {
 		return fmt.Errorf("-rediscafile: %w", err)
@@ -214,42 +266,39 @@ func (c *config) checkRedis(raw rawConfig) error {
 	return nil
 }
 
-// checkDestination completes what is needed to deliver captures.
-func (c *config) checkDestination(raw rawConfig) error {
-	if c.publish != "" {
-		return nil
-	}
-	if c.destDir != "" {
-		dir, err := filepath.Abs(c.destDir)
+// check completes what is needed to deliver captures.
+func (c *deliveryConfig) check(raw rawConfig) error {
+	if c.dir != "" {
+		dir, err := filepath.Abs(c.dir)
 		if err == nil {
 			err = isWritableDir(dir)
 		}
 		if err != nil {
-			return fmt.Errorf("-destdir takes a directory that can be written: %s: %w", c.destDir, err)
+			return fmt.Errorf("-destdir takes a directory that can be written: %s: %w", c.dir, err)
 		}
-		c.destDir = dir
+		c.dir = dir
 	}
 	if raw.csTokenFile != "" {
 		token, err := os.ReadFile(raw.csTokenFile)
 		if err != nil {
 			return fmt.Errorf("-cstokenfile: %w", err)
 		}
-		if c.csToken = strings.TrimSpace(string(token)); c.csToken == "" {
+		if c.shark.token = strings.TrimSpace(string(token)); c.shark.token == "" {
 			return fmt.Errorf("-cstokenfile: %s holds no token", raw.csTokenFile)
 		}
 	}
-	if c.upload && (c.csToken == defaultToken || c.csToken == "") {
+	if c.upload && (c.shark.token == defaultToken || c.shark.token == "") {
 		return errors.New("-upload needs the API token of CloudShark in -cstoken or -cstokenfile")
 	}
-	if u, err := url.Parse("http://" + c.csHost); err != nil || u.Host != c.csHost || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port()) {
-		return fmt.Errorf("-cshost takes host or host:port, not %q", c.csHost)
+	if u, err := url.Parse("http://" + c.shark.host); err != nil || u.Host != c.shark.host || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port()) {
+		return fmt.Errorf("-cshost takes host or host:port, not %q", c.shark.host)
 	}
 	if raw.csCAFile != "" {
 		cas, err := x509.SystemCertPool()
 		if err != nil {
 			cas = x509.NewCertPool()
 		}
-		if c.csCAs, err = readCAs(raw.csCAFile, cas); err != nil {
+		if c.shark.cas, err = readCAs(raw.csCAFile, cas); err != nil {
 			return fmt.Errorf("-cscafile: %w", err)
 		}
 	}

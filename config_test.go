@@ -19,22 +19,22 @@ func TestConfigDefaults(t *testing.T) {
 	}
 	host, _ := os.Hostname()
 	for name, pair := range map[string][2]any{
-		"cshost": {"localhost", c.csHost}, "csscheme": {"https", c.csScheme}, "cstoken": {"xxxxxxx", c.csToken},
-		"redischannel": {"capture", c.redisChannel}, "redis": {"127.0.0.1:6379", c.redis.address},
-		"upload": {false, c.upload}, "node": {host, c.node}, "maxpackets": {int64(100_000), c.maxPackets},
-		"maxbytes": {int64(100 << 20), c.maxBytes}, "defaulttimeout": {time.Minute, c.defaultTimeout},
-		"maxtimeout": {time.Hour, c.maxTimeout}, "maxcaptures": {int64(16), c.maxCaptures},
-		"maxmemory": {int64(512 << 20), c.maxMemory}, "buffersize": {int64(4 << 20), c.bufferSize},
-		"resultchannel": {"capture-results", c.resultChannel}, "csinsecure": {false, c.csInsecure},
-		"cstimeout": {5 * time.Minute, c.csTimeout}, "draintimeout": {30 * time.Second, c.drainTimeout},
-		"listen": {"", c.listen}, "loglevel": {"info", c.logLevel}, "logformat": {"text", c.logFormat},
+		"cshost": {"localhost", c.delivery.shark.host}, "csscheme": {"https", c.delivery.shark.scheme}, "cstoken": {"xxxxxxx", c.delivery.shark.token},
+		"redischannel": {"capture", c.redis.requests}, "redis": {"127.0.0.1:6379", c.redis.server.address},
+		"upload": {false, c.delivery.upload}, "node": {host, c.node}, "maxpackets": {int64(100_000), c.limits.packets},
+		"maxbytes": {int64(100 << 20), c.limits.bytes}, "defaulttimeout": {time.Minute, c.limits.defaultTimeout},
+		"maxtimeout": {time.Hour, c.limits.timeout}, "maxcaptures": {int64(16), c.capacity.captures},
+		"maxmemory": {int64(512 << 20), c.capacity.memory}, "buffersize": {int64(4 << 20), c.capacity.buffer},
+		"resultchannel": {"capture-results", c.redis.results}, "csinsecure": {false, c.delivery.shark.insecure},
+		"cstimeout": {5 * time.Minute, c.delivery.shark.timeout}, "draintimeout": {30 * time.Second, c.delivery.drainTimeout},
+		"listen": {"", c.listen}, "loglevel": {"info", c.log.level}, "logformat": {"text", c.log.format},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("-%s: want %v, got %v", name, pair[0], pair[1])
 		}
 	}
-	if c.interfaces != nil {
-		t.Errorf("-interfaces: want all, got %v", c.interfaces)
+	if c.limits.interfaces != nil {
+		t.Errorf("-interfaces: want all, got %v", c.limits.interfaces)
 	}
 }
 
@@ -49,14 +49,14 @@ func TestConfigValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, pair := range map[string][2]any{
-		"environment":        {int64(7), c.maxPackets},
-		"command line wins":  {int64(3 << 10), c.maxBytes},
-		"decimal size":       {int64(2_000_000), c.maxMemory},
-		"list":               {"eth0+eth1", strings.Join(c.interfaces, "+")},
-		"address of the URL": {"redis.example:6379", c.redis.address},
-		"user of the URL":    {"me", c.redis.user},
-		"password":           {"secret", c.redis.password},
-		"TLS":                {true, c.redis.tls},
+		"environment":        {int64(7), c.limits.packets},
+		"command line wins":  {int64(3 << 10), c.limits.bytes},
+		"decimal size":       {int64(2_000_000), c.capacity.memory},
+		"list":               {"eth0+eth1", strings.Join(c.limits.interfaces, "+")},
+		"address of the URL": {"redis.example:6379", c.redis.server.address},
+		"user of the URL":    {"me", c.redis.server.user},
+		"password":           {"secret", c.redis.server.password},
+		"TLS":                {true, c.redis.server.tls},
 		"exposed secrets":    {"cstoken redisurl", strings.Join(c.exposed, " ")},
 	} {
 		if pair[0] != pair[1] {
@@ -76,8 +76,8 @@ func TestConfigRedisURL(t *testing.T) {
 		"rediss://u:pw@h:7/path": {address: "h:7", user: "u", password: "pw", tls: true},
 	} {
 		c, err := parseConfig([]string{"-publish", "{}", "-redisurl", url}, nil)
-		if err != nil || c.redis != want {
-			t.Errorf("%s: want %+v, got %+v, %v", url, want, c.redis, err)
+		if err != nil || c.redis.server != want {
+			t.Errorf("%s: want %+v, got %+v, %v", url, want, c.redis.server, err)
 		}
 	}
 }
@@ -88,8 +88,8 @@ func TestConfigReadsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := parseConfig([]string{"-upload", "-cstokenfile", token}, nil)
-	if err != nil || c.csToken != "0123abc" || len(c.exposed) > 0 {
-		t.Errorf("want the token of the file and nothing exposed, got %q, %v, %v", c.csToken, c.exposed, err)
+	if err != nil || c.delivery.shark.token != "0123abc" || len(c.exposed) > 0 {
+		t.Errorf("want the token of the file and nothing exposed, got %q, %v, %v", c.delivery.shark.token, c.exposed, err)
 	}
 }
 

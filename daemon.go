@@ -1,12 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,110 +17,123 @@ import (
 // get after -draintimeout.
 const lateDelivery = 5 * time.Second
 
-// A daemon serves requests: it admits, captures, delivers and reports.
+// A daemon serves requests: it judges them, and has its jobs make the captures.
 type daemon struct {
-	config   config
-	limits   limits
-	inbox    addressee
-	log      *logrus.Logger
-	pool     *pool
-	slots    chan struct{} // holds a token for each running capture
-	delivery delivery
-	metrics  *metrics
-	report   func(result) // tells whoever asked
-
-	working sync.WaitGroup // captures, deliveries, closing handles
-	failed  atomic.Int64   // captures that ended as failed
-	health  atomic.Value   // of string: why not subscribed; empty if subscribed
-	changed chan struct{}  // holds a token when the status has changed
+	config  config
+	inbox   addressee
+	jobs    *jobs
+	metrics *metrics
+	log     *logrus.Logger
+	// unheard says why no request can be received; it holds nil if they can.
+	unheard atomic.Pointer[error]
+	changed bell // rung when the status has changed
 }
 
-// newDaemon returns a daemon that reports to nobody yet.
-func newDaemon(c config, log *logrus.Logger) *daemon {
+// errNotConnected is the health of a daemon that has just started.
+var errNotConnected = errors.New("not connected yet")
+
+// newDaemon returns a daemon that tells its results to an outlet.
+func newDaemon(c config, results outlet, log *logrus.Logger) *daemon {
 	d := &daemon{
-		config: c,
-		limits: limits{packets: c.maxPackets, bytes: c.maxBytes, timeout: c.maxTimeout,
-			defaultTimeout: c.defaultTimeout, interfaces: c.interfaces},
-		inbox:   addressee{node: c.node, implied: c.request != ""},
+		config:  c,
+		inbox:   addressee{node: c.node, implied: c.mode == requesting},
 		log:     log,
-		pool:    newPool(c.maxMemory),
-		slots:   make(chan struct{}, c.maxCaptures),
-		report:  func(result) {},
-		changed: make(chan struct{}, 1),
+		changed: newBell(),
 	}
-	d.health.Store("not connected yet")
+	d.unheard.Store(&errNotConnected)
+	d.jobs = &jobs{node: c.node, limits: c.limits, capacity: c.capacity, pool: newPool(c.capacity.memory),
+		open: tap.open, results: results, log: log, changed: d.changed}
 	d.metrics = newMetrics(version,
-		func() float64 { return float64(len(d.slots)) },
-		func() float64 { return float64(d.pool.held()) })
-	d.delivery = delivery{always: c.writeLocal, observe: d.metrics.delivery}
-	if c.destDir != "" {
-		local := directory{c.destDir}
-		d.delivery.local, d.delivery.unused = local, local.unused
-	}
-	if c.upload {
-		d.delivery.upload = &cloudshark{scheme: c.csScheme, host: c.csHost, token: c.csToken,
-			agent: "pcapdaemon/" + version, timeout: c.csTimeout,
-			client: newUploadClient(c.csCAs, c.csInsecure),
-			retry: func(r recording, err error, wait time.Duration) {
-				log.WithFields(logrus.Fields{"request": r.id, "file": r.name, "wait": wait}).WithError(err).Warn("upload will be tried again")
-			}}
-	}
+		func() float64 { return float64(d.jobs.count()) },
+		func() float64 { return float64(d.jobs.pool.held()) })
+	d.jobs.metrics = d.metrics
+	d.jobs.delivery = newDelivery(c.delivery, d.metrics, log)
 	return d
 }
 
-// runAlways serves what comes from Redis until the context ends, delivers
-// what is captured by then, and returns the exit code.
-func (d *daemon) runAlways(ctx context.Context) int {
-	c := d.config
+// newDelivery returns the destinations that are configured.
+func newDelivery(c deliveryConfig, m *metrics, log *logrus.Logger) *delivery {
+	to := &delivery{always: c.writeLocal, observe: m.delivery}
+	if c.dir != "" {
+		local := directory{c.dir}
+		to.local, to.unused = local, local.unused
+	}
+	if c.upload {
+		to.upload = &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,
+			agent: "pcapdaemon/" + version, timeout: c.shark.timeout,
+			client: newUploadClient(c.shark.cas, c.shark.insecure),
+			retry: func(r recording, err error, wait time.Duration) {
+				log.WithFields(logrus.Fields{"request": r.id, "file": r.name, "wait": wait}).WithError(err).
+					Warn("upload will be tried again")
+			}}
+	}
+	return to
+}
+
+// serve serves what comes from Redis until the context ends, delivers what is
+// captured by then, and returns the exit code.
+func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	var serving sync.WaitGroup
 	defer serving.Wait()
-	life, end := context.WithCancel(context.WithoutCancel(ctx)) // longer than ctx by the drain
+	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
+	var results outlet = silence{}
+	if c.redis.results != "" {
+		publisher := newPublisher(c.redis.server, c.redis.results, log)
+		defer publisher.close()
+		results = publisher
+	}
+	d := newDaemon(c, results, log)
+	open, endpoint := context.WithCancel(context.Background())
+	defer endpoint()
 	if c.listen != "" {
 		listener, err := net.Listen("tcp", c.listen)
 		if err != nil {
-			d.log.WithError(err).Error("endpoint not opened")
+			log.WithError(err).Error("endpoint not opened")
 			return exitFailed
 		}
 		serving.Go(func() {
-			if err := d.metrics.serve(life, listener, d.unhealthy); err != nil {
-				d.log.WithError(err).Error("endpoint closed")
+			if err := d.metrics.serve(open, listener, d.unhealthy); err != nil {
+				log.WithError(err).Error("endpoint closed")
 			}
 		})
 	}
-	if c.resultChannel != "" {
-		publisher := newPublisher(c.redis, c.resultChannel, d.log)
-		defer publisher.close()
-		d.report = func(r result) { publisher.publish(r.encode()) }
-	}
 	messages := make(chan []byte, 64)
-	subscriber := subscriber{server: c.redis, channel: c.redisChannel, messages: messages, state: d.setHealth, log: d.log}
+	subscriber := subscriber{server: c.redis.server, channel: c.redis.requests, messages: messages, state: d.setHealth, log: log}
 	serving.Go(func() { subscriber.run(ctx) })
 
-	d.log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.address, "channel": c.redisChannel}).Info("started")
+	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.address,
+		"channel": c.redis.requests}).Info("started")
 	notify("READY=1")
-	d.touch()
-	d.receive(ctx, messages)
-	failed := d.failed.Load()
-	d.setHealth(errors.New("stopping"))
-	notifyStopping(c.drainTimeout + lateDelivery + lastAttempt)
-	d.log.WithField("captures", len(d.slots)).Info("stopping")
-	if !d.drain() || d.failed.Load() > failed {
-		return exitFailed
-	}
-	return exitOK
+	d.changed.ring()
+	d.receive(life, messages)
+	return d.stop(life)
+}
+
+// newLifetime returns the lifetime of captures that record until ctx ends and
+// are delivered for a drain longer.
+func newLifetime(ctx context.Context, drain time.Duration) (lifetime, context.CancelFunc) {
+	delivering, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(drain):
+			cancel()
+		case <-delivering.Done():
+		}
+	})
+	return lifetime{recording: ctx, delivering: delivering}, cancel
 }
 
 // receive is the main loop. Nothing in it waits for a capture, a filter or a network.
-func (d *daemon) receive(ctx context.Context, messages <-chan []byte) {
+func (d *daemon) receive(life lifetime, messages <-chan []byte) {
 	watchdog, stop := watchdogTicker()
 	defer stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-life.recording.Done():
 			return
 		case message := <-messages:
-			_ = d.handle(ctx, message) // has been logged
+			_ = d.handle(life, message) // has been logged
 		case <-watchdog:
 			notify("WATCHDOG=1")
 		case <-d.changed:
@@ -131,24 +142,44 @@ func (d *daemon) receive(ctx context.Context, messages <-chan []byte) {
 	}
 }
 
+// stop waits until what was captured is delivered, and returns the exit code.
+func (d *daemon) stop(life lifetime) int {
+	failed := d.jobs.failed.Load()
+	d.setHealth(errors.New("stopping"))
+	notifyStopping(d.config.delivery.drainTimeout + lateDelivery + lastAttempt)
+	d.log.WithField("captures", d.jobs.count()).Info("stopping")
+	if !d.drain(life) {
+		d.log.Error("stopped with captures undelivered")
+		return exitFailed
+	}
+	if d.jobs.failed.Load() > failed {
+		return exitFailed
+	}
+	return exitOK
+}
+
 // drain waits until all captures are delivered; false means that their time was up.
-func (d *daemon) drain() bool {
+func (d *daemon) drain(life lifetime) bool {
 	done := make(chan struct{})
 	go func() {
-		d.working.Wait()
+		d.jobs.working.Wait()
 		close(done)
 	}()
 	select {
 	case <-done:
 		return true
-	case <-time.After(d.config.drainTimeout + lateDelivery):
-		d.log.Error("stopped with captures undelivered")
+	case <-life.delivering.Done():
+	}
+	select {
+	case <-done:
+		return true
+	case <-time.After(lateDelivery):
 		return false
 	}
 }
 
 // handle serves one message. It starts captures and does not wait for them.
-func (d *daemon) handle(ctx context.Context, message []byte) error {
+func (d *daemon) handle(life lifetime, message []byte) error {
 	request, err := d.inbox.decode(message)
 	switch {
 	case errors.Is(err, errOtherNode):
@@ -162,171 +193,48 @@ func (d *daemon) handle(ctx context.Context, message []byte) error {
 	}
 	var bounds bounds
 	if err == nil {
-		bounds, err = d.limits.bounds(request)
+		bounds, err = d.config.limits.bounds(request)
 	}
 	if err != nil {
 		iface := ""
 		if len(request.Interfaces) == 1 {
 			iface = request.Interfaces[0]
 		}
-		d.refuse(request, iface, err)
+		d.jobs.refuse(request, iface, err)
 		return nil
 	}
 	for _, iface := range request.Interfaces {
-		if err := d.admit(ctx, job{request: request, iface: iface, bounds: bounds}); err != nil {
-			d.refuse(request, iface, err)
+		if err := d.jobs.admit(life, &job{request: request, iface: iface, bounds: bounds}); err != nil {
+			d.jobs.refuse(request, iface, err)
 		}
 	}
 	return nil
 }
 
-// A job is a capture to be made.
-type job struct {
-	request request
-	iface   string
-	bounds  bounds
-	buffer  *buffer
-}
-
-// admit starts a capture if there is room for it now: late, it would miss what it is for.
-func (d *daemon) admit(ctx context.Context, j job) error {
-	if err := d.limits.allow(j.iface); err != nil {
-		return err
-	}
-	select {
-	case d.slots <- struct{}{}:
-	default:
-		return fmt.Errorf("-maxcaptures %d are running already", d.config.maxCaptures)
-	}
-	if j.buffer = newBuffer(d.pool); j.buffer == nil {
-		<-d.slots
-		return fmt.Errorf("-maxmemory %s is in use already", formatSize(d.config.maxMemory))
-	}
-	d.touch()
-	d.working.Go(func() { d.capture(ctx, j) })
-	return nil
-}
-
-// capture makes an admitted capture, from opening the interface to the last result.
-func (d *daemon) capture(ctx context.Context, j job) {
-	defer j.buffer.free()
-	tap := tap{iface: j.iface, filter: j.request.Filter, snap: int(cmp.Or(j.request.Snap, maxSnap)), bufferSize: int(d.config.bufferSize)}
-	source, err := tap.open()
-	if err != nil {
-		d.release()
-		d.refuse(j.request, j.iface, err)
-		return
-	}
-	start := time.Now()
-	d.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
-	r := newResult(j.request, d.config.node, j.iface, stateStarted)
-	r.Started = stamp(start)
-	d.tell(r)
-
-	outcome := record(ctx, source, start, j.bounds, j.buffer)
-	d.working.Go(source.Close) // takes tens of milliseconds
-	d.release()
-	d.metrics.capture(outcome.counts)
-
-	r.State, r.Stop, r.counts, r.Ended = stateDone, outcome.stop, &outcome.counts, stamp(outcome.ended)
-	err = outcome.err
-	if outcome.Packets > 0 {
-		var place receipt
-		var lost error
-		place, lost = d.deliver(ctx, j, r)
-		r.File, r.URL = place.file, place.url
-		err = errors.Join(err, lost)
-	} else if isDown(j.iface) {
-		r.Error = "the interface is down"
-	}
-	if err != nil {
-		r.State, r.Error = stateFailed, strings.ReplaceAll(err.Error(), "\n", "; ")
-		d.failed.Add(1)
-	}
-	d.tell(r)
-}
-
-// deliver brings a finished capture to its destinations. After a stop signal
-// it has -draintimeout left.
-func (d *daemon) deliver(ctx context.Context, j job, r result) (receipt, error) {
-	delivering, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(d.config.drainTimeout, cancel) })()
-	return d.delivery.deliver(delivering, recording{
-		id:      r.ID,
-		name:    fileName(r.Node, r.Interface, time.Time(r.Started)),
-		size:    r.Bytes,
-		content: j.buffer.reader,
-		tags:    uploadTags(j.request, r.Node, r.Interface),
-		comments: fmt.Sprintf("filter: %s; stop: %s; packets: %d; dropped: %d; request: %s",
-			cmp.Or(r.Filter, "none"), r.Stop, r.Packets, r.Dropped+r.IfDropped, r.ID),
-	})
-}
-
-// release frees the slot of a capture.
-func (d *daemon) release() {
-	<-d.slots
-	d.touch()
-}
-
-// refuse answers a request that is not served.
-func (d *daemon) refuse(r request, iface string, err error) {
-	d.metrics.requests.WithLabelValues(outcomeRefused).Inc()
-	refusal := newResult(r, d.config.node, iface, stateRefused)
-	refusal.Error = err.Error()
-	d.tell(refusal)
-}
-
-// tell reports a result and writes it to the log.
-func (d *daemon) tell(r result) {
-	d.report(r)
-	fields := logrus.Fields{"request": r.ID, "interface": r.Interface}
-	if r.counts != nil {
-		fields["stop"], fields["packets"], fields["bytes"], fields["dropped"] = r.Stop, r.Packets, r.Bytes, r.Dropped+r.IfDropped
-		fields["took"] = time.Since(time.Time(r.Started)).Round(time.Millisecond)
-	}
-	for name, value := range map[string]string{"file": r.File, "url": r.URL, "error": r.Error} {
-		if value != "" {
-			fields[name] = value
-		}
-	}
-	level := map[string]logrus.Level{stateFailed: logrus.ErrorLevel, stateRefused: logrus.WarnLevel}[r.State]
-	d.log.WithFields(fields).Log(cmp.Or(level, logrus.InfoLevel), "capture "+r.State)
-}
-
-// setHealth notes whether requests can be received, and if not, why.
+// setHealth notes whether requests can be received (nil), and if not, why.
 func (d *daemon) setHealth(err error) {
-	reason, subscribed := "", 1.0
-	if err != nil {
-		reason, subscribed = err.Error(), 0
+	subscribed := 0.0
+	if err == nil {
+		subscribed = 1
 	}
 	d.metrics.subscribed.Set(subscribed)
-	if d.health.Swap(reason) != reason {
-		d.touch()
-	}
+	d.unheard.Store(&err)
+	d.changed.ring()
 }
 
 // unhealthy returns why requests cannot be received, or nil.
 func (d *daemon) unhealthy() error {
-	if reason := d.health.Load().(string); reason != "" {
-		return errors.New("not subscribed: " + reason)
+	if err := *d.unheard.Load(); err != nil {
+		return fmt.Errorf("not subscribed: %w", err)
 	}
 	return nil
 }
 
-// touch makes the main loop tell systemd the status.
-func (d *daemon) touch() {
-	select {
-	case d.changed <- struct{}{}:
-	default:
-	}
-}
-
 // status describes the daemon for people.
 func (d *daemon) status() string {
-	subscription := fmt.Sprintf("subscribed to %s at %s", d.config.redisChannel, d.config.redis.address)
+	subscription := fmt.Sprintf("subscribed to %s at %s", d.config.redis.requests, d.config.redis.server.address)
 	if err := d.unhealthy(); err != nil {
-		subscription = fmt.Sprintf("%s at %s %v", d.config.redisChannel, d.config.redis.address, err)
+		subscription = fmt.Sprintf("%s at %s %v", d.config.redis.requests, d.config.redis.server.address, err)
 	}
-	return subscription + "; " + english.Plural(len(d.slots), "capture", "") + " running"
+	return subscription + "; " + english.Plural(d.jobs.count(), "capture", "") + " running"
 }

@@ -41,13 +41,13 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	case err != nil:
 		fmt.Fprintln(stderr, "pcapdaemon:", err)
 		return exitUsage
-	case c.version:
+	case c.mode == versioning:
 		fmt.Fprintf(stdout, "pcapdaemon %s, %s, %s\n", version, runtime.Version(), libpcapVersion())
 		return exitOK
 	}
-	log := newLogger(c, stderr)
-	if c.upload && c.csInsecure {
-		log.WithField("host", c.csHost).Warn("certificate of CloudShark is not verified")
+	log := newLogger(c.log, stderr)
+	if c.delivery.upload && c.delivery.shark.insecure {
+		log.WithField("host", c.delivery.shark.host).Warn("certificate of CloudShark is not verified")
 	}
 	for _, name := range c.exposed {
 		log.WithField("flag", "-"+name).Warn("secret on the command line, where every user can see it")
@@ -55,57 +55,69 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal has its usual effect: the end
-	if c.publish != "" {
+	switch c.mode {
+	case publishing:
 		return follow(ctx, c, stdin, stdout, stderr)
+	case requesting:
+		return runOnce(ctx, c, log, stdin, stdout)
 	}
-	d := newDaemon(c, log)
-	if c.request != "" {
-		return d.runOnce(ctx, stdin, stdout)
-	}
-	return d.runAlways(ctx)
+	return serve(ctx, c, log)
 }
 
 // newLogger returns the log: no time stamps where the journal adds its own.
-func newLogger(c config, to *os.File) *logrus.Logger {
+func newLogger(c logConfig, to *os.File) *logrus.Logger {
 	log := logrus.New()
 	log.SetOutput(to)
 	journaled, _ := journal.StderrIsJournalStream()
-	if c.logFormat == "json" {
+	if c.format == "json" {
 		log.SetFormatter(&logrus.JSONFormatter{DisableTimestamp: journaled, TimestampFormat: time.RFC3339Nano})
 	} else {
 		log.SetFormatter(&logrus.TextFormatter{DisableTimestamp: journaled, FullTimestamp: true, TimestampFormat: time.RFC3339Nano})
 	}
-	level, _ := logrus.ParseLevel(c.logLevel) // one of ours
+	level, _ := logrus.ParseLevel(c.level) // one of ours
 	log.SetLevel(level)
 	return log
 }
 
 // runOnce serves the request of -request and returns the exit code.
-func (d *daemon) runOnce(ctx context.Context, stdin io.Reader, stdout io.Writer) int {
-	message, err := readRequest(d.config.request, stdin)
+func runOnce(ctx context.Context, c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) int {
+	message, err := readRequest(c.request, stdin)
 	if err != nil {
-		d.log.WithError(err).Error("request not read")
+		log.WithError(err).Error("request not read")
 		return exitFailed
 	}
-	var printing sync.Mutex
-	code, results := exitOK, 0
-	d.report = func(r result) {
-		printing.Lock()
-		defer printing.Unlock()
-		fmt.Fprintf(stdout, "%s\n", r.encode())
-		if results++; r.State == stateFailed || r.State == stateRefused {
-			code = exitFailed
-		}
-	}
-	if err := d.handle(ctx, message); errors.Is(err, errMalformed) {
-		d.refuse(request{}, "", err)
-	}
-	d.working.Wait()
-	if results == 0 {
-		d.log.WithField("node", d.config.node).Error("request is for another node")
+	life, end := newLifetime(ctx, c.delivery.drainTimeout)
+	defer end()
+	out := &printer{to: stdout}
+	d := newDaemon(c, out, log)
+	switch err := d.handle(life, message); {
+	case errors.Is(err, errOtherNode):
+		log.WithField("node", c.node).Error("request is for another node")
+		return exitFailed
+	case errors.Is(err, errMalformed):
+		refusal := newResult(request{}, c.node, "", stateRefused)
+		refusal.Error = err.Error()
+		out.Publish(refusal.encode())
 		return exitFailed
 	}
-	return code
+	d.jobs.working.Wait()
+	if d.jobs.failed.Load()+d.jobs.refused.Load() > 0 {
+		return exitFailed
+	}
+	return exitOK
+}
+
+// A printer is the outlet of -request.
+type printer struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+// Publish implements outlet.
+func (p *printer) Publish(message []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.to, "%s\n", message)
 }
 
 // readRequest returns the text of -request or -publish; a dash stands for standard input.

@@ -101,7 +101,7 @@ func TestPublishFails(t *testing.T) {
 // newFollowing returns a request that was published now.
 func newFollowing(out *bytes.Buffer) *following {
 	now := time.Now()
-	return &following{id: "r1", published: now, answered: now, running: map[string]time.Time{}, patience: time.Minute, out: out}
+	return &following{id: "r1", published: now, answered: now, running: map[string]time.Time{}, lasting: time.Minute, out: out}
 }
 
 func TestFollowing(t *testing.T) {
@@ -112,12 +112,12 @@ func TestFollowing(t *testing.T) {
 		said []string
 		over time.Duration // after the publication
 	}{
-		"nobody answers":               {nil, silence},
-		"all refuse":                   {[]string{say("a", "refused")}, silence},
+		"nobody answers":               {nil, patience},
+		"all refuse":                   {[]string{say("a", "refused")}, patience},
 		"one done":                     {[]string{say("a", "started"), say("a", "done")}, gathering},
 		"one refuses, one done":        {[]string{say("b", "refused"), say("a", "started"), say("a", "done")}, gathering},
 		"one runs for ever":            {[]string{say("a", "started"), say("b", "started"), say("b", "done")}, time.Minute},
-		"others' results do not count": {[]string{`{"id":"r2","node":"a","state":"started"}`, "nonsense"}, silence},
+		"others' results do not count": {[]string{`{"id":"r2","node":"a","state":"started"}`, "nonsense"}, patience},
 	} {
 		var out bytes.Buffer
 		f := newFollowing(&out)

@@ -253,8 +253,8 @@ func newPublisher(server redisServer, channel string, log logrus.FieldLogger) *p
 	return p
 }
 
-// publish takes a message. It never blocks.
-func (p *publisher) publish(message []byte) {
+// Publish takes a message. It never blocks.
+func (p *publisher) Publish(message []byte) {
 	p.mu.Lock()
 	p.waiting = append(p.waiting, message)
 	p.trim()

@@ -192,7 +192,7 @@ func TestSubscriberTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	messages, state := startSubscriber(t, c.redis, quietLog())
+	messages, state := startSubscriber(t, c.redis.server, quietLog())
 	eventually(t, 5*time.Second, "subscribed", func() bool { return state() == "subscribed" })
 	checkReceives(t, r, messages)
 
@@ -205,7 +205,7 @@ func TestPublisherKeepsOrder(t *testing.T) {
 	l := r.listen(t)
 	p := newPublisher(redisServer{address: r.address()}, "capture-results", quietLog())
 	for n := range 3000 {
-		p.publish(fmt.Appendf(nil, `{"id":"%d"}`, n))
+		p.Publish(fmt.Appendf(nil, `{"id":"%d"}`, n))
 	}
 	for n := range 3000 {
 		if got := l.next(t, 5*time.Second); got.ID != strconv.Itoa(n) {
@@ -221,18 +221,18 @@ func TestPublisherKeepsTheNewest(t *testing.T) {
 	l := r.listen(t)
 	p := newPublisher(redisServer{address: r.address()}, "capture-results", quietLog())
 	defer p.close()
-	p.publish([]byte(`{"id":"first"}`))
+	p.Publish([]byte(`{"id":"first"}`))
 	l.next(t, 5*time.Second)
 	r.signal(t, syscall.SIGTERM)
 	r.wait(t, 5*time.Second)
-	p.publish([]byte(`{"id":"0"}`))
+	p.Publish([]byte(`{"id":"0"}`))
 	eventually(t, 5*time.Second, "the outage is noticed", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.away
 	})
 	for n := 1; n <= 1500; n++ {
-		p.publish(fmt.Appendf(nil, `{"id":"%d"}`, n))
+		p.Publish(fmt.Appendf(nil, `{"id":"%d"}`, n))
 	}
 	r.start(t)
 	l = r.listen(t)
@@ -253,11 +253,11 @@ func TestPublisherDoesNotRepeat(t *testing.T) {
 	r := startRedis(t)
 	l := r.listen(t)
 	p := newPublisher(redisServer{address: r.address()}, "capture-results", quietLog())
-	p.publish([]byte(`{"id":"0"}`))
+	p.Publish([]byte(`{"id":"0"}`))
 	l.next(t, 5*time.Second)
 	r.signal(t, syscall.SIGSTOP)
 	for n := 1; n <= 3; n++ {
-		p.publish(fmt.Appendf(nil, `{"id":"%d"}`, n))
+		p.Publish(fmt.Appendf(nil, `{"id":"%d"}`, n))
 	}
 	time.Sleep(pingPeriod + pongMargin + time.Second)
 	r.signal(t, syscall.SIGCONT)
@@ -307,7 +307,7 @@ func TestPublisherCloses(t *testing.T) {
 	defer silent.Close()
 	for name, address := range map[string]string{"nobody there": "127.0.0.1:" + strconv.Itoa(freePort(t)), "no answer": silent.Addr().String()} {
 		p := newPublisher(redisServer{address: address}, "capture-results", quietLog())
-		p.publish([]byte(`{}`))
+		p.Publish([]byte(`{}`))
 		time.Sleep(100 * time.Millisecond)
 		began := time.Now()
 		p.close()

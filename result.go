@@ -59,6 +59,13 @@ func (r result) encode() []byte {
 	return bytes.TrimSuffix(line.Bytes(), []byte("\n"))
 }
 
+// decodeResult reads a result that another program has published.
+func decodeResult(message []byte) (result, error) {
+	r := result{counts: &counts{}} // json makes none for an embedded pointer
+	err := json.Unmarshal(message, &r)
+	return r, err
+}
+
 // A stamp is a time in UTC that JSON shows with all nine digits of its nanoseconds.
 type stamp time.Time
 
@@ -69,3 +76,6 @@ func (s stamp) MarshalText() ([]byte, error) {
 
 // IsZero lets omitzero leave the stamp out.
 func (s stamp) IsZero() bool { return time.Time(s).IsZero() }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *stamp) UnmarshalText(text []byte) error { return (*time.Time)(s).UnmarshalText(text) }

@@ -313,14 +313,14 @@ func TestUnitHasRoomForTheDefaults(t *testing.T) {
 	flags(&c, &rawConfig{})
 
 	stop, err := time.ParseDuration(setting("TimeoutStopSec"))
-	if needed := c.drainTimeout + lateDelivery + lastAttempt; err != nil || stop <= needed {
+	if needed := c.delivery.drainTimeout + lateDelivery + lastAttempt; err != nil || stop <= needed {
 		t.Errorf("TimeoutStopSec=%v, want more than the %v of a slow delivery (%v)", stop, needed, err)
 	}
 	if interval, err := time.ParseDuration(setting("WatchdogSec")); err != nil || interval <= 0 {
 		t.Errorf("WatchdogSec=%v, want some time (%v)", interval, err)
 	}
 	mebibytes, err := strconv.ParseInt(strings.TrimSuffix(setting("MemoryMax"), "M"), 10, 64)
-	if needed := c.maxMemory + c.maxCaptures*c.bufferSize; err != nil || mebibytes<<20 <= needed {
+	if needed := c.capacity.memory + c.capacity.captures*c.capacity.buffer; err != nil || mebibytes<<20 <= needed {
 		t.Errorf("MemoryMax=%dM, want more than the %s of captures and their kernel buffers (%v)", mebibytes, formatSize(needed), err)
 	}
 }

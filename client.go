@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// silence is how long a client waits for hosts that do not answer.
-	silence = 3 * time.Second
+	// patience is how long a client waits for hosts that do not answer.
+	patience = 3 * time.Second
 	// gathering is the least time given to all hosts to start, so that a short
 	// capture on one of them does not end the wait for another one.
 	gathering = time.Second
@@ -28,29 +28,14 @@ const (
 	lateness = 10 * time.Second
 )
 
-// An answer is what a client reads of a result.
-type answer struct {
-	ID        string `json:"id"`
-	Node      string `json:"node"`
-	Interface string `json:"interface"`
-	State     string `json:"state"`
-	Stop      string `json:"stop"`
-	Packets   int64  `json:"packets"`
-	Bytes     int64  `json:"bytes"`
-	Dropped   int64  `json:"dropped"`
-	File      string `json:"file"`
-	URL       string `json:"url"`
-	Error     string `json:"error"`
-}
-
-// String describes the answer in a line.
-func (a answer) String() string {
-	words := []string{a.Node, a.Interface, a.State}
-	if a.Stop != "" {
+// describe returns a result in a line for people.
+func (r result) describe() string {
+	words := []string{r.Node, r.Interface, r.State}
+	if r.Stop != "" {
 		words = append(words, fmt.Sprintf("%d packets, %s, %d dropped, stopped by %s",
-			a.Packets, humanize.Bytes(uint64(max(a.Bytes, 0))), a.Dropped, a.Stop))
+			r.Packets, humanize.Bytes(uint64(max(r.Bytes, 0))), r.Dropped, r.Stop))
 	}
-	words = append(words, a.URL, a.File, a.Error)
+	words = append(words, r.URL, r.File, r.Error)
 	words = slices.DeleteFunc(words, func(w string) bool { return w == "" })
 	return printable(strings.Join(words, "  "))
 }
@@ -61,7 +46,7 @@ type following struct {
 	published time.Time
 	answered  time.Time            // newest answer, or published
 	running   map[string]time.Time // capture by node and interface, with its start
-	patience  time.Duration        // for one capture, from start to last result
+	lasting   time.Duration        // for one capture, from start to last result
 	done, bad int                  // final results
 	out       io.Writer
 	live      bool // out is a terminal
@@ -69,13 +54,13 @@ type following struct {
 
 // take notes and prints a result if it belongs to the request.
 func (f *following) take(message []byte) {
-	var a answer
-	if json.Unmarshal(message, &a) != nil || a.ID != f.id {
+	r, err := decodeResult(message)
+	if err != nil || r.ID != f.id {
 		return
 	}
 	f.answered = time.Now()
-	capture := a.Node + " " + a.Interface
-	switch a.State {
+	capture := r.Node + " " + r.Interface
+	switch r.State {
 	case stateStarted:
 		f.running[capture] = f.answered
 	case stateDone:
@@ -86,7 +71,7 @@ func (f *following) take(message []byte) {
 		delete(f.running, capture)
 	}
 	if f.live {
-		fmt.Fprintf(f.out, "\r\x1b[K%s\n", a)
+		fmt.Fprintf(f.out, "\r\x1b[K%s\n", r.describe())
 	} else {
 		fmt.Fprintf(f.out, "%s\n", message)
 	}
@@ -95,10 +80,10 @@ func (f *following) take(message []byte) {
 // over tells whether no more results are to be expected.
 func (f *following) over(now time.Time) bool {
 	if len(f.running) > 0 {
-		return now.Sub(f.answered) > f.patience
+		return now.Sub(f.answered) > f.lasting
 	}
 	if f.done == 0 {
-		return now.Sub(f.answered) >= silence
+		return now.Sub(f.answered) >= patience
 	}
 	return now.Sub(f.published) >= gathering
 }
@@ -138,7 +123,7 @@ func follow(ctx context.Context, c config, stdin io.Reader, stdout, stderr io.Wr
 
 // publishAndFollow publishes a request and waits for the last of its results.
 func publishAndFollow(ctx context.Context, c config, stdin io.Reader, stdout, stderr io.Writer) (*following, error) {
-	text, err := readRequest(c.publish, stdin)
+	text, err := readRequest(c.request, stdin)
 	if err != nil {
 		return nil, fmt.Errorf("-publish: %w", err)
 	}
@@ -148,14 +133,14 @@ func publishAndFollow(ctx context.Context, c config, stdin io.Reader, stdout, st
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	listeners, results, broken, err := c.redis.ask(ctx, c.redisChannel, c.resultChannel, message)
+	listeners, results, broken, err := c.redis.server.ask(ctx, c.redis.requests, c.redis.results, message)
 	if err != nil {
-		return nil, fmt.Errorf("redis %s: %w", c.redis.address, err)
+		return nil, fmt.Errorf("redis %s: %w", c.redis.server.address, err)
 	}
-	fmt.Fprintf(stderr, "request %s: %d %s on %s\n", printable(id), listeners, english.PluralWord(listeners, "host listens", "hosts listen"), c.redisChannel)
+	fmt.Fprintf(stderr, "request %s: %d %s on %s\n", printable(id), listeners, english.PluralWord(listeners, "host listens", "hosts listen"), c.redis.requests)
 	now := time.Now()
 	f := &following{id: id, published: now, answered: now, running: map[string]time.Time{},
-		patience: c.maxTimeout + c.csTimeout + lateness, out: stdout, live: terminalWidth(stdout) > 0}
+		lasting: c.limits.timeout + c.delivery.shark.timeout + lateness, out: stdout, live: terminalWidth(stdout) > 0}
 	if listeners == 0 {
 		return f, nil
 	}
@@ -171,7 +156,7 @@ func publishAndFollow(ctx context.Context, c config, stdin io.Reader, stdout, st
 			if ctx.Err() != nil {
 				return f, errors.New("stopped; captures go on")
 			}
-			return f, fmt.Errorf("redis %s: %w", c.redis.address, err)
+			return f, fmt.Errorf("redis %s: %w", c.redis.server.address, err)
 		}
 	}
 	for capture := range f.running {
