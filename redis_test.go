@@ -25,9 +25,6 @@ func logTo(w io.Writer) *logrus.Logger {
 	return log
 }
 
-// quietLog is a log that nobody reads.
-func quietLog() *logrus.Logger { return logTo(io.Discard) }
-
 // startSubscriber runs a subscriber until the test ends. The state is "subscribed" or the last error.
 func startSubscriber(t *testing.T, server redisServer, log *logrus.Logger) (messages chan []byte, state func() string) {
 	t.Helper()

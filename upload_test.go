@@ -463,6 +463,7 @@ type fakeDestination struct {
 	title string
 	err   error
 	delay chan struct{}
+	hangs bool // until the context ends
 	mu    sync.Mutex
 	names []string
 }
@@ -472,6 +473,10 @@ func (f *fakeDestination) name() string { return f.title }
 func (f *fakeDestination) store(ctx context.Context, r recording) (receipt, error) {
 	if f.delay != nil {
 		<-f.delay
+	}
+	if f.hangs {
+		<-ctx.Done()
+		return receipt{}, ctx.Err()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// A memo is an outlet that keeps what it is told.
+type memo struct {
+	mu      sync.Mutex
+	results []result
+}
+
+// Publish implements outlet.
+func (m *memo) Publish(message []byte) {
+	r, err := decodeResult(message)
+	if err != nil {
+		r.Error = err.Error()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.results = append(m.results, r)
+}
+
+// states returns what was told, as "id state", in order of time.
+func (m *memo) states() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var states []string
+	for _, r := range m.results {
+		states = append(states, r.ID+" "+r.State)
+	}
+	return states
+}
+
+// last returns the newest result.
+func (m *memo) last() result {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.results[len(m.results)-1]
+}
+
+// A bench is a daemon without a system: interfaces and destinations are fakes, time is virtual.
+type bench struct {
+	*daemon
+	memo   *memo
+	upload *fakeDestination
+	local  *fakeDestination
+	life   lifetime
+	signal context.CancelFunc // what SIGTERM does
+}
+
+// newBench returns a daemon whose interfaces bring a packet every 10 ms. It
+// uploads, and keeps locally what it cannot upload.
+func newBench(t *testing.T, change func(*config)) *bench {
+	t.Helper()
+	c := config{node: "web1",
+		limits:   limits{packets: 1000, bytes: 1 << 20, timeout: time.Hour, defaultTimeout: time.Minute},
+		capacity: capacity{captures: 2, memory: 4 * chunkSize},
+		delivery: deliveryConfig{drainTimeout: 30 * time.Second}}
+	if change != nil {
+		change(&c)
+	}
+	b := &bench{memo: &memo{}, upload: &fakeDestination{}, local: &fakeDestination{title: "local"}}
+	b.daemon = newDaemon(c, b.memo, quietLog())
+	b.jobs.delivery.upload, b.jobs.delivery.local = b.upload, b.local
+	b.jobs.delivery.unused = func(name string) string { return name }
+	b.jobs.open = func(tap) (source, error) { return &fakeSource{read: steady()}, nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	life, end := newLifetime(ctx, c.delivery.drainTimeout)
+	b.life, b.signal = life, cancel
+	t.Cleanup(func() {
+		cancel()
+		end()
+		b.jobs.working.Wait()
+		b.jobs.pool.release()
+	})
+	return b
+}
+
+// steady returns a read function that returns a packet every 10 ms.
+func steady() func() (packet, error) {
+	return func() (packet, error) {
+		time.Sleep(10 * time.Millisecond)
+		return at(time.Now(), 100), nil
+	}
+}
+
+// quietLog is a log that nobody reads.
+func quietLog() *logrus.Logger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return log
+}
+
+// ask hands the daemon a request and lets it begin.
+func (b *bench) ask(t *testing.T, request string) {
+	t.Helper()
+	if err := b.handle(b.life, []byte(request)); err != nil {
+		t.Errorf("%s: %v", request, err)
+	}
+	synctest.Wait()
+}
+
+// checkStates compares all results up to now.
+func (b *bench) checkStates(t *testing.T, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	if got := b.memo.states(); !slices.Equal(want, got) {
+		t.Errorf("want %q, got %q", want, got)
+	}
+}
+
+func TestDaemonCaptures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5}`)
+		time.Sleep(time.Second)
+		b.checkStates(t, "a started", "a done")
+		if got := b.memo.last(); got.Packets != 5 || got.Stop != stopPackets || !strings.HasPrefix(got.URL, "http://web1-x0-") {
+			t.Errorf("want 5 packets uploaded, got %+v", got)
+		}
+		if n := b.jobs.pool.held(); n != 0 {
+			t.Errorf("want all memory given back, got %d bytes held", n)
+		}
+	})
+}
+
+func TestDaemonRefuses(t *testing.T) {
+	for name, test := range map[string]struct{ request, culprit string }{
+		"field of its own":  {`{"node":"web1","interface":"x0","id":"a","bfp":1}`, "bfp"},
+		"above a limit":     {`{"node":"web1","interface":"x0","id":"a","packets":1001}`, "-maxpackets"},
+		"interface":         {`{"node":"web1","interface":"y0","id":"a"}`, "-interfaces"},
+		"nothing to open":   {`{"node":"web1","interface":"broken","id":"a"}`, "no such device"},
+		"no interface":      {`{"node":"web1","id":"a"}`, "interface"},
+		"two ways of names": {`{"node":"web1","nodere":"x","interface":"x0","id":"a"}`, "node and nodere"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, func(c *config) { c.limits.interfaces = []string{"x0", "broken"} })
+				b.jobs.open = func(tap) (source, error) { return nil, errors.New("open broken: no such device") }
+				b.ask(t, test.request)
+				b.checkStates(t, "a refused")
+				if got := b.memo.last(); !strings.Contains(got.Error, test.culprit) {
+					t.Errorf("want %q in the error, got %q", test.culprit, got.Error)
+				}
+				if n := b.jobs.count(); n != 0 {
+					t.Errorf("want no slot taken, got %d", n)
+				}
+			})
+		})
+	}
+}
+
+func TestDaemonKeepsQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		for request, want := range map[string]error{`{"node":"web2"}`: errOtherNode, `{`: errMalformed} {
+			if err := b.handle(b.life, []byte(request)); !errors.Is(err, want) {
+				t.Errorf("%s: want %v, got %v", request, want, err)
+			}
+		}
+		b.checkStates(t)
+	})
+}
+
+// TestSlots: a slot is free when its capture ends, even if the upload hangs.
+func TestSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.upload.delay = make(chan struct{})
+		for _, id := range []string{"a", "b", "c"} {
+			b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"`+id+`"}`)
+		}
+		time.Sleep(time.Second)
+		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"d"}`)
+		b.checkStates(t, "a started", "b started", "c refused", "d started")
+		close(b.upload.delay)
+		time.Sleep(time.Second)
+	})
+}
+
+// TestMemoryIsHeld: memory is free when the delivery has ended, not before.
+func TestMemoryIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.capacity.memory = chunkSize })
+		b.upload.delay = make(chan struct{})
+		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"a"}`)
+		time.Sleep(time.Second)
+		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"b"}`)
+		if got := b.memo.last(); got.State != stateRefused || !strings.Contains(got.Error, "-maxmemory") {
+			t.Errorf("want it refused for -maxmemory, got %+v", got)
+		}
+		close(b.upload.delay)
+		time.Sleep(time.Second)
+		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"c"}`)
+		time.Sleep(time.Second)
+		b.checkStates(t, "a started", "b refused", "a done", "c started", "c done")
+	})
+}
+
+// TestStopDelivers: what was captured until the signal is delivered, and the exit code says so.
+func TestStopDelivers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
+		time.Sleep(105 * time.Millisecond)
+		b.signal()
+		if code := b.stop(b.life); code != exitOK {
+			t.Errorf("want exit code %d, got %d", exitOK, code)
+		}
+		if got := b.memo.last(); got.State != stateDone || got.Stop != stopShutdown || got.Packets != 10 {
+			t.Errorf("want 10 packets until the signal, got %+v", got)
+		}
+	})
+}
+
+// TestStopWhileUploadHangs: at the end of the drain the capture is kept here.
+func TestStopWhileUploadHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.upload.hangs = true
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
+		time.Sleep(time.Second)
+		b.signal()
+		began := time.Now()
+		if code := b.stop(b.life); code != exitFailed {
+			t.Errorf("want exit code %d, got %d", exitFailed, code)
+		}
+		drain := b.config.delivery.drainTimeout
+		if took := time.Since(began); took < drain || took > drain+lateDelivery {
+			t.Errorf("want the stop to take -draintimeout, took %v", took)
+		}
+		if got := b.memo.last(); got.State != stateFailed || got.File == "" {
+			t.Errorf("want it kept locally, got %+v", got)
+		}
+	})
+}
+
+// TestRequestIsLoggedOnce: a request that is none is one line in the log, and one result.
+func TestRequestIsLoggedOnce(t *testing.T) {
+	var log, out strings.Builder
+	logger := logrus.New()
+	logger.SetOutput(&log)
+	c := config{node: "web1", mode: requesting, request: "capture", capacity: capacity{captures: 1, memory: chunkSize}}
+	if code := runOnce(t.Context(), c, logger, nil, &out); code != exitFailed {
+		t.Errorf("want exit code %d, got %d", exitFailed, code)
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 {
+		t.Errorf("want one line in the log, got %d: %s", n, log.String())
+	}
+	if r, err := decodeResult([]byte(out.String())); err != nil || r.State != stateRefused {
+		t.Errorf("want it refused, got %s, %v", out.String(), err)
+	}
+}
