@@ -53,21 +53,33 @@ func newDaemon(c config, results outlet, log *logrus.Logger) *daemon {
 
 // newDelivery returns the destinations that are configured.
 func newDelivery(c deliveryConfig, m *metrics, log *logrus.Logger) *delivery {
-	to := &delivery{always: c.writeLocal, observe: m.delivery}
+	to := &delivery{always: c.writeLocal, observer: witness{m, log}}
 	if c.dir != "" {
-		local := directory{c.dir}
-		to.local, to.unused = local, local.unused
+		to.local = directory{c.dir}
 	}
 	if c.upload {
 		to.upload = &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,
 			agent: "pcapdaemon/" + version, timeout: c.shark.timeout,
-			client: newUploadClient(c.shark.cas, c.shark.insecure),
-			retry: func(r recording, err error, wait time.Duration) {
-				log.WithFields(logrus.Fields{"request": r.id, "file": r.name, "wait": wait}).WithError(err).
-					Warn("upload will be tried again")
-			}}
+			client: newUploadClient(c.shark.cas, c.shark.insecure), observer: to.observer}
 	}
 	return to
+}
+
+// A witness counts deliveries, and writes to the log what nothing else will say of them.
+type witness struct {
+	metrics *metrics
+	log     *logrus.Logger
+}
+
+// delivered implements observer.
+func (w witness) delivered(destination string, took time.Duration, err error) {
+	w.metrics.delivery(destination, took, err)
+}
+
+// retried implements observer.
+func (w witness) retried(r recording, err error, wait time.Duration) {
+	fields := logrus.Fields{"request": r.id, "file": r.name, "wait": wait}
+	w.log.WithFields(fields).WithError(err).Warn("upload will be tried again")
 }
 
 // serve serves what comes from Redis until the context ends, delivers what is

@@ -73,7 +73,6 @@ func newBench(t *testing.T, change func(*config)) *bench {
 	b := &bench{memo: &memo{}, upload: &fakeDestination{}, local: &fakeDestination{title: "local"}}
 	b.daemon = newDaemon(c, b.memo, quietLog())
 	b.jobs.delivery.upload, b.jobs.delivery.local = b.upload, b.local
-	b.jobs.delivery.unused = func(name string) string { return name }
 	b.jobs.open = func(tap) (source, error) { return &fakeSource{read: steady()}, nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)

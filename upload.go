@@ -21,114 +21,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-const (
-	maxTags   = 30      // CloudShark takes no more
-	maxAnswer = 1 << 16 // bytes of CloudShark's answer that are read
-)
-
-// A recording is a finished capture and what there is to say about it.
-type recording struct {
-	id       string // of the request
-	name     string // of the file
-	size     int64  // bytes
-	content  func() io.Reader
-	tags     []string
-	comments string
-}
-
-// A receipt says where a recording is now.
-type receipt struct {
-	file string // absolute path
-	url  string // for people
-}
-
-// A destination keeps recordings.
-type destination interface {
-	name() string
-	store(context.Context, recording) (receipt, error)
-}
-
-// A delivery brings recordings to their destinations.
-type delivery struct {
-	upload, local destination // nil: none
-	// unused makes sure that upload and file can bear the same name.
-	unused func(name string) string
-	// always is set if every recording goes to the directory; otherwise it
-	// keeps what could not be uploaded.
-	always bool
-	// observe is told how each delivery to a destination went.
-	observe func(destination string, took time.Duration, err error)
-}
-
-// deliver stores a recording at all destinations at once; none waits for
-// another one or suffers from its failure. The receipt holds what succeeded.
-// A context that ends stops uploads only: a local file is always finished.
-func (d *delivery) deliver(ctx context.Context, r recording) (receipt, error) {
-	if d.local != nil {
-		r.name = d.unused(r.name)
-	}
-	var kept, uploaded receipt
-	var keepErr, uploadErr error
-	var writing sync.WaitGroup
-	keep := func() { kept, keepErr = d.store(context.WithoutCancel(ctx), d.local, r) }
-	if d.always {
-		writing.Go(keep)
-	}
-	if d.upload != nil {
-		uploaded, uploadErr = d.store(ctx, d.upload, r)
-	}
-	writing.Wait()
-	if uploadErr != nil && d.local != nil && !d.always {
-		keep()
-	}
-	return receipt{file: kept.file, url: uploaded.url}, errors.Join(uploadErr, keepErr)
-}
-
-// store stores a recording at one destination, counted and timed.
-func (d *delivery) store(ctx context.Context, to destination, r recording) (receipt, error) {
-	began := time.Now()
-	receipt, err := to.store(ctx, r)
-	d.observe(to.name(), time.Since(began), err)
-	return receipt, err
-}
-
-// fileName returns the name of a capture's file: node, interface and time of
-// the start, without characters that mean something to a shell or a file system.
-func fileName(node, iface string, start time.Time) string {
-	name := node + "-" + iface + "-" + start.UTC().Format("20060102T150405.000000000Z") + ".pcap"
-	return strings.Map(func(r rune) rune {
-		switch {
-		case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', strings.ContainsRune("._-", r):
-			return r
-		}
-		return '_'
-	}, name)
-}
-
-// uploadTags returns what a request and its host give a recording as tags.
-// If they are too many, the request's own give way.
-func uploadTags(r request, node, iface string) []string {
-	var ours []string
-	add := func(key, value string) {
-		if value != "" {
-			ours = append(ours, key+":"+strings.ReplaceAll(value, ",", "_"))
-		}
-	}
-	add("customer", r.Customer)
-	if r.AlertID != nil {
-		add("alertid", strconv.FormatUint(*r.AlertID, 10))
-	}
-	add("node", node)
-	add("interface", iface)
-
-	var tags []string
-	for tag := range strings.SplitSeq(r.Tags, ",") {
-		if tag = strings.TrimSpace(tag); tag != "" && len(tags) < maxTags-len(ours) {
-			tags = append(tags, tag)
-		}
-	}
-	return append(tags, ours...)
-}
+// maxAnswer is the number of bytes that are read of CloudShark's answer.
+const maxAnswer = 1 << 16
 
 // A cloudshark is a CloudShark appliance or service. The token is part of
 // the address, so no error may show that.
@@ -137,8 +31,7 @@ type cloudshark struct {
 	agent               string        // User-Agent
 	timeout             time.Duration // for one recording, retries included
 	client              *http.Client
-	// retry tells of a try that failed and the wait for the next one.
-	retry func(recording, error, time.Duration)
+	observer            observer
 }
 
 // newUploadClient returns the HTTP client for uploads. Each has a connection of
@@ -173,7 +66,7 @@ func (c *cloudshark) store(ctx context.Context, r recording) (receipt, error) {
 	}
 	id, err := backoff.Retry(ctx, try,
 		backoff.WithMaxElapsedTime(c.timeout),
-		backoff.WithNotify(func(err error, wait time.Duration) { c.retry(r, err, wait) }))
+		backoff.WithNotify(func(err error, wait time.Duration) { c.observer.retried(r, err, wait) }))
 	switch {
 	case err == nil:
 		return receipt{url: c.scheme + "://" + c.host + "/captures/" + url.PathEscape(id)}, nil

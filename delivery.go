@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A recording is a finished capture and what there is to say about it.
+type recording struct {
+	id       string // of the request
+	name     string // of the file
+	size     int64  // bytes
+	content  func() io.Reader
+	tags     []string
+	comments string
+}
+
+// A receipt says where a recording is now.
+type receipt struct {
+	file string // absolute path
+	url  string // for people
+}
+
+// A destination keeps recordings.
+type destination interface {
+	name() string
+	store(context.Context, recording) (receipt, error)
+}
+
+// An archive is a destination that gives recordings names of their own.
+type archive interface {
+	destination
+	// unused returns a name like the wanted one that nothing bears yet.
+	unused(name string) string
+}
+
+// An observer is told how deliveries go; several may go on at one time.
+type observer interface {
+	// delivered tells how storing a recording at a destination ended.
+	delivered(destination string, took time.Duration, err error)
+	// retried tells of a try that failed and of the wait for the next one.
+	retried(r recording, err error, wait time.Duration)
+}
+
+// A delivery brings recordings to their destinations.
+type delivery struct {
+	upload destination // nil: none
+	local  archive     // nil: none
+	// always is set if every recording goes to the archive; otherwise it
+	// keeps what could not be uploaded.
+	always   bool
+	observer observer
+}
+
+// deliver stores a recording at all destinations at once; none waits for
+// another one or suffers from its failure. The receipt holds what succeeded.
+// A context that ends stops uploads only: a local file is always finished.
+func (d *delivery) deliver(ctx context.Context, r recording) (receipt, error) {
+	if d.local != nil {
+		r.name = d.local.unused(r.name) // upload and file bear the same name
+	}
+	var kept, uploaded receipt
+	var keepErr, uploadErr error
+	var writing sync.WaitGroup
+	keep := func() { kept, keepErr = d.store(context.WithoutCancel(ctx), d.local, r) }
+	if d.always {
+		writing.Go(keep)
+	}
+	if d.upload != nil {
+		uploaded, uploadErr = d.store(ctx, d.upload, r)
+	}
+	writing.Wait()
+	if uploadErr != nil && d.local != nil && !d.always {
+		keep()
+	}
+	return receipt{file: kept.file, url: uploaded.url}, errors.Join(uploadErr, keepErr)
+}
+
+// store stores a recording at one destination, counted and timed.
+func (d *delivery) store(ctx context.Context, to destination, r recording) (receipt, error) {
+	began := time.Now()
+	receipt, err := to.store(ctx, r)
+	d.observer.delivered(to.name(), time.Since(began), err)
+	return receipt, err
+}
+
+// fileName returns the name of a capture's file: node, interface and time of
+// the start, without characters that mean something to a shell or a file system.
+func fileName(node, iface string, start time.Time) string {
+	name := node + "-" + iface + "-" + start.UTC().Format("20060102T150405.000000000Z") + ".pcap"
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', strings.ContainsRune("._-", r):
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+// maxTags is the number of tags that CloudShark takes.
+const maxTags = 30
+
+// uploadTags returns what a request and its host give a recording as tags.
+// If they are too many, the request's own give way.
+func uploadTags(r request, node, iface string) []string {
+	var ours []string
+	add := func(key, value string) {
+		if value != "" {
+			ours = append(ours, key+":"+strings.ReplaceAll(value, ",", "_"))
+		}
+	}
+	add("customer", r.Customer)
+	if r.AlertID != nil {
+		add("alertid", strconv.FormatUint(*r.AlertID, 10))
+	}
+	add("node", node)
+	add("interface", iface)
+
+	var tags []string
+	for tag := range strings.SplitSeq(r.Tags, ",") {
+		if tag = strings.TrimSpace(tag); tag != "" && len(tags) < maxTags-len(ours) {
+			tags = append(tags, tag)
+		}
+	}
+	return append(tags, ours...)
+}

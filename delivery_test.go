@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pcapdaemon/testbed"
+)
+
+// newRecording returns a recording of size bytes, and them.
+func newRecording(size int) (recording, []byte) {
+	content := randomBytes(size)
+	return recording{
+		id: "r1", name: "web1-eth0.pcap", size: int64(size), tags: []string{"a", "node:web1"}, comments: "filter: none",
+		content: func() io.Reader { return bytes.NewReader(content) },
+	}, content
+}
+
+// A fakeDestination stores or fails as it is told.
+type fakeDestination struct {
+	title string
+	err   error
+	delay chan struct{}
+	hangs bool // until the context ends
+	mu    sync.Mutex
+	names []string
+}
+
+func (f *fakeDestination) name() string { return f.title }
+
+// unused implements archive.
+func (f *fakeDestination) unused(name string) string { return name }
+
+func (f *fakeDestination) store(ctx context.Context, r recording) (receipt, error) {
+	if f.delay != nil {
+		<-f.delay
+	}
+	if f.hangs {
+		<-ctx.Done()
+		return receipt{}, ctx.Err()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.names = append(f.names, r.name)
+	if f.err != nil {
+		return receipt{}, f.err
+	}
+	if f.title == "local" {
+		return receipt{file: "/" + r.name}, nil
+	}
+	return receipt{url: "http://" + r.name}, nil
+}
+
+// stored returns how often something was to be stored; nil stores nothing.
+func (f *fakeDestination) stored() int {
+	if f == nil {
+		return 0
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.names)
+}
+
+// A countingObserver counts what it is told.
+type countingObserver struct {
+	mu         sync.Mutex
+	deliveries int
+	retries    []error
+}
+
+// delivered implements observer.
+func (o *countingObserver) delivered(string, time.Duration, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.deliveries++
+}
+
+// retried implements observer.
+func (o *countingObserver) retried(_ recording, err error, _ time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.retries = append(o.retries, err)
+}
+
+func TestDeliver(t *testing.T) {
+	broken := errors.New("broken")
+	good := func() *fakeDestination { return &fakeDestination{} }
+	bad := func() *fakeDestination { return &fakeDestination{err: broken} }
+	disk := func() *fakeDestination { return &fakeDestination{title: "local"} }
+	badDisk := func() *fakeDestination { return &fakeDestination{title: "local", err: broken} }
+	for name, test := range map[string]struct {
+		upload, local *fakeDestination
+		always        bool
+		want          receipt
+		failure       bool
+	}{
+		"both":                       {good(), disk(), true, receipt{"/x.pcap", "http://x.pcap"}, false},
+		"upload only":                {good(), nil, false, receipt{"", "http://x.pcap"}, false},
+		"upload, spare directory":    {good(), disk(), false, receipt{"", "http://x.pcap"}, false},
+		"local only":                 {nil, disk(), true, receipt{"/x.pcap", ""}, false},
+		"upload fails":               {bad(), disk(), true, receipt{"/x.pcap", ""}, true},
+		"upload fails, kept":         {bad(), disk(), false, receipt{"/x.pcap", ""}, true},
+		"upload fails, kept nowhere": {bad(), nil, false, receipt{}, true},
+		"local fails":                {good(), badDisk(), true, receipt{"", "http://x.pcap"}, true},
+		"both fail":                  {bad(), badDisk(), true, receipt{}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := &countingObserver{}
+			d := delivery{always: test.always, observer: seen}
+			if test.upload != nil {
+				d.upload = test.upload
+			}
+			if test.local != nil {
+				d.local = test.local
+			}
+			got, err := d.deliver(t.Context(), recording{name: "x.pcap"})
+			if got != test.want || (err != nil) != test.failure {
+				t.Errorf("want %+v, got %+v, %v", test.want, got, err)
+			}
+			if want := test.upload.stored() + test.local.stored(); want == 0 || seen.deliveries != want {
+				t.Errorf("want %d deliveries counted, got %d", want, seen.deliveries)
+			}
+		})
+	}
+}
+
+// TestDeliverAtOnce: a file is there while the upload still hangs.
+func TestDeliverAtOnce(t *testing.T) {
+	hanging := &fakeDestination{delay: make(chan struct{})}
+	dir := directory{t.TempDir()}
+	d := delivery{upload: hanging, local: dir, always: true, observer: &countingObserver{}}
+	r, _ := newRecording(100)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = d.deliver(t.Context(), r)
+	}()
+	testbed.Eventually(t, 5*time.Second, "the file is written", func() bool {
+		_, err := os.Stat(filepath.Join(dir.path, r.name))
+		return err == nil
+	})
+	close(hanging.delay)
+	<-done
+}
+
+// TestDeliverSameName: the upload bears the name of the file.
+func TestDeliverSameName(t *testing.T) {
+	dir := directory{t.TempDir()}
+	r, _ := newRecording(100)
+	if err := os.WriteFile(filepath.Join(dir.path, r.name), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	to := &fakeDestination{}
+	d := delivery{upload: to, local: dir, always: true, observer: &countingObserver{}}
+	got, err := d.deliver(t.Context(), r)
+	if want := "web1-eth0-2.pcap"; err != nil || filepath.Base(got.file) != want || to.names[0] != want {
+		t.Errorf("want %s twice, got %s and %s, %v", want, got.file, to.names[0], err)
+	}
+}
+
+func TestFileName(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 60, time.FixedZone("", 3600))
+	if want, got := "we_b-eth0.5_-20260102T020405.000000060Z.pcap", fileName("we/b", "eth0.5:", at); want != got {
+		t.Errorf("want %s, got %s", want, got)
+	}
+}
+
+func TestUploadTags(t *testing.T) {
+	many := strings.Repeat("t,", 40)
+	for name, test := range map[string]struct {
+		request request
+		want    string
+	}{
+		"none": {request{}, "node:web1,interface:eth0"},
+		"all": {request{Tags: "a, b,,", Customer: "A,B", AlertID: new(uint64)},
+			"a,b,customer:A_B,alertid:0,node:web1,interface:eth0"},
+		"ours before theirs": {request{Tags: many, Customer: "c"},
+			strings.Repeat("t,", 27) + "customer:c,node:web1,interface:eth0"},
+	} {
+		if got := strings.Join(uploadTags(test.request, "web1", "eth0"), ","); got != test.want {
+			t.Errorf("%s: want %s, got %s", name, test.want, got)
+		}
+	}
+}
