@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"pcapdaemon/pubsub"
 	"slices"
 	"strings"
 	"time"
@@ -131,11 +132,14 @@ func publishAndFollow(ctx context.Context, c config, stdin io.Reader, stdout, st
 	if err != nil {
 		return nil, fmt.Errorf("-publish takes a JSON object: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	listeners, results, broken, err := c.redis.server.ask(ctx, c.redis.requests, c.redis.results, message)
+	client, err := pubsub.NewClient(ctx, c.redis.server, c.redis.requests, c.redis.results)
 	if err != nil {
-		return nil, fmt.Errorf("redis %s: %w", c.redis.server.address, err)
+		return nil, fmt.Errorf("redis %s: %w", c.redis.server, err)
+	}
+	defer client.Close()
+	listeners, err := client.Publish(ctx, message)
+	if err != nil {
+		return nil, fmt.Errorf("redis %s: %w", c.redis.server, err)
 	}
 	fmt.Fprintf(stderr, "request %s: %d %s on %s\n", printable(id), listeners, english.PluralWord(listeners, "host listens", "hosts listen"), c.redis.requests)
 	now := time.Now()
@@ -148,15 +152,15 @@ func publishAndFollow(ctx context.Context, c config, stdin io.Reader, stdout, st
 	defer ticker.Stop()
 	for !f.over(time.Now()) {
 		select {
-		case message := <-results:
+		case message := <-client.Answers():
 			f.take(message)
 		case now := <-ticker.C:
 			f.show(now)
-		case err := <-broken:
+		case err := <-client.Broken():
 			if ctx.Err() != nil {
 				return f, errors.New("stopped; captures go on")
 			}
-			return f, fmt.Errorf("redis %s: %w", c.redis.server.address, err)
+			return f, fmt.Errorf("redis %s: %w", c.redis.server, err)
 		}
 	}
 	for capture := range f.running {

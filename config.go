@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"pcapdaemon/pubsub"
 	"strconv"
 	"strings"
 	"time"
@@ -64,7 +65,7 @@ type capacity struct {
 
 // A redisConfig says where requests come from and where results go.
 type redisConfig struct {
-	server            redisServer
+	server            *pubsub.Server
 	requests, results string // channels; no results: empty
 }
 
@@ -238,27 +239,16 @@ func (c *redisConfig) check(raw rawConfig) error {
 	if raw.redisNode == "" {
 		return errors.New("-redisnode takes a host name or IP address")
 	}
-	c.server.address = net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))
+	c.server = &pubsub.Server{Addresses: []string{
+		net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))}}
+	var err error
 	if raw.redisURL != "" {
-		u, err := url.Parse(raw.redisURL)
-		if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port()) {
-			return errors.New("-redisurl takes redis://user:password@host:port, or rediss:// for TLS")
-		}
-		port := u.Port()
-		if port == "" {
-			port = "6379"
-		}
-		c.server.address = net.JoinHostPort(u.Hostname(), port)
-		c.server.tls = u.Scheme == "rediss"
-		password, both := u.User.Password()
-		c.server.user, c.server.password = u.User.Username(), password
-		if !both { // as redis-cli has it, a single name is the password
-			c.server.user, c.server.password = "", u.User.Username()
+		if c.server, err = pubsub.ParseURL(raw.redisURL); err != nil {
+			return fmt.Errorf("-redisurl %w", err)
 		}
 	}
-	var err error
 	if raw.redisCAFile != "" {
-		c.server.cas, err = readCAs(raw.redisCAFile, x509.NewCertPool())
+		c.server.CAs, err = readCAs(raw.redisCAFile, x509.NewCertPool())
 	}
 	if err != nil {
 		return fmt.Errorf("-rediscafile: %w", err)

@@ -20,7 +20,7 @@ func TestConfigDefaults(t *testing.T) {
 	host, _ := os.Hostname()
 	for name, pair := range map[string][2]any{
 		"cshost": {"localhost", c.delivery.shark.host}, "csscheme": {"https", c.delivery.shark.scheme}, "cstoken": {"xxxxxxx", c.delivery.shark.token},
-		"redischannel": {"capture", c.redis.requests}, "redis": {"127.0.0.1:6379", c.redis.server.address},
+		"redischannel": {"capture", c.redis.requests}, "redis": {"127.0.0.1:6379", c.redis.server.String()},
 		"upload": {false, c.delivery.upload}, "node": {host, c.node}, "maxpackets": {int64(100_000), c.limits.packets},
 		"maxbytes": {int64(100 << 20), c.limits.bytes}, "defaulttimeout": {time.Minute, c.limits.defaultTimeout},
 		"maxtimeout": {time.Hour, c.limits.timeout}, "maxcaptures": {int64(16), c.capacity.captures},
@@ -53,31 +53,14 @@ func TestConfigValues(t *testing.T) {
 		"command line wins":  {int64(3 << 10), c.limits.bytes},
 		"decimal size":       {int64(2_000_000), c.capacity.memory},
 		"list":               {"eth0+eth1", strings.Join(c.limits.interfaces, "+")},
-		"address of the URL": {"redis.example:6379", c.redis.server.address},
-		"user of the URL":    {"me", c.redis.server.user},
-		"password":           {"secret", c.redis.server.password},
-		"TLS":                {true, c.redis.server.tls},
+		"address of the URL": {"redis.example:6379", c.redis.server.String()},
+		"user of the URL":    {"me", c.redis.server.User},
+		"password":           {"secret", c.redis.server.Password},
+		"TLS":                {true, c.redis.server.TLS},
 		"exposed secrets":    {"cstoken redisurl", strings.Join(c.exposed, " ")},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s: want %v, got %v", name, pair[0], pair[1])
-		}
-	}
-}
-
-func TestConfigRedisURL(t *testing.T) {
-	for url, want := range map[string]redisServer{
-		"redis://h":              {address: "h:6379"},
-		"redis://h:1/3":          {address: "h:1"},
-		"redis://[::1]:1":        {address: "[::1]:1"},
-		"redis://:pw@h":          {address: "h:6379", password: "pw"},
-		"redis://pw@h":           {address: "h:6379", password: "pw"},
-		"redis://u:p%40w@h":      {address: "h:6379", user: "u", password: "p@w"},
-		"rediss://u:pw@h:7/path": {address: "h:7", user: "u", password: "pw", tls: true},
-	} {
-		c, err := parseConfig([]string{"-publish", "{}", "-redisurl", url}, nil)
-		if err != nil || c.redis.server != want {
-			t.Errorf("%s: want %+v, got %+v, %v", url, want, c.redis.server, err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"pcapdaemon/pubsub"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,8 +92,8 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	defer end()
 	var results outlet = silence{}
 	if c.redis.results != "" {
-		publisher := newPublisher(c.redis.server, c.redis.results, log)
-		defer publisher.close()
+		publisher := pubsub.NewPublisher(c.redis.server, c.redis.results, log)
+		defer publisher.Close()
 		results = publisher
 	}
 	d := newDaemon(c, results, log)
@@ -111,10 +112,11 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 		})
 	}
 	messages := make(chan []byte, 64)
-	subscriber := subscriber{server: c.redis.server, channel: c.redis.requests, messages: messages, state: d.setHealth, log: log}
-	serving.Go(func() { subscriber.run(ctx) })
+	subscriber := pubsub.Subscriber{Server: c.redis.server, Channel: c.redis.requests,
+		Messages: messages, State: d.setHealth, Log: log}
+	serving.Go(func() { subscriber.Run(ctx) })
 
-	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.address,
+	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.String(),
 		"channel": c.redis.requests}).Info("started")
 	notify("READY=1")
 	d.changed.ring()
@@ -158,7 +160,7 @@ func (d *daemon) receive(life lifetime, messages <-chan []byte) {
 func (d *daemon) stop(life lifetime) int {
 	failed := d.jobs.failed.Load()
 	d.setHealth(errors.New("stopping"))
-	notifyStopping(d.config.delivery.drainTimeout + lateDelivery + lastAttempt)
+	notifyStopping(d.config.delivery.drainTimeout + lateDelivery + pubsub.LastAttempt)
 	d.log.WithField("captures", d.jobs.count()).Info("stopping")
 	if !d.drain(life) {
 		d.log.Error("stopped with captures undelivered")
@@ -244,9 +246,9 @@ func (d *daemon) unhealthy() error {
 
 // status describes the daemon for people.
 func (d *daemon) status() string {
-	subscription := fmt.Sprintf("subscribed to %s at %s", d.config.redis.requests, d.config.redis.server.address)
+	subscription := fmt.Sprintf("subscribed to %s at %s", d.config.redis.requests, d.config.redis.server)
 	if err := d.unhealthy(); err != nil {
-		subscription = fmt.Sprintf("%s at %s %v", d.config.redis.requests, d.config.redis.server.address, err)
+		subscription = fmt.Sprintf("%s at %s %v", d.config.redis.requests, d.config.redis.server, err)
 	}
 	return subscription + "; " + english.Plural(d.jobs.count(), "capture", "") + " running"
 }

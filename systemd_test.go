@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"pcapdaemon/pubsub"
 	"regexp"
 	"slices"
 	"strconv"
@@ -175,7 +176,7 @@ func TestSystemdIsToldToWaitForDelivery(t *testing.T) {
 		t.Fatal(err)
 	}
 	// All that can take time: uploads, local copies after them, the last results.
-	if got, want := time.Duration(allowance)*time.Microsecond, drain+lateDelivery+lastAttempt; got < want {
+	if got, want := time.Duration(allowance)*time.Microsecond, drain+lateDelivery+pubsub.LastAttempt; got < want {
 		t.Errorf("want at least %v to stop, got %v", want, got)
 	}
 	p.wait(t, 10*time.Second)
@@ -313,7 +314,7 @@ func TestUnitHasRoomForTheDefaults(t *testing.T) {
 	flags(&c, &rawConfig{})
 
 	stop, err := time.ParseDuration(setting("TimeoutStopSec"))
-	if needed := c.delivery.drainTimeout + lateDelivery + lastAttempt; err != nil || stop <= needed {
+	if needed := c.delivery.drainTimeout + lateDelivery + pubsub.LastAttempt; err != nil || stop <= needed {
 		t.Errorf("TimeoutStopSec=%v, want more than the %v of a slow delivery (%v)", stop, needed, err)
 	}
 	if interval, err := time.ParseDuration(setting("WatchdogSec")); err != nil || interval <= 0 {

@@ -1,0 +1,51 @@
+package pubsub
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/gomodule/redigo/redis"
+	"github.com/sirupsen/logrus"
+)
+
+// An outage remembers what has been logged about it: each cause is said once.
+type outage struct {
+	log    logrus.FieldLogger
+	causes map[string]bool
+}
+
+// say logs a failure, unless this outage had one for the same cause before.
+func (o *outage) say(err error, message string) {
+	cause := err
+	for next := err; next != nil; next = errors.Unwrap(next) {
+		cause = next // the innermost: addresses and ports differ from try to try
+	}
+	level := logrus.WarnLevel
+	var refusal redis.Error
+	switch {
+	case o.causes[cause.Error()]:
+		level = logrus.DebugLevel
+	case errors.As(err, &refusal): // by the server; time alone does not mend that
+		level = logrus.ErrorLevel
+	}
+	if o.causes == nil {
+		o.causes = map[string]bool{}
+	}
+	o.causes[cause.Error()] = true
+	o.log.WithError(err).Log(level, message)
+}
+
+// over forgets the outage; it returns whether there was one.
+func (o *outage) over() bool {
+	had := len(o.causes) > 0
+	o.causes = nil
+	return had
+}
+
+// newReconnectDelay returns the waits between attempts: 100 ms at first, and
+// short enough in the end that dialing and waiting together stay below 6 s.
+func newReconnectDelay() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{InitialInterval: 125 * time.Millisecond, RandomizationFactor: 0.2,
+		Multiplier: 2, MaxInterval: 3500 * time.Millisecond}
+}

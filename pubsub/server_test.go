@@ -1,0 +1,59 @@
+package pubsub
+
+import (
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/testbed"
+)
+
+// reach returns how to reach a server without TLS or password.
+func reach(r *testbed.Redis) *Server { return &Server{Addresses: []string{r.Address()}} }
+
+// startTLSRedis starts a server that speaks TLS on a second port, and returns that address.
+func startTLSRedis(t *testing.T, ca *testbed.CA) (r *testbed.Redis, address string) {
+	t.Helper()
+	certificate, key := ca.Issue(t)
+	port := strconv.Itoa(testbed.FreePort(t))
+	r = testbed.StartRedis(t, "--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key,
+		"--tls-ca-cert-file", ca.File, "--tls-auth-clients", "no")
+	return r, "127.0.0.1:" + port
+}
+
+// trust returns a pool that holds a certificate authority.
+func trust(t *testing.T, ca *testbed.CA) *x509.CertPool {
+	t.Helper()
+	pem, err := os.ReadFile(ca.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return pool
+}
+
+func TestServerTLS(t *testing.T) {
+	ca := testbed.NewCA(t)
+	r, address := startTLSRedis(t, ca)
+	messages, state := startSubscriber(t, &Server{Addresses: []string{address}, TLS: true, CAs: trust(t, ca)}, quietLog())
+	testbed.Eventually(t, 5*time.Second, "subscribed", func() bool { return state() == "subscribed" })
+	checkReceives(t, r, messages)
+
+	_, distrusting := startSubscriber(t, &Server{Addresses: []string{address}, TLS: true}, quietLog())
+	testbed.Eventually(t, 5*time.Second, "certificate refused", func() bool {
+		return strings.Contains(distrusting(), "certificate")
+	})
+}
+
+// TestServerString: what is shown to people holds no secret.
+func TestServerString(t *testing.T) {
+	s := &Server{Addresses: []string{"redis.example:6379"}, User: "me", Password: "secret", TLS: true}
+	if want, got := "redis.example:6379", fmt.Sprint(s); got != want {
+		t.Errorf("want %s, got %s", want, got)
+	}
+}

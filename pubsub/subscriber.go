@@ -1,0 +1,103 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+	"github.com/sirupsen/logrus"
+)
+
+// A Subscriber receives what is published on a channel, for as long as its
+// context lives, over any number of connections.
+type Subscriber struct {
+	Server   *Server
+	Channel  string
+	Messages chan<- []byte
+	// State is told when the subscription begins (nil) and why there is none.
+	State func(error)
+	Log   logrus.FieldLogger
+}
+
+// Run subscribes again and again until the context ends.
+func (s *Subscriber) Run(ctx context.Context) {
+	delay := newReconnectDelay()
+	trouble := outage{log: s.Log}
+	for {
+		subscribed := false
+		err := s.session(ctx, func() {
+			subscribed = true
+			delay.Reset()
+			trouble.over()
+			s.State(nil)
+			s.Log.Info("subscribed")
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		s.State(err)
+		if subscribed {
+			trouble.say(err, "subscription lost")
+		} else {
+			trouble.say(err, "not subscribed")
+		}
+		select {
+		case <-time.After(delay.NextBackOff()):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// session subscribes once and receives until something breaks.
+func (s *Subscriber) session(ctx context.Context, subscribed func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := s.Server.dial(ctx)
+	if err != nil {
+		return err
+	}
+	channel := redis.PubSubConn{Conn: conn}
+	defer channel.Close()
+	if err := channel.Subscribe(s.Channel); err != nil {
+		return err
+	}
+	var pinging sync.WaitGroup
+	defer pinging.Wait()
+	defer cancel()
+	for {
+		switch v := channel.ReceiveWithTimeout(pingPeriod + pongMargin).(type) {
+		case redis.Subscription:
+			if v.Kind != "subscribe" {
+				return errors.New("unsubscribed by the server")
+			}
+			subscribed()
+			pinging.Go(func() { ping(ctx, channel) })
+		case redis.Message:
+			select {
+			case s.Messages <- v.Data:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case error:
+			return v
+		}
+	}
+}
+
+// ping keeps a subscribed connection talking until the context ends. A failure
+// shows at the receiver, by the missing answer.
+func ping(ctx context.Context, channel redis.PubSubConn) {
+	ticker := time.NewTicker(pingPeriod)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			_ = channel.Ping("")
+		case <-ctx.Done():
+			return
+		}
+	}
+}

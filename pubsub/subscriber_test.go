@@ -1,0 +1,176 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"pcapdaemon/testbed"
+)
+
+// logTo returns a log that is written to w.
+func logTo(w io.Writer) *logrus.Logger {
+	log := logrus.New()
+	log.SetOutput(w)
+	return log
+}
+
+// quietLog is a log that nobody reads.
+func quietLog() *logrus.Logger { return logTo(io.Discard) }
+
+// startSubscriber runs a subscriber until the test ends. The state is "subscribed" or the last error.
+func startSubscriber(t *testing.T, server *Server, log *logrus.Logger) (messages chan []byte, state func() string) {
+	t.Helper()
+	messages = make(chan []byte, 100)
+	var last atomic.Value
+	last.Store("")
+	s := Subscriber{Server: server, Channel: "capture", Messages: messages, Log: log, State: func(err error) {
+		if err == nil {
+			err = errors.New("subscribed")
+		}
+		last.Store(err.Error())
+	}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case <-done:
+		case <-time.After(3 * time.Second):
+			t.Error("subscriber has not ended")
+		}
+	})
+	return messages, func() string { return last.Load().(string) }
+}
+
+// checkReceives publishes and expects the message.
+func checkReceives(t *testing.T, r *testbed.Redis, messages <-chan []byte) {
+	t.Helper()
+	text := fmt.Sprint(time.Now().UnixNano())
+	r.Publish(t, text)
+	select {
+	case got := <-messages:
+		if string(got) != text {
+			t.Errorf("want %s, got %s", text, got)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("published message has not arrived")
+	}
+}
+
+func TestSubscriberSurvivesOutages(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	var log testbed.Transcript
+	messages, state := startSubscriber(t, reach(r), logTo(&log))
+	subscribed := func() bool { return state() == "subscribed" }
+	testbed.Eventually(t, 5*time.Second, "subscribed", subscribed)
+	checkReceives(t, r, messages)
+
+	r.Do(t, "CLIENT", "KILL", "TYPE", "pubsub")
+	r.AwaitSubscribers(t, 6*time.Second, 1)
+	checkReceives(t, r, messages)
+
+	r.Signal(t, syscall.SIGKILL)
+	r.Wait(t, 5*time.Second)
+	time.Sleep(4 * time.Second) // long enough for the waits to have grown
+	if subscribed() {
+		t.Error("subscribed, without a server")
+	}
+	r.Restart(t)
+	r.AwaitSubscribers(t, 6*time.Second, 1)
+	checkReceives(t, r, messages)
+	if lines := testbed.ReadLines(log.String()); len(lines) > 9 {
+		t.Errorf("want a handful of lines for two outages, got %d:\n%s", len(lines), log.String())
+	}
+}
+
+func TestSubscriberAwayAtStart(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	r.Signal(t, syscall.SIGTERM)
+	r.Wait(t, 5*time.Second)
+	messages, state := startSubscriber(t, reach(r), quietLog())
+	testbed.Eventually(t, 5*time.Second, "connection refused", func() bool { return strings.Contains(state(), "refused") })
+	time.Sleep(2 * time.Second)
+	r.Restart(t)
+	r.AwaitSubscribers(t, 6*time.Second, 1)
+	checkReceives(t, r, messages)
+}
+
+// TestSubscriberStays: silence on the channel is no outage.
+func TestSubscriberStays(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	var log testbed.Transcript
+	messages, _ := startSubscriber(t, reach(r), logTo(&log))
+	r.AwaitSubscribers(t, 5*time.Second, 1)
+	time.Sleep(pingPeriod + pongMargin + 2*time.Second)
+	checkReceives(t, r, messages)
+	if lines := testbed.ReadLines(log.String()); len(lines) != 1 {
+		t.Errorf("want one subscription, got %s", log.String())
+	}
+}
+
+func TestSubscriberNoticesHangingServer(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	messages, state := startSubscriber(t, reach(r), quietLog())
+	testbed.Eventually(t, 5*time.Second, "subscribed", func() bool { return state() == "subscribed" })
+	r.Signal(t, syscall.SIGSTOP)
+	testbed.Eventually(t, 15*time.Second, "the hanging server is noticed", func() bool { return state() != "subscribed" })
+	r.Signal(t, syscall.SIGCONT)
+	r.AwaitSubscribers(t, 6*time.Second, 1)
+	testbed.Eventually(t, 6*time.Second, "subscribed again", func() bool { return state() == "subscribed" })
+	checkReceives(t, r, messages)
+}
+
+func TestSubscriberRefused(t *testing.T) {
+	r := testbed.StartRedis(t)
+	r.Do(t, "ACL", "SETUSER", "host", "on", ">secret", "resetchannels", "-@all", "+ping")
+	r.Do(t, "ACL", "SETUSER", "default", "on", ">other")
+	for name, test := range map[string]struct{ user, password, want string }{
+		"wrong password": {"host", "wrong", "WRONGPASS"},
+		"no password":    {"", "", "NOAUTH"},
+		"not permitted":  {"host", "secret", "NOPERM"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log testbed.Transcript
+			server := &Server{Addresses: []string{r.Address()}, User: test.user, Password: test.password}
+			_, state := startSubscriber(t, server, logTo(&log))
+			testbed.Eventually(t, 5*time.Second, "refused with "+test.want, func() bool {
+				return strings.Contains(state(), test.want)
+			})
+			if !strings.Contains(log.String(), "level=error") || strings.Contains(log.String(), "secret") {
+				t.Errorf("want an error without the password in the log, got %s", log.String())
+			}
+		})
+	}
+}
+
+func TestSubscriberWorksOnceAllowed(t *testing.T) {
+	r := testbed.StartRedis(t)
+	r.Do(t, "ACL", "SETUSER", "host", "on", ">secret", "resetchannels", "-@all")
+	host := &Server{Addresses: []string{r.Address()}, User: "host", Password: "secret"}
+	messages, state := startSubscriber(t, host, quietLog())
+	testbed.Eventually(t, 5*time.Second, "not permitted", func() bool { return strings.Contains(state(), "NOPERM") })
+	args := []any{"SETUSER", "host"}
+	for rule := range strings.FieldsSeq(leastACL) {
+		args = append(args, rule)
+	}
+	r.Do(t, "ACL", args...)
+	r.AwaitSubscribers(t, 6*time.Second, 1)
+	checkReceives(t, r, messages)
+}
