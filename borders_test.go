@@ -1,0 +1,57 @@
+package main
+
+import (
+	"go/parser"
+	gotoken "go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestBorders holds the imports of every file against what it may know: who
+// wants to use one of these elsewhere has a reason to say here.
+func TestBorders(t *testing.T) {
+	rooms := map[string][]string{ // import: files, and folders that end in a slash
+		"C":                                {"tap/"},
+		"unsafe":                           {"tap/"},
+		"github.com/google/gopacket/pcap":  {"tap/"},
+		"github.com/gomodule/redigo/redis": {"pubsub/"},
+		"pcapdaemon/pubsub":                {"main.go", "daemon.go", "config.go", "client.go"},
+		"pcapdaemon/tap":                   {"main.go", "daemon.go", "jobs.go", "job.go", "capture.go", "metrics.go"},
+		"net/http":                         {"upload.go", "metrics.go"},
+		"flag":                             {"main.go", "config.go", "flagvalue.go"},
+		"github.com/sirupsen/logrus":       {"main.go", "daemon.go", "jobs.go", "job.go", "pubsub/"},
+		"os/exec":                          nil, // the daemon runs no other program
+	}
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && slices.Contains([]string{".git", "e2e", "testbed", "sharktest", "examples", "packaging", "dist"}, path) {
+			return fs.SkipDir
+		}
+		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, spec := range file.Imports {
+			name, _ := strconv.Unquote(spec.Path.Value) // has been parsed
+			allowed, guarded := rooms[name]
+			if guarded && !slices.ContainsFunc(allowed, func(room string) bool {
+				return room == path || strings.HasSuffix(room, "/") && strings.HasPrefix(path, room)
+			}) {
+				t.Errorf("%s imports %s, which is for %s", path, name, strings.Join(allowed, ", "))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
