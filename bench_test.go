@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"pcapdaemon/tap"
 	"testing"
 	"time"
 
 	"github.com/google/gopacket/layers"
-	"github.com/google/gopacket/pcap"
 	"github.com/google/gopacket/pcapgo"
 )
 
@@ -82,7 +82,7 @@ func BenchmarkRecordFile(b *testing.B) {
 		name := writeCapture(b, size, benchmarkPackets(size))
 		b.ResetTimer()
 		for left := b.N; left > 0; left -= benchmarkPackets(size) {
-			handle, err := pcap.OpenOffline(name)
+			handle, err := tap.OpenFile(name)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -156,7 +156,7 @@ func recordOnce(t testing.TB, p *pool, src source, packets int) {
 // endless returns a source that never runs out of packets of a size in bytes.
 func endless(size int) source {
 	p := at(time.Now(), size)
-	return &fakeSource{read: func() (packet, error) { return p, nil }}
+	return &fakeSource{read: func() (tap.Packet, error) { return p, nil }}
 }
 
 // writeCapture writes a capture file of equal packets and returns its name.
@@ -170,7 +170,7 @@ func writeCapture(t testing.TB, size, packets int) string {
 	w := pcapgo.NewWriter(file)
 	err = w.WriteFileHeader(maxSnap, layers.LinkTypeEthernet)
 	for p := at(time.Now(), size); packets > 0 && err == nil; packets-- {
-		err = w.WritePacket(p.CaptureInfo, p.data)
+		err = w.WritePacket(p.CaptureInfo, p.Data)
 	}
 	if err != nil {
 		t.Fatal(err)

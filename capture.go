@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"strings"
+	"pcapdaemon/tap"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"github.com/google/gopacket/pcap"
 	"github.com/google/gopacket/pcapgo"
 )
 
@@ -20,20 +17,14 @@ const (
 	fileHeaderSize   = 24 // bytes, pcap-savefile(5)
 	packetHeaderSize = 16 // bytes
 
-	// readTimeout is how long the kernel may keep packets back to hand over
-	// more of them at once. Longer saves an idle capture wake-ups, shorter
-	// brings the last packet sooner.
-	readTimeout = 100 * time.Millisecond
 	// tail is how long after the end of a capture the kernel may still hold
 	// packets from before it: a read timeout, and another for slow timers.
-	tail = 2 * readTimeout
+	tail = 2 * tap.ReadTimeout
 	// overrun is the time after the end at which a capture ends in any case,
 	// as after a clock that was set back.
 	overrun = time.Second
 	// retryPause is the wait after a failed read.
 	retryPause = 10 * time.Millisecond
-
-	anyInterface = "any" // libpcap's pseudo-interface
 )
 
 // Why a capture stopped.
@@ -49,103 +40,19 @@ const (
 // A source hands out packets: a live interface, a file, or a test. All calls
 // come from one goroutine, and none after Close.
 type source interface {
-	// ZeroCopyReadPacketData returns a packet that is valid until the next call,
-	// or pcap.NextErrorTimeoutExpired if none came within the read timeout.
-	ZeroCopyReadPacketData() ([]byte, gopacket.CaptureInfo, error)
-	LinkType() layers.LinkType
-	SnapLen() int
-	Stats() (*pcap.Stats, error)
-	// Error returns the text behind the last failed read.
-	Error() error
+	// Copy copies packets to the room, as records of a pcap file, and returns
+	// how many, at most so many, and their bytes. It copies only what is there
+	// already, is older than the end (Unix time in nanoseconds) and fits.
+	// Whatever comes next, Next returns it.
+	Copy(room []byte, end *atomic.Int64, most int64) (packets int64, bytes int)
+	// Next returns a packet that is valid until the next call. The error is
+	// tap.ErrTimeout if none came within the read timeout, or tap.ErrEnd.
+	Next() (tap.Packet, error)
+	LinkType() int // LINKTYPE value of a file
+	SnapLen() int  // bytes
+	Stats() (tap.Stats, error)
 	Close()
 }
-
-// A tap says what to listen to.
-type tap struct {
-	iface      string
-	filter     string // pcap-filter(7); empty: everything
-	snap       int    // bytes
-	bufferSize int    // of the kernel, in bytes
-}
-
-// open returns a source that is capturing already. The filter is compiled
-// first: a filter that takes its time must not let the kernel's buffer fill
-// with what it would have kept out.
-func (t tap) open() (source, error) {
-	if _, err := net.InterfaceByName(t.iface); err != nil && t.iface != anyInterface {
-		// libpcap would try its other devices, and take packets away (nfqueue) or open USB buses.
-		return nil, fmt.Errorf("interface: %s: no such network interface", quote(t.iface))
-	}
-	link := layers.LinkTypeEthernet // what nearly every interface has, loopback too
-	if t.iface == anyInterface {
-		link = layers.LinkTypeLinuxSLL
-	}
-	program, compileErr := compileFilter(link, t.snap, t.filter)
-
-	handle, err := t.activate()
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", t.iface, err)
-	}
-	if compileErr == nil && handle.LinkType() == link && !needsHandle(t.filter) {
-		err = handle.SetBPFInstructionFilter(program)
-	} else {
-		err = handle.SetBPFFilter(t.filter)
-	}
-	if err != nil {
-		handle.Close()
-		return nil, fmt.Errorf("bpf: compile filter %s: %w", quote(t.filter), err)
-	}
-	return newLiveSource(handle), nil
-}
-
-// needsHandle tells whether a filter means something else, or nothing,
-// without an open interface: the kernel takes VLAN tags out of the packet,
-// and broadcast addresses depend on the interface's netmask.
-func needsHandle(filter string) bool {
-	return strings.Contains(filter, "vlan") || strings.Contains(filter, "broadcast")
-}
-
-// activate opens the interface.
-func (t tap) activate() (*pcap.Handle, error) {
-	inactive, err := pcap.NewInactiveHandle(t.iface)
-	if err != nil {
-		return nil, err
-	}
-	defer inactive.CleanUp()
-	for _, err := range []error{
-		inactive.SetSnapLen(t.snap),
-		inactive.SetPromisc(t.iface != anyInterface), // libpcap 1.10.5 and later refuse it on any
-		inactive.SetTimeout(readTimeout),
-		inactive.SetBufferSize(t.bufferSize),
-	} {
-		if err != nil {
-			return nil, err
-		}
-	}
-	handle, err := inactive.Activate()
-	if err == nil {
-		return handle, nil
-	}
-	switch text := err.Error(); text { // gopacket keeps its error values to itself
-	case "Permission Denied":
-		return nil, fmt.Errorf("the capability CAP_NET_RAW is missing: %w", inactive.Error())
-	case "Interface Not Up":
-		return nil, errors.New("the interface is down")
-	}
-	if cause := inactive.Error(); cause.Error() != "" {
-		return nil, cause
-	}
-	return nil, err
-}
-
-// isDown tells whether an interface is known to be down.
-func isDown(iface string) bool {
-	i, err := net.InterfaceByName(iface)
-	return err == nil && i.Flags&net.FlagUp == 0
-}
-
-// libpcapVersion returns libpcap's own words about itself.
-func libpcapVersion() string { return pcap.Version() }
 
 // Bounds end a capture, whichever comes first.
 type bounds struct {
@@ -162,103 +69,142 @@ type outcome struct {
 	err   error // why packets may be missing
 }
 
+// An ending is the moment at which a capture ends, and why. It is moved
+// forward when the context of the capture ends before its time.
+type ending struct {
+	// at is Unix time in nanoseconds. The loop reads it for every packet, C too.
+	at atomic.Int64
+
+	mu      sync.Mutex
+	stop    string
+	moment  time.Time
+	overdue *time.Timer
+}
+
+// newEnding returns the ending of a capture that lasts for a timeout.
+func newEnding(start time.Time, timeout time.Duration) *ending {
+	e := &ending{stop: stopTimeout, moment: start.Add(timeout)}
+	e.at.Store(e.moment.UnixNano())
+	// Whatever the packets' clock says.
+	e.overdue = time.AfterFunc(timeout+overrun, func() { e.at.Store(0) })
+	return e
+}
+
+// bringForward makes now the end, for a reason, unless it has passed.
+func (e *ending) bringForward(stop string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	if e.stop != stopTimeout || !now.Before(e.moment) {
+		return
+	}
+	e.stop, e.moment = stop, now
+	e.at.Store(now.UnixNano())
+	e.overdue.Reset(overrun)
+}
+
+// passed tells whether no packet from before the end is to be expected any more.
+func (e *ending) passed() bool { return time.Now().UnixNano() >= e.at.Load()+int64(tail) }
+
+// reached returns when and why the end was.
+func (e *ending) reached() (stop string, moment time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.stop, e.moment
+}
+
 // record writes a source's packets to the buffer as a pcap file, until the
 // bounds or the context end it. A packet belongs to the capture if its own time
 // stamp lies before the end, however late libpcap hands it over.
 func record(ctx context.Context, src source, start time.Time, b bounds, buf *buffer) outcome {
-	var end, signalled atomic.Int64 // Unix time in nanoseconds
-	timeout := start.Add(b.timeout).UnixNano()
-	end.Store(timeout)
-	overdue := time.AfterFunc(b.timeout+overrun, func() { end.Store(0) })
-	defer overdue.Stop()
-	defer context.AfterFunc(ctx, func() {
-		now := time.Now().UnixNano()
-		if end.CompareAndSwap(timeout, min(now, timeout)) && now < timeout {
-			signalled.Store(now)
-			overdue.Reset(overrun)
-		}
-	})()
+	end := newEnding(start, b.timeout)
+	defer end.overdue.Stop()
+	defer context.AfterFunc(ctx, func() { end.bringForward(stopShutdown) })()
 
-	var out outcome
-	out.stop, out.err = out.copyPackets(src, b, &end, buf)
-	out.Bytes = buf.size
-	out.ended = time.Now()
-	if out.stop == stopTimeout {
-		out.ended = time.Unix(0, timeout)
-		if at := signalled.Load(); at != 0 {
-			out.stop, out.ended = stopShutdown, time.Unix(0, at)
-		}
+	c := capture{source: src, bounds: b, end: end, buffer: buf}
+	stop, err := c.run()
+	out := outcome{stop: stop, ended: time.Now(), err: err}
+	if stop == stopTimeout {
+		out.stop, out.ended = end.reached()
 	}
+	out.Packets, out.Bytes = c.packets, buf.size
 	stats, err := src.Stats()
 	if err != nil {
 		out.err = errors.Join(out.err, fmt.Errorf("read statistics: %w", err))
 		return out
 	}
-	out.Received = int64(stats.PacketsReceived)
-	out.Dropped = int64(stats.PacketsDropped)
-	out.IfDropped = int64(stats.PacketsIfDropped)
+	out.Received, out.Dropped, out.IfDropped = stats.Received, stats.Dropped, stats.IfDropped
 	return out
 }
 
-// copyPackets is the capture loop; it returns why it stopped. The end may be
-// moved meanwhile. Per packet it makes no allocation and takes no lock of ours.
-func (out *outcome) copyPackets(src source, b bounds, end *atomic.Int64, buf *buffer) (stop string, err error) {
-	file := pcapgo.NewWriter(buf)
-	if err := file.WriteFileHeader(uint32(src.SnapLen()), fileLinkType(src.LinkType())); err != nil {
+// A capture is one that is being made.
+type capture struct {
+	source  source
+	bounds  bounds
+	end     *ending
+	buffer  *buffer
+	packets int64 // in the buffer
+}
+
+// run is the capture loop; it returns why it stopped, stopTimeout if the end
+// has come. Per packet it makes no allocation and takes no lock of ours.
+func (c *capture) run() (stop string, err error) {
+	file := pcapgo.NewWriter(c.buffer)
+	if err := file.WriteFileHeader(uint32(c.source.SnapLen()), layers.LinkType(c.source.LinkType())); err != nil {
 		return stopMemory, err
 	}
-	bulk, _ := src.(bulkSource)
 	var broken time.Time // since when reads fail; zero: they do not
 	for {
-		if bulk != nil {
-			// All but the last packet, and but those that are at some limit: these are judged below.
-			room := buf.room()
-			room = room[:min(int64(len(room)), b.bytes-buf.size)]
-			packets, size := bulk.copyRecords(room, end, b.packets-out.Packets-1)
-			out.Packets += packets
-			buf.extend(size)
-		}
-		data, info, err := src.ZeroCopyReadPacketData()
+		c.copyMany()
+		packet, err := c.source.Next()
 		switch {
 		case err == nil:
 			broken = time.Time{}
-			size := packetHeaderSize + len(data)
-			switch {
-			case info.Timestamp.UnixNano() >= end.Load():
-				return stopTimeout, nil
-			case buf.size+int64(size) > b.bytes:
-				return stopBytes, nil
-			case !buf.reserve(size):
-				return stopMemory, nil
+			if stop := c.judge(packet); stop != "" {
+				return stop, nil
 			}
-			if err := file.WritePacket(info, data); err != nil {
+			if err := file.WritePacket(packet.CaptureInfo, packet.Data); err != nil {
 				return stopMemory, err
 			}
-			if out.Packets++; out.Packets == b.packets {
+			if c.packets++; c.packets == c.bounds.packets {
 				return stopPackets, nil
 			}
-		case errors.Is(err, pcap.NextErrorTimeoutExpired):
-			if time.Now().UnixNano() >= end.Load()+int64(tail) {
+		case errors.Is(err, tap.ErrTimeout):
+			if c.end.passed() {
 				return stopTimeout, nil
 			}
-		case errors.Is(err, io.EOF): // a file has no more
+		case errors.Is(err, tap.ErrEnd): // nothing of a file is left to wait for
 			return stopTimeout, nil
 		case broken.IsZero():
 			broken = time.Now()
 		case time.Since(broken) > tail: // what was in the ring has been read
-			return stopInterface, src.Error()
+			return stopInterface, err
 		default:
 			time.Sleep(retryPause)
 		}
 	}
 }
 
-// fileLinkType returns the LINKTYPE value that a file needs for a handle's
-// DLT value. They differ for raw IP, whose DLT is not the same on every system.
-func fileLinkType(handle layers.LinkType) layers.LinkType {
-	const dltRaw, linkTypeRaw = 12, 101
-	if handle == dltRaw {
-		return linkTypeRaw
+// copyMany copies packets to what is left of a chunk: all but the last one,
+// and but those that are at some limit, which are judged one by one.
+func (c *capture) copyMany() {
+	room := c.buffer.room()
+	room = room[:min(int64(len(room)), c.bounds.bytes-c.buffer.size)]
+	packets, size := c.source.Copy(room, &c.end.at, c.bounds.packets-c.packets-1)
+	c.packets += packets
+	c.buffer.extend(size)
+}
+
+// judge returns why a packet does not belong to the capture, or nothing. Then there is room for it.
+func (c *capture) judge(packet tap.Packet) (stop string) {
+	size := packetHeaderSize + len(packet.Data)
+	switch {
+	case packet.Timestamp.UnixNano() >= c.end.at.Load():
+		return stopTimeout
+	case c.buffer.size+int64(size) > c.bounds.bytes:
+		return stopBytes
+	case !c.buffer.reserve(size):
+		return stopMemory
 	}
-	return handle
+	return ""
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"pcapdaemon/tap"
+	"pcapdaemon/testbed"
 	"regexp"
 	"runtime"
 	"slices"
@@ -45,7 +47,7 @@ const (
 	evidenceSize = 140_000_000
 	// daemonDrain and tcpdumpDrain are how long the last packets of a flood
 	// may stay in the kernel: a read timeout and some time to copy them.
-	daemonDrain  = 3 * readTimeout
+	daemonDrain  = 3 * tap.ReadTimeout
 	tcpdumpDrain = 1200 * time.Millisecond
 )
 
@@ -609,7 +611,7 @@ func firstAndLast(t *testing.T, name string) (first, last time.Time) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	packets, _ := readPcap(t, file)
+	packets, _ := testbed.ReadPcap(t, file)
 	if len(packets) == 0 {
 		t.Fatal("no packets in ", name)
 	}
@@ -642,7 +644,7 @@ func describeMachine(t *testing.T) string {
 			break
 		}
 	}
-	pcap, _, _ := strings.Cut(libpcapVersion(), " (")
+	pcap, _, _ := strings.Cut(tap.Version(), " (")
 	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s", model, runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), pcap, runtime.Version())
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"pcapdaemon/pubsub"
+	"pcapdaemon/tap"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,7 @@ func newDaemon(c config, results outlet, log *logrus.Logger) *daemon {
 	}
 	d.unheard.Store(&errNotConnected)
 	d.jobs = &jobs{node: c.node, limits: c.limits, capacity: c.capacity, pool: newPool(c.capacity.memory),
-		open: tap.open, results: results, log: log, changed: d.changed}
+		open: openTap, results: results, log: log, changed: d.changed}
 	d.metrics = newMetrics(version,
 		func() float64 { return float64(d.jobs.count()) },
 		func() float64 { return float64(d.jobs.pool.held()) })
@@ -51,6 +52,9 @@ func newDaemon(c config, results outlet, log *logrus.Logger) *daemon {
 	d.jobs.delivery = newDelivery(c.delivery, d.metrics, log)
 	return d
 }
+
+// openTap opens an interface of this host.
+func openTap(o tap.Options) (source, error) { return tap.Open(o) }
 
 // newDelivery returns the destinations that are configured.
 func newDelivery(c deliveryConfig, m *metrics, log *logrus.Logger) *delivery {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"pcapdaemon/tap"
 	"slices"
 	"strings"
 	"sync"
@@ -73,7 +74,7 @@ func newBench(t *testing.T, change func(*config)) *bench {
 	b := &bench{memo: &memo{}, upload: &fakeDestination{}, local: &fakeDestination{title: "local"}}
 	b.daemon = newDaemon(c, b.memo, quietLog())
 	b.jobs.delivery.upload, b.jobs.delivery.local = b.upload, b.local
-	b.jobs.open = func(tap) (source, error) { return &fakeSource{read: steady()}, nil }
+	b.jobs.open = func(tap.Options) (source, error) { return &fakeSource{read: steady()}, nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	b.life, b.signal = life, cancel
@@ -87,8 +88,8 @@ func newBench(t *testing.T, change func(*config)) *bench {
 }
 
 // steady returns a read function that returns a packet every 10 ms.
-func steady() func() (packet, error) {
-	return func() (packet, error) {
+func steady() func() (tap.Packet, error) {
+	return func() (tap.Packet, error) {
 		time.Sleep(10 * time.Millisecond)
 		return at(time.Now(), 100), nil
 	}
@@ -146,7 +147,7 @@ func TestDaemonRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, func(c *config) { c.limits.interfaces = []string{"x0", "broken"} })
-				b.jobs.open = func(tap) (source, error) { return nil, errors.New("open broken: no such device") }
+				b.jobs.open = func(tap.Options) (source, error) { return nil, errors.New("open broken: no such device") }
 				b.ask(t, test.request)
 				b.checkStates(t, "a refused")
 				if got := b.memo.last(); !strings.Contains(got.Error, test.culprit) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"pcapdaemon/testbed"
 	"runtime"
 	"strconv"
 	"strings"
@@ -369,14 +370,14 @@ func (s *stream) filter() string { return "udp dst port " + strconv.Itoa(s.port)
 // numbers returns the numbers of a stream's packets in a capture file.
 func numbers(t testing.TB, file io.Reader) []int {
 	t.Helper()
-	packets, _ := readPcap(t, file)
+	packets, _ := testbed.ReadPcap(t, file)
 	var found []int
 	for _, p := range packets {
-		i := bytes.Index(p.data, []byte("packet "))
+		i := bytes.Index(p.Data, []byte("packet "))
 		if i < 0 {
 			continue
 		}
-		n, err := strconv.Atoi(string(p.data[i+7 : i+15]))
+		n, err := strconv.Atoi(string(p.Data[i+7 : i+15]))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"pcapdaemon/tap"
 	"strings"
 	"time"
 
@@ -30,8 +31,8 @@ func (silence) Publish([]byte) {}
 // run makes an admitted capture.
 func (s *jobs) run(life lifetime, j *job) {
 	defer j.buffer.free()
-	source, err := s.open(tap{iface: j.iface, filter: j.request.Filter,
-		snap: int(cmp.Or(j.request.Snap, maxSnap)), bufferSize: int(s.capacity.buffer)})
+	source, err := s.open(tap.Options{Interface: j.iface, Filter: j.request.Filter,
+		Snap: int(cmp.Or(j.request.Snap, maxSnap)), BufferSize: int(s.capacity.buffer)})
 	if err != nil {
 		s.release()
 		s.refuse(j.request, j.iface, err)
@@ -58,7 +59,7 @@ func (s *jobs) finish(life lifetime, j *job, r result, outcome outcome) result {
 		place, lost := s.delivery.deliver(life.delivering, s.recording(j, r))
 		r.File, r.URL = place.file, place.url
 		err = errors.Join(err, lost)
-	} else if isDown(j.iface) {
+	} else if tap.IsDown(j.iface) {
 		r.Error = "the interface is down"
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"pcapdaemon/tap"
 	"sync"
 	"sync/atomic"
 
@@ -15,7 +16,7 @@ type jobs struct {
 	limits   limits
 	capacity capacity
 	pool     *pool
-	open     func(tap) (source, error) // a test stands in for the system here
+	open     func(tap.Options) (source, error) // a test stands in for the system here
 	delivery *delivery
 	results  outlet
 	metrics  *metrics

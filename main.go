@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"pcapdaemon/tap"
 	"runtime"
 	"sync"
 	"syscall"
@@ -42,7 +43,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 		fmt.Fprintln(stderr, "pcapdaemon:", err)
 		return exitUsage
 	case c.mode == versioning:
-		fmt.Fprintf(stdout, "pcapdaemon %s, %s, %s\n", version, runtime.Version(), libpcapVersion())
+		fmt.Fprintf(stdout, "pcapdaemon %s, %s, %s\n", version, runtime.Version(), tap.Version())
 		return exitOK
 	}
 	log := newLogger(c.log, stderr)

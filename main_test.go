@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"pcapdaemon/testbed"
 	"regexp"
 	"strconv"
 	"strings"
@@ -507,7 +508,7 @@ func TestStop(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				packets, _ := readPcap(t, file)
+				packets, _ := testbed.ReadPcap(t, file)
 				file.Close()
 				last := packets[len(packets)-1].Timestamp
 				if gap := at.Sub(last); gap > 30*time.Millisecond || gap < -30*time.Millisecond {

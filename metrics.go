@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"pcapdaemon/tap"
 	"runtime"
 	"time"
 
@@ -55,7 +56,7 @@ func newMetrics(version string, running, held func() float64) *metrics {
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "pcapdaemon_captures_running", Help: "Captures running now."}, running)
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "pcapdaemon_memory_held_bytes", Help: "Memory that captures hold, those being delivered included."}, held)
 	f.NewGauge(prometheus.GaugeOpts{Name: "pcapdaemon_build_info", Help: "1, labelled with what this program is.",
-		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version(), "libpcap": libpcapVersion()}}).Set(1)
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version(), "libpcap": tap.Version()}}).Set(1)
 
 	for _, outcome := range []string{outcomeAccepted, outcomeRefused, outcomeOtherNode, outcomeMalformed} {
 		m.requests.WithLabelValues(outcome)

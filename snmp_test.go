@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"pcapdaemon/testbed"
 	"reflect"
 	"strconv"
 	"strings"
@@ -80,11 +81,11 @@ func TestTrapBecomesCapture(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer file.Close()
-			packets, _ := readPcap(t, file)
+			packets, _ := testbed.ReadPcap(t, file)
 			for _, address := range addresses {
 				n := 0
 				for _, p := range packets {
-					if bytes.HasSuffix(p.data, []byte(talk(address))) {
+					if bytes.HasSuffix(p.Data, []byte(talk(address))) {
 						n++
 					}
 				}

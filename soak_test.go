@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"pcapdaemon/testbed"
 	"strconv"
 	"strings"
 	"sync"
@@ -117,7 +118,7 @@ func TestSoak(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		readPcap(t, file)
+		testbed.ReadPcap(t, file)
 		file.Close()
 	}
 	time.Sleep(chunkRest + 5*time.Second)

@@ -1,4 +1,4 @@
-package main
+package tap
 
 // #cgo LDFLAGS: -lpcap
 // #include <stdlib.h>
@@ -13,11 +13,11 @@ import (
 	"github.com/google/gopacket/pcap"
 )
 
-// compileFilter compiles a pcap-filter(7) expression for packets of a link
+// compile compiles a pcap-filter(7) expression for packets of a link
 // type, without a handle. gopacket can do that too, but under one lock for
 // the whole process: a filter that takes seconds, or waits for DNS, would
 // hold up the start of every other capture. libpcap needs no lock since 1.8.
-func compileFilter(link layers.LinkType, snap int, expression string) ([]pcap.BPFInstruction, error) {
+func compile(link layers.LinkType, snap int, expression string) ([]pcap.BPFInstruction, error) {
 	dead := C.pcap_open_dead(C.int(link), C.int(snap))
 	if dead == nil {
 		return nil, errors.New("out of memory")

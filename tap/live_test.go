@@ -1,0 +1,308 @@
+package tap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcap"
+	"github.com/google/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
+
+	"pcapdaemon/testbed"
+)
+
+// collect opens an interface and returns so many packets, or those of two seconds.
+func collect(t *testing.T, o Options, packets int) ([]Packet, *Live) {
+	t.Helper()
+	live, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(live.Close)
+	return take(t, live, packets, 2*time.Second), live
+}
+
+// take returns so many packets of a source, one by one, or those that come within the time.
+func take(t *testing.T, live *Live, packets int, within time.Duration) []Packet {
+	t.Helper()
+	var found []Packet
+	for deadline := time.Now().Add(within); len(found) < packets && time.Now().Before(deadline); {
+		p, err := live.Next()
+		if errors.Is(err, ErrTimeout) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Data = bytes.Clone(p.Data)
+		found = append(found, p)
+	}
+	return found
+}
+
+// loopback are the options for the loopback interface.
+func loopback(filter string) Options {
+	return Options{Interface: "lo", Filter: filter, Snap: MaxSnap, BufferSize: 4 << 20}
+}
+
+func TestSnapshotLength(t *testing.T) {
+	testbed.NeedRoot(t)
+	stream := testbed.StartStream(t, time.Millisecond)
+	o := loopback(stream.Filter())
+	o.Snap = 50
+	packets, live := collect(t, o, 1)
+	if len(packets) != 1 {
+		t.Fatal("no packet")
+	}
+	for name, pair := range map[string][2]int{
+		"snapshot length": {50, live.SnapLen()}, "captured": {50, packets[0].CaptureLength},
+		"on the wire": {42 + 15, packets[0].Length}, "data": {50, len(packets[0].Data)},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: want %d, got %d", name, pair[0], pair[1])
+		}
+	}
+}
+
+func TestLinkTypes(t *testing.T) {
+	testbed.NeedRoot(t)
+	stream := testbed.StartStream(t, time.Millisecond)
+	for iface, want := range map[string]layers.LinkType{"lo": layers.LinkTypeEthernet, AnyInterface: layers.LinkTypeLinuxSLL} {
+		o := loopback(stream.Filter())
+		o.Interface = iface
+		if packets, live := collect(t, o, 5); live.LinkType() != int(want) || len(packets) != 5 {
+			t.Errorf("%s: want 5 packets of link type %d, got %d of %d", iface, want, len(packets), live.LinkType())
+		}
+	}
+}
+
+// TestTunIsRawIP: the file's link type for raw IP is another one than the handle's.
+func TestTunIsRawIP(t *testing.T) {
+	ns := testbed.NewNamespace(t, "tun")
+	ns.Do(t, func() {
+		device, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
+		if err != nil {
+			testbed.Lack(t, "/dev/net/tun")
+		}
+		defer unix.Close(device)
+		request, err := unix.NewIfreq("tun0")
+		if err == nil {
+			request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+			err = unix.IoctlIfreq(device, unix.TUNSETIFF, request)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		ns.IP(t, "addr", "add", "10.98.0.1/24", "dev", "tun0")
+		ns.IP(t, "link", "set", "tun0", "up")
+		conn, err := net.Dial("udp", "10.98.0.2:9")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		o := loopback("udp port 9")
+		o.Interface = "tun0"
+		live, err := Open(o)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer live.Close()
+		for n := range 5 {
+			fmt.Fprintf(conn, "packet %08d", n)
+		}
+		packets := take(t, live, 5, 2*time.Second)
+		if live.LinkType() != int(layers.LinkTypeRaw) || len(packets) != 5 || packets[0].Data[0] != 0x45 {
+			t.Errorf("want 5 packets of raw IP, got %d of link type %d", len(packets), live.LinkType())
+		}
+	})
+}
+
+// TestVLANFilter needs the filter to be compiled for the open interface: the
+// kernel keeps the tag beside the packet.
+func TestVLANFilter(t *testing.T) {
+	ns, far := testbed.NewNamespace(t, "vlan"), testbed.NewNamespace(t, "vlanfar")
+	ns.Pair(t, far)
+	frame := append(bytes.Repeat([]byte{0xff}, 12), 0x81, 0, 0, 5, 0x99, 0x99)
+	frame = append(frame, make([]byte, 50)...)
+	var sender *pcap.Handle
+	far.Do(t, func() { sender, _ = pcap.OpenLive("v1", 100, false, time.Second) })
+	if sender == nil {
+		t.Fatal("no handle to send with")
+	}
+	defer sender.Close()
+	ns.Do(t, func() {
+		for filter, want := range map[string]int{"vlan 5": 3, "vlan 6": 0, "vlan 5 and ether proto 0x9999": 3} {
+			o := loopback(filter)
+			o.Interface = "v0"
+			live, err := Open(o)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			for range 3 {
+				if err := sender.WritePacketData(frame); err != nil {
+					t.Error(err)
+				}
+			}
+			if packets := take(t, live, 3, time.Second); len(packets) != want {
+				t.Errorf("%s: want %d packets, got %d", filter, want, len(packets))
+			}
+			live.Close()
+		}
+	})
+}
+
+func TestOpenRefuses(t *testing.T) {
+	testbed.NeedRoot(t)
+	ns := testbed.NewNamespace(t, "open")
+	ns.IP(t, "link", "add", "d0", "type", "veth", "peer", "name", "d1")
+	ns.Do(t, func() {
+		for name, test := range map[string]struct {
+			options Options
+			culprit string
+		}{
+			"unknown interface":            {Options{Interface: "eth9"}, `interface: "eth9"`},
+			"libpcap's other devices":      {Options{Interface: "nflog"}, "interface"},
+			"an address as interface":      {Options{Interface: "rpcap://127.0.0.1/lo"}, "interface"},
+			"interface is down":            {Options{Interface: "d0"}, "down"},
+			"filter that does not compile": {Options{Interface: "lo", Filter: "udp porrt 53"}, "bpf: compile filter"},
+			"filter for another link type": {Options{Interface: "lo", Filter: "type mgt"}, "bpf"},
+			"filter with a name":           {Options{Interface: "lo", Filter: "host no-such-host.invalid"}, "no-such-host.invalid"},
+		} {
+			test.options.Snap, test.options.BufferSize = MaxSnap, 1<<20
+			live, err := Open(test.options)
+			if err == nil {
+				live.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), test.culprit) {
+				t.Errorf("%s: want %q in the error, got %v", name, test.culprit, err)
+			}
+		}
+	})
+}
+
+func TestInterfaceGoesDownAndUp(t *testing.T) {
+	ns, far := testbed.NewNamespace(t, "down"), testbed.NewNamespace(t, "downfar")
+	ns.Pair(t, far)
+	ns.Do(t, func() {
+		o := loopback("udp port 9")
+		o.Interface = "v0"
+		live, err := Open(o)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer live.Close()
+		for _, state := range []string{"down", "up", "down", "up"} {
+			ns.IP(t, "link", "set", "v0", state)
+			for range 5 { // what comes is an error or a timeout, and goes away
+				_, _ = live.Next()
+			}
+		}
+		conn := testbed.DialUDPAt(t, "10.99.0.2:9")
+		for range 10 { // the first ones may wait for the neighbour, and be too many
+			_, _ = conn.Write([]byte("x"))
+			time.Sleep(10 * time.Millisecond)
+		}
+		if packets := take(t, live, 3, 5*time.Second); len(packets) != 3 {
+			t.Errorf("want 3 packets from after the outages, got %d", len(packets))
+		}
+	})
+}
+
+// writeFile writes a capture file of packets that are a millisecond apart, of
+// sizes from 60 to 9059 bytes, and returns its path and content.
+func writeFile(t *testing.T, start time.Time, packets int) (path string, content []byte) {
+	t.Helper()
+	var file bytes.Buffer
+	w := pcapgo.NewWriter(&file)
+	_ = w.WriteFileHeader(65536, layers.LinkTypeEthernet)
+	for n := range packets {
+		data := bytes.Repeat([]byte{byte(n)}, 60+n*37%9000)
+		_ = w.WritePacket(gopacket.CaptureInfo{Timestamp: start.Add(time.Duration(n) * time.Millisecond),
+			CaptureLength: len(data), Length: len(data) + n%2}, data)
+	}
+	path = filepath.Join(t.TempDir(), "in.pcap")
+	if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, file.Bytes()
+}
+
+// TestCopyIsTheFile: what is copied in bulk, and one by one where that stops,
+// is the file again, stamps and original lengths included.
+func TestCopyIsTheFile(t *testing.T) {
+	start := time.Unix(1_700_000_000, 0)
+	path, content := writeFile(t, start, 1500)
+	for name, room := range map[string]int{"room for all": 16 << 20, "room for few": 20_000, "room for none": 10} {
+		live, err := OpenFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var end atomic.Int64
+		end.Store(start.Add(time.Hour).UnixNano())
+		got := bytes.Clone(content[:24])
+		for err == nil {
+			chunk := make([]byte, room)
+			_, n := live.Copy(chunk, &end, 1000)
+			got = append(got, chunk[:n]...)
+			var p Packet
+			if p, err = live.Next(); err == nil {
+				got = binary.LittleEndian.AppendUint32(got, uint32(p.Timestamp.Unix()))
+				got = binary.LittleEndian.AppendUint32(got, uint32(p.Timestamp.Nanosecond()/1000))
+				got = binary.LittleEndian.AppendUint32(got, uint32(p.CaptureLength))
+				got = binary.LittleEndian.AppendUint32(got, uint32(p.Length))
+				got = append(got, p.Data...)
+			}
+		}
+		live.Close()
+		if !errors.Is(err, ErrEnd) || !bytes.Equal(content, got) {
+			t.Errorf("%s: want the %d bytes of the file and its end, got %d, %v", name, len(content), len(got), err)
+		}
+	}
+}
+
+// TestCopyStops: before the end, and after as many as are wanted.
+func TestCopyStops(t *testing.T) {
+	start := time.Unix(1_700_000_000, 0)
+	path, _ := writeFile(t, start, 1500)
+	for name, test := range map[string]struct {
+		until time.Duration
+		most  int64
+		want  int64
+	}{
+		"at the end":      {100 * time.Millisecond, 1000, 100},
+		"as many":         {time.Hour, 50, 50},
+		"none are wanted": {time.Hour, 0, 0},
+		"end has passed":  {0, 1000, 0},
+	} {
+		live, err := OpenFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var end atomic.Int64
+		end.Store(start.Add(test.until).UnixNano())
+		got, _ := live.Copy(make([]byte, 16<<20), &end, test.most)
+		if got != test.want {
+			t.Errorf("%s: want %d packets, got %d", name, test.want, got)
+		}
+		if p, err := live.Next(); err != nil || !p.Timestamp.Equal(start.Add(time.Duration(test.want)*time.Millisecond)) {
+			t.Errorf("%s: want the packet behind them, got %v, %v", name, p.Timestamp, err)
+		}
+		live.Close()
+	}
+}

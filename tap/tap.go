@@ -1,0 +1,157 @@
+// Package tap is where packets come from: network interfaces, and files in
+// tests. It knows interfaces, filters, packets, their time stamps and the
+// memory that it is handed, and nothing of what is done with packets.
+//
+// Interfaces are opened through gopacket; what has to be fast, or done without
+// gopacket's process-wide lock, calls libpcap directly. No other package of
+// the program needs C.
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcap"
+)
+
+const (
+	// AnyInterface is libpcap's pseudo-interface for all of them.
+	AnyInterface = "any"
+
+	// ReadTimeout is how long the kernel may keep packets back to hand over
+	// more of them at once. Longer saves an idle capture wake-ups, shorter
+	// brings the last packet sooner.
+	ReadTimeout = 100 * time.Millisecond
+
+	// MaxSnap is the longest snapshot length that libpcap takes, in bytes.
+	MaxSnap = 262144
+)
+
+var (
+	// ErrTimeout says that no packet came within ReadTimeout.
+	ErrTimeout = errors.New("no packet within the read timeout")
+	// ErrEnd says that a file holds no more packets.
+	ErrEnd = io.EOF
+)
+
+// A Packet is one packet and what is known of it. Whoever handed it out says
+// how long its data is valid.
+type Packet struct {
+	gopacket.CaptureInfo
+	Data []byte
+}
+
+// Stats are counts since an interface was opened.
+type Stats struct {
+	Received  int64 // passed the filter, dropped ones and those not read yet included
+	Dropped   int64 // by the kernel, for want of buffer
+	IfDropped int64 // by the interface or its driver
+}
+
+// Options say what to listen to.
+type Options struct {
+	Interface  string
+	Filter     string // pcap-filter(7); empty: everything
+	Snap       int    // snapshot length, 1 to MaxSnap bytes
+	BufferSize int    // of the kernel, in bytes
+}
+
+// Open returns an interface that is capturing already. The filter is compiled
+// first: a filter that takes its time must not let the kernel's buffer fill
+// with what it would have kept out. Errors begin with "interface", "open" or
+// "bpf", whichever is to blame.
+func Open(o Options) (*Live, error) {
+	if _, err := net.InterfaceByName(o.Interface); err != nil && o.Interface != AnyInterface {
+		// libpcap would try its other devices, and take packets away (nfqueue) or open USB buses.
+		return nil, fmt.Errorf("interface: %q: no such network interface", o.Interface)
+	}
+	link := layers.LinkTypeEthernet // what nearly every interface has, loopback too
+	if o.Interface == AnyInterface {
+		link = layers.LinkTypeLinuxSLL
+	}
+	program, compileErr := compile(link, o.Snap, o.Filter)
+
+	handle, err := activate(o)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
+	}
+	if compileErr == nil && handle.LinkType() == link && !needsHandle(o.Filter) {
+		err = handle.SetBPFInstructionFilter(program)
+	} else {
+		err = handle.SetBPFFilter(o.Filter)
+	}
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("bpf: compile filter %q: %w", o.Filter, err)
+	}
+	live, err := newLive(handle)
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
+	}
+	return live, nil
+}
+
+// OpenFile returns a capture file as if it were an interface.
+func OpenFile(path string) (*Live, error) {
+	handle, err := pcap.OpenOffline(path)
+	if err != nil {
+		return nil, err
+	}
+	return newLive(handle)
+}
+
+// needsHandle tells whether a filter means something else, or nothing,
+// without an open interface: the kernel takes VLAN tags out of the packet,
+// and broadcast addresses depend on the interface's netmask.
+func needsHandle(filter string) bool {
+	return strings.Contains(filter, "vlan") || strings.Contains(filter, "broadcast")
+}
+
+// activate opens the interface.
+func activate(o Options) (*pcap.Handle, error) {
+	inactive, err := pcap.NewInactiveHandle(o.Interface)
+	if err != nil {
+		return nil, err
+	}
+	defer inactive.CleanUp()
+	for _, err := range []error{
+		inactive.SetSnapLen(o.Snap),
+		inactive.SetPromisc(o.Interface != AnyInterface), // libpcap 1.10.5 and later refuse it on any
+		inactive.SetTimeout(ReadTimeout),
+		inactive.SetBufferSize(o.BufferSize),
+	} {
+		if err != nil {
+			return nil, err
+		}
+	}
+	handle, err := inactive.Activate()
+	if err == nil {
+		return handle, nil
+	}
+	switch text := err.Error(); text { // gopacket keeps its error values to itself
+	case "Permission Denied":
+		return nil, fmt.Errorf("the capability CAP_NET_RAW is missing: %w", inactive.Error())
+	case "Interface Not Up":
+		return nil, errors.New("the interface is down")
+	}
+	if cause := inactive.Error(); cause.Error() != "" {
+		return nil, cause
+	}
+	return nil, err
+}
+
+// IsDown tells whether an interface is known to be down.
+func IsDown(iface string) bool {
+	i, err := net.InterfaceByName(iface)
+	return err == nil && i.Flags&net.FlagUp == 0
+}
+
+// Version returns libpcap's own words about itself.
+func Version() string { return pcap.Version() }
