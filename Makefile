@@ -15,13 +15,14 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 deps: ## install what is missing to build, test and demonstrate
-	@packaging/deps
+	@packaging/deps build test demo
 
-build: deps ## build ./pcapdaemon
+build: ## build ./pcapdaemon
+	@packaging/deps build
 	go build -trimpath -ldflags '$(LDFLAGS)' -o pcapdaemon .
 
 test: deps ## run all tests; those that open interfaces need root
-	go test $(TESTFLAGS) -timeout 15m ./...
+	go test -count=1 -p 1 $(TESTFLAGS) -timeout 20m ./...
 
 lint: deps ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -s -l .); [ -z "$$unformatted" ] || { echo "gofmt -s would change: $$unformatted"; exit 1; }
@@ -30,23 +31,24 @@ lint: deps ## gofmt, go vet, staticcheck
 	go run $(STATICCHECK) -tags compare,soak ./...
 
 demo: build ## make a capture before your eyes
+	@packaging/deps demo
 	@packaging/demo
 
-bench: build ## measure beside tcpdump, and the inner parts
-	go test -tags compare -run '^TestCompare' -timeout 60m -count 1 -v .
-	go test -run '^$$' -bench . -benchmem .
+bench: deps ## measure beside tcpdump, and the inner parts
+	go test -tags compare -run '^TestCompare' -timeout 60m -count 1 -v ./e2e
+	go test -run '^$$' -bench . -benchmem . ./tap
 
-soak: build ## ten minutes of everything at once
-	go test -tags soak -run '^TestSoak' -timeout 30m -count 1 -v .
+soak: deps ## ten minutes of everything at once
+	go test -tags soak -run '^TestSoak' -timeout 30m -count 1 -v ./e2e
 
 deb: build ## build dist/pcapdaemon_*.deb
 	@mkdir -p dist
-	gzip -9nc pcapdaemon.8 > dist/pcapdaemon.8.gz
+	gzip -9nc packaging/pcapdaemon.8 > dist/pcapdaemon.8.gz
 	DEBVERSION='$(DEBVERSION)' DEBARCH=$$(dpkg --print-architecture) go run $(NFPM) package --config packaging/nfpm.yaml --packager deb --target dist/
 
 install: build ## install the program, its man page and its unit below PREFIX
 	install -D -m 0755 pcapdaemon $(DESTDIR)$(PREFIX)/bin/pcapdaemon
-	install -D -m 0644 pcapdaemon.8 $(DESTDIR)$(PREFIX)/share/man/man8/pcapdaemon.8
+	install -D -m 0644 packaging/pcapdaemon.8 $(DESTDIR)$(PREFIX)/share/man/man8/pcapdaemon.8
 	install -d $(DESTDIR)/etc/systemd/system
 	sed 's,/usr/bin/pcapdaemon,$(PREFIX)/bin/pcapdaemon,' pcapdaemon.service > $(DESTDIR)/etc/systemd/system/pcapdaemon.service
 	install -d -m 0755 $(DESTDIR)/etc/pcapdaemon

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"pcapdaemon/tap"
 	"testing"
 	"time"
+
+	"pcapdaemon/tap"
 
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"

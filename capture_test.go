@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"pcapdaemon/tap"
-	"pcapdaemon/testbed"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,6 +16,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pcapdaemon/tap"
+	"pcapdaemon/testbed"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"

@@ -1,11 +1,7 @@
 package main
 
 import (
-	"bytes"
-	"errors"
-	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,111 +69,5 @@ func TestConfigReadsFiles(t *testing.T) {
 	c, err := parseConfig([]string{"-upload", "-cstokenfile", token}, nil)
 	if err != nil || c.delivery.shark.token != "0123abc" || len(c.exposed) > 0 {
 		t.Errorf("want the token of the file and nothing exposed, got %q, %v, %v", c.delivery.shark.token, c.exposed, err)
-	}
-}
-
-// TestWrongUsage drives the real binary: one line on standard error, exit code 2.
-func TestWrongUsage(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	local := []string{"-writelocal", "-destdir", dir}
-	for name, test := range map[string]struct {
-		args    []string
-		culprit string
-	}{
-		"no destination":            {nil, "-upload"},
-		"no directory":              {[]string{"-writelocal"}, "-destdir"},
-		"directory is missing":      {[]string{"-writelocal", "-destdir", dir + "/no"}, "-destdir"},
-		"directory is a file":       {[]string{"-writelocal", "-destdir", file}, "-destdir"},
-		"spare directory missing":   {[]string{"-upload", "-cstoken", "abc", "-destdir", dir + "/no"}, "-destdir"},
-		"default token":             {[]string{"-upload"}, "-cstoken"},
-		"empty token":               {[]string{"-upload", "-cstoken", ""}, "-cstoken"},
-		"empty token file":          {[]string{"-upload", "-cstokenfile", file}, "-cstokenfile"},
-		"token file missing":        {[]string{"-upload", "-cstokenfile", dir + "/no"}, "-cstokenfile"},
-		"scheme":                    {append(local, "-csscheme", "ftp"), "-csscheme"},
-		"host with a scheme":        {append(local, "-cshost", "https://cs"), "-cshost"},
-		"host with a path":          {append(local, "-cshost", "cs/x"), "-cshost"},
-		"port 0":                    {append(local, "-redisport", "0"), "-redisport"},
-		"port too high":             {append(local, "-redisport", "65536"), "-redisport"},
-		"port is a word":            {append(local, "-redisport", "http"), "-redisport"},
-		"negative size":             {append(local, "-maxbytes", "-1"), "-maxbytes"},
-		"size too small":            {append(local, "-maxbytes", "23"), "-maxbytes"},
-		"unit that is none":         {append(local, "-maxbytes", "5 parsec"), "-maxbytes"},
-		"memory below a chunk":      {append(local, "-maxmemory", "1KB"), "-maxmemory"},
-		"kernel buffer too large":   {append(local, "-buffersize", "2GiB"), "-buffersize"},
-		"no packets":                {append(local, "-maxpackets", "0"), "-maxpackets"},
-		"no captures":               {append(local, "-maxcaptures", "0"), "-maxcaptures"},
-		"duration without unit":     {append(local, "-maxtimeout", "60"), "-maxtimeout"},
-		"negative duration":         {append(local, "-cstimeout", "-1s"), "-cstimeout"},
-		"no time":                   {append(local, "-draintimeout", "0s"), "-draintimeout"},
-		"default above maximum":     {append(local, "-defaulttimeout", "2h"), "-defaulttimeout"},
-		"switch with a word":        {append(local, "-upload=maybe"), "-upload"},
-		"level":                     {append(local, "-loglevel", "loud"), "-loglevel"},
-		"format":                    {append(local, "-logformat", "xml"), "-logformat"},
-		"address to listen on":      {append(local, "-listen", "9100"), "-listen"},
-		"interfaces with a gap":     {append(local, "-interfaces", "a,,b"), "-interfaces"},
-		"no node name":              {append(local, "-node", ""), "-node"},
-		"no channel":                {append(local, "-redischannel", ""), "-redischannel"},
-		"argument":                  {append(local, "start"), "start"},
-		"unknown flag":              {append(local, "-bogus"), "-bogus"},
-		"flag without its value":    {[]string{"-destdir"}, "-destdir"},
-		"CA file of CloudShark":     {append(local, "-cscafile", dir+"/no"), "-cscafile"},
-		"CA file without any":       {append(local, "-cscafile", file), "-cscafile"},
-		"CA file of Redis":          {append(local, "-rediscafile", dir+"/no"), "-rediscafile"},
-		"URL of another scheme":     {append(local, "-redisurl", "http://:geheim@h"), "-redisurl"},
-		"URL that is none":          {append(local, "-redisurl", "redis://:geheim@h:port"), "-redisurl"},
-		"request and publish":       {append(local, "-request", "{}", "-publish", "{}"), "-publish"},
-		"publish without results":   {[]string{"-publish", "{}", "-resultchannel", ""}, "-resultchannel"},
-		"environment":               {append(local, "PCAPDAEMON_REDISPORT=x"), "redisport"},
-		"switch in the environment": {append(local, "PCAPDAEMON_UPLOAD=maybe"), "upload"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command(binary)
-			cmd.Env = os.Environ()
-			for _, arg := range test.args {
-				if strings.HasPrefix(arg, "PCAPDAEMON_") {
-					cmd.Env = append(cmd.Env, arg)
-				} else {
-					cmd.Args = append(cmd.Args, arg)
-				}
-			}
-			var out, errs bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &errs
-			_ = cmd.Run()
-			if code := cmd.ProcessState.ExitCode(); code != 2 {
-				t.Errorf("want exit code 2, got %d", code)
-			}
-			if lines := readLines(errs.String()); len(lines) != 1 || !strings.Contains(lines[0], test.culprit) {
-				t.Errorf("want one line with %q, got %q", test.culprit, errs.String())
-			}
-			if out.Len() > 0 || strings.Contains(errs.String(), "geheim") {
-				t.Errorf("want nothing else, and no secret, got %q, %q", out.String(), errs.String())
-			}
-		})
-	}
-}
-
-func TestHelpAndVersion(t *testing.T) {
-	help, err := exec.Command(binary, "-h").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range []string{"cshost", "csscheme", "cstoken", "redischannel", "redisnode", "redisport", "upload", "writelocal", "destdir",
-		"node", "interfaces", "maxpackets", "maxbytes", "defaulttimeout", "maxtimeout", "maxcaptures", "maxmemory", "buffersize",
-		"resultchannel", "redisurl", "rediscafile", "cstokenfile", "cscafile", "csinsecure", "cstimeout", "draintimeout", "listen",
-		"request", "publish", "loglevel", "logformat", "version"} {
-		if !bytes.Contains(help, []byte("  -"+f+" ")) && !bytes.Contains(help, []byte("  -"+f+"\n")) {
-			t.Errorf("-h does not show -%s", f)
-		}
-	}
-	version, err := exec.Command(binary, "-version").Output()
-	if err != nil || !strings.Contains(string(version), "pcapdaemon test, go1.") || !strings.Contains(string(version), "libpcap version 1.") {
-		t.Errorf("want versions of the program, Go and libpcap, got %q, %v", version, err)
-	}
-	if _, err := parseConfig([]string{"-h"}, &bytes.Buffer{}); !errors.Is(err, flag.ErrHelp) {
-		t.Errorf("want %v, got %v", flag.ErrHelp, err)
 	}
 }

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
-	"pcapdaemon/tap"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pcapdaemon/tap"
 
 	"github.com/sirupsen/logrus"
 )

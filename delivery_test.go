@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -18,6 +19,8 @@ import (
 // newRecording returns a recording of size bytes, and them.
 func newRecording(size int) (recording, []byte) {
 	content := randomBytes(size)
+	copy(content, "\xd4\xc3\xb2\xa1\x02\x00\x04\x00") // a pcap file, with one packet
+	binary.LittleEndian.PutUint32(content[24+8:], uint32(size-24-16))
 	return recording{
 		id: "r1", name: "web1-eth0.pcap", size: int64(size), tags: []string{"a", "node:web1"}, comments: "filter: none",
 		content: func() io.Reader { return bytes.NewReader(content) },

@@ -53,9 +53,8 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	for _, name := range c.exposed {
 		log.WithField("flag", "-"+name).Warn("secret on the command line, where every user can see it")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal has its usual effect: the end
+	ctx, cancel := untilSignal()
+	defer cancel()
 	switch c.mode {
 	case publishing:
 		return follow(ctx, c, stdin, stdout, stderr)
@@ -63,6 +62,23 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 		return runOnce(ctx, c, log, stdin, stdout)
 	}
 	return serve(ctx, c, log)
+}
+
+// untilSignal returns a context that the first signal ends. By then a second
+// one has its usual effect: the end of the program.
+func untilSignal() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		select {
+		case <-signals:
+		case <-ctx.Done():
+		}
+		signal.Stop(signals)
+		cancel()
+	}()
+	return ctx, cancel
 }
 
 // newLogger returns the log: no time stamps where the journal adds its own.

@@ -12,33 +12,35 @@ import (
 	"testing"
 	"time"
 
+	"pcapdaemon/sharktest"
 	"pcapdaemon/testbed"
 )
 
 // newCloudshark returns a destination for the double.
-func newCloudshark(s *sharkDouble) *cloudshark {
+func newCloudshark(s *sharktest.Server) *cloudshark {
 	return &cloudshark{
-		scheme: "http", host: s.address(), token: token, agent: "pcapdaemon/test", timeout: 10 * time.Second,
+		scheme: "http", host: s.Address(), token: sharktest.Token, agent: "pcapdaemon/test", timeout: 10 * time.Second,
 		client: newUploadClient(nil, false), observer: &countingObserver{},
 	}
 }
 
 func TestUploadForm(t *testing.T) {
-	s := startShark(t, nil)
+	s := sharktest.Start(t, nil)
 	r, content := newRecording(3_000_000)
 	got, err := newCloudshark(s).store(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "http://" + s.address() + "/captures/cafe1"; got.url != want {
+	if want := "http://" + s.Address() + "/captures/cafe1"; got.url != want {
 		t.Errorf("want %s, got %s", want, got.url)
 	}
-	u := s.received()[0]
-	if !bytes.Equal(content, u.content) {
+	u := s.Received()[0]
+	if !bytes.Equal(content, u.Content) {
 		t.Error("the content differs")
 	}
-	u.content = nil
-	want := upload{file: r.name, filename: r.name, tags: "a,node:web1", comments: "filter: none", agent: "pcapdaemon/test"}
+	u.Content = nil
+	want := sharktest.Upload{File: r.name, Filename: r.name, Tags: "a,node:web1", Comments: "filter: none",
+		Agent: "pcapdaemon/test"}
 	if fmt.Sprint(want) != fmt.Sprint(u) {
 		t.Errorf("want %+v, got %+v", want, u)
 	}
@@ -59,11 +61,11 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 		"200 without an id":  {200, `{"filename":"x"}`, []string{"200", "no id"}},
 		"200 without JSON":   {200, `hello`, []string{"200", "hello"}},
 		"redirection":        {302, ``, []string{"302"}},
-		"echo of the token":  {400, "no route /api/v1/" + token + "/upload", []string{"400", "/api/v1/<token>/upload"}},
-		"token at the edge":  {400, strings.Repeat("x", 190) + token, []string{"400"}},
+		"echo of the token":  {400, "no route /api/v1/" + sharktest.Token + "/upload", []string{"400", "/api/v1/<token>/upload"}},
+		"token at the edge":  {400, strings.Repeat("x", 190) + sharktest.Token, []string{"400"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startShark(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			s := sharktest.Start(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
 				_, _ = io.Copy(io.Discard, r.Body)
 				w.Header().Set("Location", "/elsewhere")
 				w.WriteHeader(test.code)
@@ -80,11 +82,11 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 					t.Errorf("want %q in the error, got %v", want, err)
 				}
 			}
-			if strings.Contains(err.Error(), token[:8]) {
+			if strings.Contains(err.Error(), sharktest.Token[:8]) {
 				t.Errorf("the token is in the error: %v", err)
 			}
-			if strings.Count(err.Error(), "x") > 210 || s.count() != 1 {
-				t.Errorf("want a short error after one try, got %d tries, %v", s.count(), err)
+			if strings.Count(err.Error(), "x") > 210 || s.Count() != 1 {
+				t.Errorf("want a short error after one try, got %d tries, %v", s.Count(), err)
 			}
 		})
 	}
@@ -129,7 +131,7 @@ func TestUploadIsRetried(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := startShark(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
+			s := sharktest.Start(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
 				if try <= 2 {
 					test.failure(w, r)
 				}
@@ -144,7 +146,7 @@ func TestUploadIsRetried(t *testing.T) {
 			if _, err := c.store(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
-			if uploads := s.received(); len(uploads) != 1 || !bytes.Equal(content, uploads[0].content) {
+			if uploads := s.Received(); len(uploads) != 1 || !bytes.Equal(content, uploads[0].Content) {
 				t.Error("want the whole content once")
 			}
 			if took := time.Since(began); len(told.retries) != 2 || took < test.least {
@@ -164,13 +166,13 @@ func TestUploadGivesUp(t *testing.T) {
 			w.WriteHeader(503)
 			return true
 		}, "503", 3 * time.Second},
-		"never an answer": {hang, "no answer", 3 * time.Second},
+		"never an answer": {sharktest.Hang, "no answer", 3 * time.Second},
 		"hangs after an error": {func(w http.ResponseWriter, r *http.Request, try int) bool {
 			if try == 1 {
 				w.WriteHeader(500)
 				return true
 			}
-			return hang(w, r, try)
+			return sharktest.Hang(w, r, try)
 		}, "500", 3 * time.Second},
 		"asked to wait too long": {func(w http.ResponseWriter, _ *http.Request, _ int) bool {
 			w.Header().Set("Retry-After", "3600")
@@ -180,7 +182,7 @@ func TestUploadGivesUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCloudshark(startShark(t, test.answer))
+			c := newCloudshark(sharktest.Start(t, test.answer))
 			c.timeout = 1500 * time.Millisecond
 			r, _ := newRecording(100)
 			began := time.Now()
@@ -196,11 +198,11 @@ func TestUploadGivesUp(t *testing.T) {
 }
 
 func TestUploadNowhere(t *testing.T) {
-	c := newCloudshark(startShark(t, nil))
+	c := newCloudshark(sharktest.Start(t, nil))
 	c.host, c.timeout = "127.0.0.1:"+strconv.Itoa(testbed.FreePort(t)), 500*time.Millisecond
 	r, _ := newRecording(100)
 	_, err := c.store(t.Context(), r)
-	if err == nil || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), token) {
+	if err == nil || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), sharktest.Token) {
 		t.Errorf("want the cause without the token, got %v", err)
 	}
 }
@@ -208,7 +210,7 @@ func TestUploadNowhere(t *testing.T) {
 // TestUploadLeavesMemory: an early answer must not leave a transport behind
 // that still reads memory which belongs to somebody else by then.
 func TestUploadLeavesMemory(t *testing.T) {
-	s := startShark(t, func(w http.ResponseWriter, _ *http.Request, _ int) bool { w.WriteHeader(403); return true })
+	s := sharktest.Start(t, func(w http.ResponseWriter, _ *http.Request, _ int) bool { w.WriteHeader(403); return true })
 	p := newPool(64 * chunkSize)
 	for range 20 {
 		buf := newBuffer(p)
@@ -225,9 +227,9 @@ func TestUploadLeavesMemory(t *testing.T) {
 }
 
 func TestUploadVerifiesCertificate(t *testing.T) {
-	ca := newCA(t)
-	s := startTLSShark(t, ca)
-	own, err := readCAs(ca.file, x509.NewCertPool())
+	ca := testbed.NewCA(t)
+	s := sharktest.StartTLS(t, ca)
+	own, err := readCAs(ca.File, x509.NewCertPool())
 	if err != nil {
 		t.Fatal(err)
 	}

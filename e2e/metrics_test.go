@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"fmt"
@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pcapdaemon/sharktest"
+	"pcapdaemon/testbed"
 )
 
 // get returns status and body of a page of the endpoint.
@@ -34,7 +37,7 @@ func get(t testing.TB, port int, path string) (int, string) {
 func series(t testing.TB, port int, name string) float64 {
 	t.Helper()
 	_, body := get(t, port, "/metrics")
-	for _, line := range readLines(body) {
+	for _, line := range testbed.ReadLines(body) {
 		if value, found := strings.CutPrefix(line, name+" "); found {
 			n, err := strconv.ParseFloat(value, 64)
 			if err != nil {
@@ -48,8 +51,8 @@ func series(t testing.TB, port int, name string) float64 {
 
 // TestMetricsFromTheStart: every series exists before anything has happened.
 func TestMetricsFromTheStart(t *testing.T) {
-	r := startRedis(t)
-	port := freePort(t)
+	r := testbed.StartRedis(t)
+	port := testbed.FreePort(t)
 	startDaemon(t, r, append(keeping(t.TempDir()), "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
 	for name, want := range map[string]float64{
 		`pcapdaemon_requests_total{outcome="accepted"}`:                         0,
@@ -83,27 +86,27 @@ func TestMetricsFromTheStart(t *testing.T) {
 
 // TestMetricsCount follows requests of every kind.
 func TestMetricsCount(t *testing.T) {
-	r := startRedis(t)
-	l := r.listen(t)
-	s := startShark(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	s := sharktest.Start(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
 		if try == 2 {
 			w.WriteHeader(403)
 		}
 		return try == 2
 	})
-	port := freePort(t)
+	port := testbed.FreePort(t)
 	startDaemon(t, r, append(append(uploading(t, s), keeping(t.TempDir())...), "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
-	stream := startStream(t, time.Millisecond)
-	good := `{"node":"web1","interface":"lo","packets":5,"bpf":"` + stream.filter() + `"}`
+	stream := testbed.StartStream(t, time.Millisecond)
+	good := `{"node":"web1","interface":"lo","packets":5,"bpf":"` + stream.Filter() + `"}`
 	for _, request := range []string{good, good} {
-		r.publish(t, request)
+		r.Publish(t, request)
 		l.await(t, 5*time.Second, "done", "failed")
 	}
 	for _, request := range []string{`{"node":"web1","interface":["lo","nosuch0"],"timeout":1,"bpf":"ether proto 0x9999"}`, `{"node":"web1"}`, `{"node":"x"}`, `{"node":"y"}`, `{`} {
-		r.publish(t, request)
+		r.Publish(t, request)
 	}
-	eventually(t, 5*time.Second, "a capture is running", func() bool { return series(t, port, "pcapdaemon_captures_running") == 1 })
-	if got := series(t, port, "pcapdaemon_memory_held_bytes"); got != chunkSize {
+	testbed.Eventually(t, 5*time.Second, "a capture is running", func() bool { return series(t, port, "pcapdaemon_captures_running") == 1 })
+	if got := series(t, port, "pcapdaemon_memory_held_bytes"); got != chunk {
 		t.Errorf("want a chunk held, got %v", got)
 	}
 	l.await(t, 5*time.Second, "done")
@@ -124,18 +127,18 @@ func TestMetricsCount(t *testing.T) {
 			t.Errorf("%s: want %v, got %v", name, want, got)
 		}
 	}
-	eventually(t, time.Second, "the memory is given back", func() bool { return series(t, port, "pcapdaemon_memory_held_bytes") == 0 })
+	testbed.Eventually(t, time.Second, "the memory is given back", func() bool { return series(t, port, "pcapdaemon_memory_held_bytes") == 0 })
 }
 
 func TestHealth(t *testing.T) {
-	r := startRedis(t)
-	port := freePort(t)
+	r := testbed.StartRedis(t)
+	port := testbed.FreePort(t)
 	startDaemon(t, r, append(keeping(t.TempDir()), "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
 	if code, body := get(t, port, "/healthz"); code != 200 || !strings.Contains(body, "subscribed") {
 		t.Errorf("want 200, got %d, %s", code, body)
 	}
-	r.signal(t, syscall.SIGKILL)
-	eventually(t, 5*time.Second, "503 with the reason", func() bool {
+	r.Signal(t, syscall.SIGKILL)
+	testbed.Eventually(t, 5*time.Second, "503 with the reason", func() bool {
 		code, body := get(t, port, "/healthz")
 		return code == 503 && strings.Contains(body, "connection refused")
 	})
@@ -146,25 +149,25 @@ func TestHealth(t *testing.T) {
 
 // TestAddressInUse: an endpoint that cannot be opened is an error, not a surprise later.
 func TestAddressInUse(t *testing.T) {
-	r := startRedis(t)
-	p := start(t, daemonCommand(r, append(keeping(t.TempDir()), "-listen", r.address())...))
-	if code := p.wait(t, 5*time.Second); code != 1 || !strings.Contains(p.output.String(), "address already in use") {
-		t.Errorf("want exit code 1 and the cause, got %d, %s", code, p.output.String())
+	r := testbed.StartRedis(t)
+	p := testbed.Start(t, daemonCommand(r, append(keeping(t.TempDir()), "-listen", r.Address())...))
+	if code := p.Wait(t, 5*time.Second); code != 1 || !strings.Contains(p.Output.String(), "address already in use") {
+		t.Errorf("want exit code 1 and the cause, got %d, %s", code, p.Output.String())
 	}
 }
 
 // TestAlertsNameSeries: the alert rules use series that exist.
 func TestAlertsNameSeries(t *testing.T) {
-	rules, err := os.ReadFile("examples/prometheus/pcapdaemon.rules.yml")
+	rules, err := os.ReadFile(root + "/examples/prometheus/pcapdaemon.rules.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := startRedis(t)
-	port := freePort(t)
+	r := testbed.StartRedis(t)
+	port := testbed.FreePort(t)
 	startDaemon(t, r, append(keeping(t.TempDir()), "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
 	_, body := get(t, port, "/metrics")
 	expressions := 0
-	for _, line := range readLines(string(rules)) {
+	for _, line := range testbed.ReadLines(string(rules)) {
 		expression, found := strings.CutPrefix(strings.TrimSpace(line), "expr: ")
 		if !found {
 			continue
@@ -184,19 +187,19 @@ func TestAlertsNameSeries(t *testing.T) {
 // TestNothingLeaks: after 100 captures no descriptor, thread, memory or
 // promiscuous mode more than after 5.
 func TestNothingLeaks(t *testing.T) {
-	r := startRedis(t)
-	l := r.listen(t)
-	s := startShark(t, nil)
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	s := sharktest.Start(t, nil)
 	dir := t.TempDir()
-	port := freePort(t)
+	port := testbed.FreePort(t)
 	d := startDaemon(t, r, append(append(uploading(t, s), keeping(dir)...), "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
-	stream := startStream(t, 100*time.Microsecond)
+	stream := testbed.StartStream(t, 100*time.Microsecond)
 	capture := func(n int) {
 		for range n {
-			r.publish(t, `{"node":"web1","interface":["lo","any"],"packets":20,"bpf":"`+stream.filter()+`"}`)
+			r.Publish(t, `{"node":"web1","interface":["lo","any"],"packets":20,"bpf":"`+stream.Filter()+`"}`)
 			l.await(t, 10*time.Second, "done")
 			l.await(t, 10*time.Second, "done")
-			r.publish(t, `{"node":"web1","interface":"lo","bpf":"nonsense"}`)
+			r.Publish(t, `{"node":"web1","interface":"lo","bpf":"nonsense"}`)
 			l.await(t, 10*time.Second, "refused")
 		}
 	}

@@ -1,6 +1,6 @@
 //go:build soak
 
-package main
+package e2e
 
 import (
 	"fmt"
@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"pcapdaemon/testbed"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +16,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pcapdaemon/sharktest"
+	"pcapdaemon/testbed"
 )
 
 // TestSoak lets mixed requests, outages of Redis and failures of CloudShark
@@ -30,9 +32,9 @@ func TestSoak(t *testing.T) {
 	}
 	// Redis forgets what it has not sent when it is killed. So results are let
 	// through only while somebody hears them, and no more just before a kill.
-	r := startRedis(t, strings.Fields("--user default on nopass ~* resetchannels &capture +@all --user ear on >ear allchannels +@all")...)
+	r := testbed.StartRedis(t, strings.Fields("--user default on nopass ~* resetchannels &capture +@all --user ear on >ear allchannels +@all")...)
 	var sick atomic.Bool // CloudShark
-	s := startShark(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
+	s := sharktest.Start(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
 		if !sick.Load() || try%3 == 0 {
 			return false
 		}
@@ -45,9 +47,9 @@ func TestSoak(t *testing.T) {
 		return true
 	})
 	dir := t.TempDir()
-	port := freePort(t)
+	port := testbed.FreePort(t)
 	startDaemon(t, r, append(append(uploading(t, s), keeping(dir)...), "-listen", "127.0.0.1:"+strconv.Itoa(port), "-cstimeout", "20s", "-maxmemory", "64MiB")...)
-	stream := startStream(t, time.Millisecond)
+	stream := testbed.StartStream(t, time.Millisecond)
 
 	tally := newTally()
 	var listening sync.WaitGroup
@@ -64,8 +66,8 @@ func TestSoak(t *testing.T) {
 		})
 	}
 	ended := make(chan struct{})
-	hear(r.listenAs(t, "ear", "ear"), ended)
-	r.do(t, "ACL", "SETUSER", "default", "allchannels")
+	hear(listenAs(t, r, "ear", "ear"), ended)
+	r.Do(t, "ACL", "SETUSER", "default", "allchannels")
 
 	memory := func() float64 { return series(t, port, "process_resident_memory_bytes") }
 	var early float64
@@ -77,25 +79,25 @@ func TestSoak(t *testing.T) {
 		sick.Store(n%1000 > 500)
 		switch {
 		case n%800 == 400:
-			r.do(t, "ACL", "SETUSER", "default", "resetchannels", "&capture")
+			r.Do(t, "ACL", "SETUSER", "default", "resetchannels", "&capture")
 			time.Sleep(100 * time.Millisecond)
-			r.signal(t, syscall.SIGKILL)
-			r.wait(t, 5*time.Second)
+			r.Signal(t, syscall.SIGKILL)
+			r.Wait(t, 5*time.Second)
 			time.Sleep(time.Duration(rand.IntN(3000)) * time.Millisecond)
-			r.start(t)
-			hear(r.listenAs(t, "ear", "ear"), ended)
-			r.do(t, "ACL", "SETUSER", "default", "allchannels")
-			r.awaitSubscribers(t, 10*time.Second, 1)
+			r.Restart(t)
+			hear(listenAs(t, r, "ear", "ear"), ended)
+			r.Do(t, "ACL", "SETUSER", "default", "allchannels")
+			r.AwaitSubscribers(t, 10*time.Second, 1)
 		case n%800 == 600:
-			r.signal(t, syscall.SIGSTOP)
+			r.Signal(t, syscall.SIGSTOP)
 			time.Sleep(time.Duration(rand.IntN(2000)) * time.Millisecond)
-			r.signal(t, syscall.SIGCONT)
+			r.Signal(t, syscall.SIGCONT)
 		}
-		r.publish(t, soakRequest(n, stream))
+		r.Publish(t, soakRequest(n, stream))
 		time.Sleep(time.Duration(rand.IntN(40)) * time.Millisecond)
 	}
 	sick.Store(false)
-	eventually(t, time.Minute, "all captures have ended", func() bool { return tally.running() == 0 && series(t, port, "pcapdaemon_memory_held_bytes") == 0 })
+	testbed.Eventually(t, time.Minute, "all captures have ended", func() bool { return tally.running() == 0 && series(t, port, "pcapdaemon_memory_held_bytes") == 0 })
 	time.Sleep(time.Second)
 	close(ended)
 	listening.Wait()
@@ -121,16 +123,16 @@ func TestSoak(t *testing.T) {
 		testbed.ReadPcap(t, file)
 		file.Close()
 	}
-	time.Sleep(chunkRest + 5*time.Second)
+	time.Sleep(20*time.Second + 0*time.Second)
 	if late := memory(); late > early+16<<20 {
 		t.Errorf("resident memory grew from %.0f to %.0f bytes", early, late)
 	}
 	fmt.Printf("%v: %d captures, %d refused, %d failed, %d files, %d uploads, resident memory %.1f MiB early and %.1f MiB at the end\n",
-		duration, len(tally.started), tally.refused, tally.failed, len(files), len(s.received()), early/(1<<20), memory()/(1<<20))
+		duration, len(tally.started), tally.refused, tally.failed, len(files), len(s.Received()), early/(1<<20), memory()/(1<<20))
 }
 
 // soakRequest returns the n-th request: good, bad, for others, or no request at all.
-func soakRequest(n int, s *stream) string {
+func soakRequest(n int, s *testbed.Stream) string {
 	switch n % 10 {
 	case 0:
 		return `{"node":"web1","interface":"lo","bpf":"nonsense","id":"bad` + strconv.Itoa(n) + `"}`
@@ -141,11 +143,11 @@ func soakRequest(n int, s *stream) string {
 	case 3:
 		return `{broken`
 	case 4:
-		return fmt.Sprintf(`{"nodere":"^web","interface":"any","timeout":1,"bpf":"%s","id":"n%d"}`, s.filter(), n)
+		return fmt.Sprintf(`{"nodere":"^web","interface":"any","timeout":1,"bpf":"%s","id":"n%d"}`, s.Filter(), n)
 	case 5:
-		return fmt.Sprintf(`{"node":"any","interface":"lo","bytes":%d,"timeout":2,"bpf":"%s","id":"n%d"}`, 24+rand.IntN(20000), s.filter(), n)
+		return fmt.Sprintf(`{"node":"any","interface":"lo","bytes":%d,"timeout":2,"bpf":"%s","id":"n%d"}`, 24+rand.IntN(20000), s.Filter(), n)
 	}
-	return fmt.Sprintf(`{"node":"web1","interface":"lo","packets":%d,"timeout":2,"bpf":"%s","id":"n%d"}`, 1+rand.IntN(500), s.filter(), n)
+	return fmt.Sprintf(`{"node":"web1","interface":"lo","packets":%d,"timeout":2,"bpf":"%s","id":"n%d"}`, 1+rand.IntN(500), s.Filter(), n)
 }
 
 // A tally counts results by request.

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bytes"
@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"pcapdaemon/testbed"
 	"reflect"
 	"strconv"
 	"strings"
@@ -17,11 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"pcapdaemon/testbed"
+
 	"github.com/gomodule/redigo/redis"
 )
 
 // trapExamples is where the trap handler and its snmptrapd.conf are.
-const trapExamples = "examples/snmptrapd"
+const trapExamples = root + "/examples/snmptrapd"
 
 // linkDown is the OID of a trap.
 const linkDown = ".1.3.6.1.6.3.1.1.5.3"
@@ -29,10 +30,10 @@ const linkDown = ".1.3.6.1.6.3.1.1.5.3"
 // TestTrapBecomesCapture sends traps to a real snmptrapd, which runs the handler
 // with the lines of the example.
 func TestTrapBecomesCapture(t *testing.T) {
-	needRoot(t)
-	needTools(t, "snmptrapd", "snmptrap", "jq", "redis-cli")
-	server := startRedis(t)
-	results := server.listen(t)
+	testbed.NeedRoot(t)
+	testbed.NeedTools(t, "snmptrapd", "snmptrap", "jq", "redis-cli")
+	server := testbed.StartRedis(t)
+	results := listen(t, server)
 	startDaemon(t, server, "-writelocal", "-destdir", t.TempDir())
 	addresses := []string{"127.0.0.1", "127.0.0.2"}
 	if hasIPv6() {
@@ -68,12 +69,12 @@ func TestTrapBecomesCapture(t *testing.T) {
 				t.Skip("needs IPv6 on the loopback interface")
 			}
 			sendTrap(t, port, test.args)
-			started := results.await(t, 30*time.Second, stateStarted, stateRefused)
-			if want := "host " + test.agent; started.State != stateStarted || started.BPF != want || started.Tags != test.tags {
+			started := results.await(t, 30*time.Second, "started", "refused")
+			if want := "host " + test.agent; started.State != "started" || started.BPF != want || started.Tags != test.tags {
 				t.Fatalf("want a capture with filter %q and tags %q, got %+v", want, test.tags, started)
 			}
-			done := results.await(t, 30*time.Second, stateDone, stateFailed)
-			if done.State != stateDone || done.ID != started.ID || done.Interface != "lo" || done.BPF != started.BPF || done.Tags != test.tags {
+			done := results.await(t, 30*time.Second, "done", "failed")
+			if done.State != "done" || done.ID != started.ID || done.Interface != "lo" || done.BPF != started.BPF || done.Tags != test.tags {
 				t.Fatalf("want %s to be done, got %+v", started.ID, done)
 			}
 			file, err := os.Open(done.File)
@@ -100,9 +101,9 @@ func TestTrapBecomesCapture(t *testing.T) {
 
 // TestTrapHandler feeds the handler alone what snmptrapd might feed it.
 func TestTrapHandler(t *testing.T) {
-	needTools(t, "jq", "redis-cli")
-	server := startRedis(t)
-	requests := server.overhear(t)
+	testbed.NeedTools(t, "jq", "redis-cli")
+	server := testbed.StartRedis(t)
+	requests := overhear(t, server)
 	want := func(agent, tags string) map[string]any {
 		return map[string]any{"nodere": `^tap[0-9]+\.$`, "interface": "eth0", "bpf": "host " + agent, "tags": tags, "timeout": 30.0, "packets": 0.0}
 	}
@@ -173,7 +174,7 @@ func TestTrapHandler(t *testing.T) {
 			if test.want == nil && !strings.Contains(h.said(), "trap from no address, nothing published") {
 				t.Errorf("want a word on the address, got %q", h.said())
 			}
-			server.do(t, "PUBLISH", "capture", "null") // comes after all that the handler published
+			server.Do(t, "PUBLISH", "capture", "null") // comes after all that the handler published
 			var want, got []map[string]any
 			if test.want != nil {
 				want = append(want, test.want)
@@ -193,9 +194,9 @@ func TestTrapHandler(t *testing.T) {
 
 // TestTrapHandlerSettings sets the handler up in other ways.
 func TestTrapHandlerSettings(t *testing.T) {
-	needTools(t, "jq", "redis-cli")
-	server := startRedis(t, "--user default on >open +@all &* ~*", "--user trap on >sesame +publish &capture")
-	requests := server.overhear(t, redis.DialPassword("open"))
+	testbed.NeedTools(t, "jq", "redis-cli")
+	server := testbed.StartRedis(t, "--user default on >open +@all &* ~*", "--user trap on >sesame +publish &capture")
+	requests := overhear(t, server, redis.DialPassword("open"))
 	login := []string{"REDISCLI_AUTH=sesame", "REDISCLI_OPTIONS=--user trap"}
 	const trap = "host\nUDP: [192.0.2.7]:3625->[192.0.2.1]:162\n"
 
@@ -231,18 +232,18 @@ func TestTrapHandlerSettings(t *testing.T) {
 // TestTrapHandlerSaysWhatIsWrong looks into standard error and the system's log
 // for what the handler cannot do.
 func TestTrapHandlerSaysWhatIsWrong(t *testing.T) {
-	needTools(t, "jq", "redis-cli")
-	server := startRedis(t)
-	guarded := startRedis(t, "--requirepass", "sesame", "--user mute on >sesame +ping")
-	hanging := startRedis(t)
-	hanging.signal(t, syscall.SIGSTOP)
-	gone := startRedis(t)
-	gone.signal(t, syscall.SIGKILL)
-	gone.wait(t, 10*time.Second)
+	testbed.NeedTools(t, "jq", "redis-cli")
+	server := testbed.StartRedis(t)
+	guarded := testbed.StartRedis(t, "--requirepass", "sesame", "--user mute on >sesame +ping")
+	hanging := testbed.StartRedis(t)
+	hanging.Signal(t, syscall.SIGSTOP)
+	gone := testbed.StartRedis(t)
+	gone.Signal(t, syscall.SIGKILL)
+	gone.Wait(t, 10*time.Second)
 	good := []string{"x", "eth0"}
 
 	for name, test := range map[string]struct {
-		server *redisProcess
+		server *testbed.Redis
 		args   []string
 		env    []string
 		lack   string // program that is not installed
@@ -322,7 +323,7 @@ func startTalk(t testing.TB, address string) {
 
 // startSNMPTrapd starts a snmptrapd with the lines of the example, for captures
 // of a second on lo, and returns its port.
-func startSNMPTrapd(t testing.TB, server *redisProcess) (port string) {
+func startSNMPTrapd(t testing.TB, server *testbed.Redis) (port string) {
 	t.Helper()
 	handler, err := filepath.Abs(filepath.Join(trapExamples, "pcapdaemon-trap"))
 	if err != nil {
@@ -359,10 +360,10 @@ func startSNMPTrapd(t testing.TB, server *redisProcess) (port string) {
 	}
 	cmd := exec.Command("snmptrapd", args...)
 	cmd.Env = append(os.Environ(), "SNMP_PERSISTENT_DIR="+filepath.Join(dir, "state"),
-		"PCAPDAEMON_REDISPORT="+strconv.Itoa(server.port), "TRAP_SECONDS=1")
-	p := start(t, cmd)
-	eventually(t, 30*time.Second, "snmptrapd has opened its ports", func() bool {
-		return strings.Contains(p.output.String(), "NET-SNMP version")
+		"PCAPDAEMON_REDISPORT="+strconv.Itoa(server.Port), "TRAP_SECONDS=1")
+	p := testbed.Start(t, cmd)
+	testbed.Eventually(t, 30*time.Second, "snmptrapd has opened its ports", func() bool {
+		return strings.Contains(p.Output.String(), "NET-SNMP version")
 	})
 	return port
 }
@@ -384,9 +385,9 @@ func sendTrap(t testing.TB, port string, args []string) {
 
 // overhear subscribes to the request channel and returns the requests; nil
 // stands for a message that is null.
-func (r *redisProcess) overhear(t testing.TB, options ...redis.DialOption) <-chan map[string]any {
+func overhear(t testing.TB, r *testbed.Redis, options ...redis.DialOption) <-chan map[string]any {
 	t.Helper()
-	conn, err := redis.Dial("tcp", r.address(), options...)
+	conn, err := redis.Dial("tcp", r.Address(), options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -442,10 +443,10 @@ type trapHandler struct {
 }
 
 // newTrapHandler returns a handler that publishes to the server.
-func newTrapHandler(t testing.TB, server *redisProcess, args ...string) *trapHandler {
+func newTrapHandler(t testing.TB, server *testbed.Redis, args ...string) *trapHandler {
 	t.Helper()
 	h := &trapHandler{t: t, args: args, dir: t.TempDir(), tools: t.TempDir(), syslog: filepath.Join(t.TempDir(), "syslog"), errors: &bytes.Buffer{}}
-	h.env = append(os.Environ(), "PATH="+h.tools, "SYSLOG="+h.syslog, "PCAPDAEMON_REDISPORT="+strconv.Itoa(server.port))
+	h.env = append(os.Environ(), "PATH="+h.tools, "SYSLOG="+h.syslog, "PCAPDAEMON_REDISPORT="+strconv.Itoa(server.Port))
 	for _, tool := range []string{"jq", "redis-cli", "timeout", "tail"} {
 		path, err := exec.LookPath(tool)
 		if err == nil {

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"debug/elf"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pcapdaemon/testbed"
 )
 
 // A tree is a copy of the sources, to build in.
@@ -18,9 +20,12 @@ type tree struct{ dir string }
 // newTree copies the sources, without what has been built from them.
 func newTree(t testing.TB) tree {
 	t.Helper()
-	needTools(t, "make", "tar")
+	testbed.NeedTools(t, "make", "tar")
 	s := tree{t.TempDir()}
-	out, err := exec.Command("sh", "-c", `tar -cf - --exclude=./.git --exclude=./dist --exclude=./pcapdaemon . | tar -xf - -C "$1"`, "sh", s.dir).CombinedOutput()
+	const copyTree = `tar -cf - --exclude=./.git --exclude=./dist --exclude=./pcapdaemon . | tar -xf - -C "$1"`
+	cmd := exec.Command("sh", "-c", copyTree, "sh", s.dir)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -45,7 +50,7 @@ func (s tree) make(t testing.TB, args ...string) string {
 // deb builds the Debian package of a version and returns its file.
 func (s tree) deb(t testing.TB, version string) string {
 	t.Helper()
-	needTools(t, "dpkg-deb")
+	testbed.NeedTools(t, "dpkg-deb")
 	s.make(t, "clean")
 	s.make(t, "deb", "VERSION="+version)
 	found, err := filepath.Glob(filepath.Join(s.dir, "dist", "pcapdaemon_*.deb"))
@@ -70,7 +75,7 @@ func output(t testing.TB, name string, args ...string) string {
 }
 
 func TestPackageVersionSorts(t *testing.T) {
-	needTools(t, "dpkg")
+	testbed.NeedTools(t, "dpkg")
 	s := newTree(t)
 	assignment := regexp.MustCompile(`DEBVERSION='([^']*)'`)
 	before := ""
@@ -100,7 +105,7 @@ func TestPackageVersionSorts(t *testing.T) {
 }
 
 func TestPackageContents(t *testing.T) {
-	needTools(t, "dpkg-deb", "gzip")
+	testbed.NeedTools(t, "dpkg-deb", "gzip")
 	file := newTree(t).deb(t, "v1.2.3")
 
 	architecture := strings.TrimSpace(output(t, "dpkg", "--print-architecture"))
@@ -120,7 +125,7 @@ func TestPackageContents(t *testing.T) {
 	}
 
 	listed := map[string]string{} // path to mode and owner
-	for _, line := range readLines(output(t, "dpkg-deb", "--contents", file)) {
+	for _, line := range testbed.ReadLines(output(t, "dpkg-deb", "--contents", file)) {
 		fields := strings.Fields(line)
 		listed[fields[5]] = fields[0] + " " + fields[1]
 	}
@@ -140,7 +145,7 @@ func TestPackageContents(t *testing.T) {
 	}
 	unpacked := t.TempDir()
 	output(t, "dpkg-deb", "--extract", file, unpacked)
-	output(t, "diff", "-r", "examples", filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
+	output(t, "diff", "-r", root+"/examples", filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
 	output(t, "gzip", "--test", filepath.Join(unpacked, "usr/share/man/man8/pcapdaemon.8.gz"))
 	if got := output(t, filepath.Join(unpacked, "usr/bin/pcapdaemon"), "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
 		t.Errorf("want version v1.2.3, got %s", got)
@@ -149,8 +154,8 @@ func TestPackageContents(t *testing.T) {
 
 // The package depends on a libc that has all that the program uses.
 func TestPackageDependsOnEnough(t *testing.T) {
-	needTools(t, "dpkg")
-	specification, err := os.ReadFile("packaging/nfpm.yaml")
+	testbed.NeedTools(t, "dpkg")
+	specification, err := os.ReadFile(root + "/packaging/nfpm.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,33 +177,6 @@ func TestPackageDependsOnEnough(t *testing.T) {
 			exec.Command("dpkg", "--compare-versions", string(match[1]), "lt", needed).Run() == nil {
 			t.Errorf("%s needs libc6 %s, declared is %s", symbol.Name, needed, match[1])
 		}
-	}
-}
-
-// Every variable of the example settings is a flag, and what it is set to is accepted.
-func TestPackageSettings(t *testing.T) {
-	example, err := os.ReadFile("packaging/env")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fs := flags(&config{}, &rawConfig{})
-	var active []string
-	for _, line := range readLines(string(example)) {
-		name, value, ok := strings.Cut(strings.TrimPrefix(line, "#"), "=")
-		if !ok || !strings.HasPrefix(name, "PCAPDAEMON_") {
-			continue
-		}
-		if err := fs.Set(strings.ToLower(strings.TrimPrefix(name, "PCAPDAEMON_")), value); err != nil {
-			t.Errorf("%s: %v", line, err)
-		}
-		if line[0] != '#' {
-			active = append(active, line)
-			t.Setenv(name, value)
-		}
-	}
-	t.Setenv("PCAPDAEMON_DESTDIR", t.TempDir()) // by the unit
-	if _, err := parseConfig(nil, nil); err != nil {
-		t.Errorf("as installed, with %q: %v", active, err)
 	}
 }
 
@@ -243,15 +221,15 @@ func TestPackageLife(t *testing.T) {
 		m.run(t, "systemd-analyze", "verify", "/usr/lib/systemd/system/pcapdaemon.service") // its man page too
 	})
 	t.Run("upgraded while it captures", func(t *testing.T) {
-		needTools(t, "redis-server", "redis-cli")
+		testbed.NeedTools(t, "redis-server", "redis-cli")
 		if err := os.WriteFile(settings, []byte(ours), 0o640); err != nil {
 			t.Fatal(err)
 		}
 		m.run(t, "systemctl", "restart", "pcapdaemon")
 		m.run(t, "systemd-run", "--unit=redis", "redis-server", "--save", "")
-		eventually(t, 10*time.Second, "subscribed", func() bool { return strings.HasPrefix(m.show("StatusText"), "subscribed to ") })
+		testbed.Eventually(t, 10*time.Second, "subscribed", func() bool { return strings.HasPrefix(m.show("StatusText"), "subscribed to ") })
 		m.run(t, "redis-cli", "PUBLISH", "capture", `{"node":"web1","interface":"lo"}`)
-		eventually(t, 5*time.Second, "a capture runs", func() bool { return strings.Contains(m.show("StatusText"), "; 1 ") })
+		testbed.Eventually(t, 5*time.Second, "a capture runs", func() bool { return strings.Contains(m.show("StatusText"), "; 1 ") })
 		m.run(t, "redis-cli", "PING")
 		before := m.show("MainPID")
 
@@ -281,7 +259,7 @@ func TestPackageLife(t *testing.T) {
 		if err := os.WriteFile(settings, []byte(ours), 0o640); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 20*time.Second, "started with the settings mended", func() bool { return m.show("ActiveState") == "active" })
+		testbed.Eventually(t, 20*time.Second, "started with the settings mended", func() bool { return m.show("ActiveState") == "active" })
 	})
 	t.Run("removed", func(t *testing.T) {
 		m.run(t, "dpkg", "--remove", "pcapdaemon")

@@ -1,6 +1,6 @@
 //go:build compare
 
-package main
+package e2e
 
 import (
 	"cmp"
@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"pcapdaemon/tap"
-	"pcapdaemon/testbed"
 	"regexp"
 	"runtime"
 	"slices"
@@ -24,6 +22,8 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"pcapdaemon/testbed"
 
 	"github.com/dustin/go-humanize"
 	"github.com/gomodule/redigo/redis"
@@ -45,34 +45,36 @@ const (
 	quietFilter = "udp dst port 4243" // what nobody sends
 	// evidenceSize is the file of the captures whose memory is measured, in bytes.
 	evidenceSize = 140_000_000
+	// recordHeader is what a packet has before it in a pcap file, in bytes.
+	recordHeader = 16
 	// daemonDrain and tcpdumpDrain are how long the last packets of a flood
 	// may stay in the kernel: a read timeout and some time to copy them.
-	daemonDrain  = 3 * tap.ReadTimeout
+	daemonDrain  = 3 * readTimeout
 	tcpdumpDrain = 1200 * time.Millisecond
 )
 
 // TestCompare measures the daemon and tcpdump side by side and prints one
 // table. It fails if it cannot measure, never for what it measures.
 func TestCompare(t *testing.T) {
-	needRoot(t)
-	needTools(t, "ip", "trafgen", "tcpdump", "redis-server")
+	testbed.NeedRoot(t)
+	testbed.NeedTools(t, "ip", "trafgen", "tcpdump", "redis-server")
 	if runtime.NumCPU() < 2 {
-		lack(t, "a core for the sender and one for who captures")
+		testbed.Lack(t, "a core for the sender and one for who captures")
 	}
 	if name := os.Getenv(senderVariable); name != "" {
-		compare(t, namespace{name})
+		compare(t, testbed.Namespace{Name: name})
 		return
 	}
-	capturing, sending := newNamespace(t, "capture"), newNamespace(t, "send")
-	capturing.pair(t, sending)
+	capturing, sending := testbed.NewNamespace(t, "capture"), testbed.NewNamespace(t, "send")
+	capturing.Pair(t, sending)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Once more, with daemon, tcpdump, Redis and upload all inside the
 	// namespace: a process that is not there from its start cannot get there whole.
-	again := capturing.command(self, "-test.run", "^TestCompare$", "-test.timeout", "30m")
-	again.Env = append(os.Environ(), senderVariable+"="+sending.name)
+	again := capturing.Command(self, "-test.run", "^TestCompare$", "-test.timeout", "30m")
+	again.Env = append(os.Environ(), senderVariable+"="+sending.Name)
 	again.Stderr = os.Stderr
 	text, err := again.Output()
 	if err != nil {
@@ -82,7 +84,7 @@ func TestCompare(t *testing.T) {
 }
 
 // compare makes all measurements and prints the table.
-func compare(t *testing.T, sender namespace) {
+func compare(t *testing.T, sender testbed.Namespace) {
 	c := newComparison(t, sender)
 	c.comparePackets(t, 200, 500_000)
 	c.comparePackets(t, 1400, 100_000)
@@ -99,8 +101,8 @@ func compare(t *testing.T, sender namespace) {
 // A comparison is the place where daemon and tcpdump are measured, and what
 // has come out so far. Packets come in on v0; v1 is the sender's end.
 type comparison struct {
-	sender    namespace
-	redis     *redisProcess
+	sender    testbed.Namespace
+	redis     *testbed.Redis
 	publisher redis.Conn
 	results   *listener
 	sink      *uploadSink
@@ -109,28 +111,28 @@ type comparison struct {
 }
 
 // newComparison sets up what every measurement needs.
-func newComparison(t *testing.T, sender namespace) *comparison {
+func newComparison(t *testing.T, sender testbed.Namespace) *comparison {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "pcapdaemon-compare-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	c := &comparison{sender: sender, redis: startRedis(t), sink: startUploadSink(t), dir: dir}
-	c.publisher, err = redis.Dial("tcp", c.redis.address())
+	c := &comparison{sender: sender, redis: testbed.StartRedis(t), sink: startUploadSink(t), dir: dir}
+	c.publisher, err = redis.Dial("tcp", c.redis.Address())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.publisher.Close() })
-	c.results = c.redis.listen(t)
+	c.results = listen(t, c.redis)
 	return c
 }
 
 // startDaemon starts the daemon on its core, with limits that do not get in the way.
-func (c *comparison) startDaemon(t *testing.T, args ...string) *process {
+func (c *comparison) startDaemon(t *testing.T, args ...string) *testbed.Process {
 	t.Helper()
 	args = append([]string{"-writelocal", "-destdir", c.dir, "-maxpackets", "100000000", "-maxbytes", "10GiB"}, args...)
-	var p *process
+	var p *testbed.Process
 	onCore(t, captureCore, func() { p = startDaemon(t, c.redis, args...) })
 	return p
 }
@@ -141,10 +143,10 @@ func (c *comparison) withUpload() []string {
 }
 
 // stop ends a process and waits for it.
-func (c *comparison) stop(t *testing.T, p *process) {
+func (c *comparison) stop(t *testing.T, p *testbed.Process) {
 	t.Helper()
-	p.signal(t, syscall.SIGINT)
-	p.wait(t, 30*time.Second)
+	p.Signal(t, syscall.SIGINT)
+	p.Wait(t, 30*time.Second)
 }
 
 // publish asks for a capture on v0; limits are the rest of the request.
@@ -159,26 +161,26 @@ func (c *comparison) publish(t *testing.T, filter, limits string) {
 // awaitDone returns the result of a capture that went well.
 func (c *comparison) awaitDone(t *testing.T) reported {
 	t.Helper()
-	r := c.results.await(t, time.Minute, stateDone, stateFailed, stateRefused)
-	if r.State != stateDone {
+	r := c.results.await(t, time.Minute, "done", "failed", "refused")
+	if r.State != "done" {
 		t.Fatalf("capture is %s: %s", r.State, r.Error)
 	}
 	return r
 }
 
 // startTcpdump starts tcpdump on the daemon's core with the daemon's kernel buffer and snapshot length.
-func (c *comparison) startTcpdump(t *testing.T, filter, file string, args ...string) *process {
+func (c *comparison) startTcpdump(t *testing.T, filter, file string, args ...string) *testbed.Process {
 	t.Helper()
 	args = append([]string{"-Z", "root", "-n", "-i", "v0", "-B", "4096", "-s", strconv.Itoa(maxSnap), "-w", file}, args...)
-	var p *process
-	onCore(t, captureCore, func() { p = start(t, exec.Command("tcpdump", append(args, filter)...)) })
+	var p *testbed.Process
+	onCore(t, captureCore, func() { p = testbed.Start(t, exec.Command("tcpdump", append(args, filter)...)) })
 	return p
 }
 
 // awaitTcpdump waits until tcpdump captures.
-func awaitTcpdump(t *testing.T, p *process) {
+func awaitTcpdump(t *testing.T, p *testbed.Process) {
 	t.Helper()
-	eventually(t, 10*time.Second, "tcpdump listens", func() bool { return strings.Contains(p.output.String(), "listening on") })
+	testbed.Eventually(t, 10*time.Second, "tcpdump listens", func() bool { return strings.Contains(p.Output.String(), "listening on") })
 }
 
 // trafgen returns the command that sends UDP packets of a size in bytes, the
@@ -187,8 +189,8 @@ func awaitTcpdump(t *testing.T, p *process) {
 func (c *comparison) trafgen(size int, args ...string) *exec.Cmd {
 	packet := fmt.Sprintf("{ 0x02,0,0,0,0,1, 0x02,0,0,0,0,2, c16(0x0800), "+
 		"0x45,0, c16(%d), c16(1), 0,0, 64,17, csumip(14,33), 10,99,0,2, 10,99,0,1, "+
-		"c16(4242), c16(4242), c16(%d), 0,0, fill(0x61,%d) }", size-14, size-34, size-42)
-	return c.sender.command("trafgen", append(append([]string{"--no-sock-mem", "-P", "1", "-o", "v1"}, args...), packet)...)
+		"c16(4242), c16(4242), c16(%d), 0,0, testbed.Fill(0x61,%d) }", size-14, size-34, size-42)
+	return c.sender.Command("trafgen", append(append([]string{"--no-sock-mem", "-P", "1", "-o", "v1"}, args...), packet)...)
 }
 
 // flood sends packets as fast as trafgen can and returns when all are out.
@@ -204,10 +206,10 @@ func (c *comparison) trickle(t *testing.T) (stop func()) {
 	t.Helper()
 	cmd := c.trafgen(60, "-t", "50us", "-n", "5000000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p := start(t, cmd)
+	p := testbed.Start(t, cmd)
 	stop = sync.OnceFunc(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the process that trafgen forks, too
-		<-p.exited
+		<-p.Exited
 	})
 	t.Cleanup(stop)
 	return stop
@@ -257,12 +259,12 @@ func (f flight) perPacketInAll() time.Duration { return f.cpuInAll / time.Durati
 func (f flight) lost() float64 { return 100 * float64(f.sent-f.kept) / float64(f.sent) }
 
 // flyDaemon makes a capture at full speed with the daemon.
-func (c *comparison) flyDaemon(t *testing.T, p *process, size, packets int) flight {
+func (c *comparison) flyDaemon(t *testing.T, p *testbed.Process, size, packets int) flight {
 	t.Helper()
 	// The timeout ends it: with a number of packets, delivery would begin in
 	// the midst of the measurement.
 	c.publish(t, floodFilter, `"timeout":4`)
-	c.results.await(t, 10*time.Second, stateStarted)
+	c.results.await(t, 10*time.Second, "started")
 	time.Sleep(50 * time.Millisecond)
 	before := cpuTime(t, p)
 	c.flood(t, size, packets)
@@ -290,9 +292,9 @@ func (c *comparison) flyTcpdump(t *testing.T, size, packets int) flight {
 	used, peak := cpuTime(t, p)-before, memory(t, p, "VmHWM")-idle
 	c.stop(t, p)
 	removeFile(t, file)
-	words := tcpdumpKept.FindStringSubmatch(p.output.String())
+	words := tcpdumpKept.FindStringSubmatch(p.Output.String())
 	if words == nil {
-		t.Fatal("tcpdump does not say what it captured: ", p.output.String())
+		t.Fatal("tcpdump does not say what it captured: ", p.Output.String())
 	}
 	kept, _ := strconv.ParseInt(words[1], 10, 64) // digits
 	return flight{sent: int64(packets), kept: kept, cpu: used, peak: peak}
@@ -301,16 +303,16 @@ func (c *comparison) flyTcpdump(t *testing.T, size, packets int) flight {
 // measureMemory makes one capture with all deliveries, then four more, then waits.
 func (c *comparison) measureMemory(t *testing.T) {
 	const size = 1400
-	const packets = evidenceSize / (size + packetHeaderSize)
+	const packets = evidenceSize / (size + recordHeader)
 	note("memory")
 	p := c.startDaemon(t, c.withUpload()...)
 	idle := settledMemory(t, p)
 	capture := func() {
 		c.publish(t, floodFilter, fmt.Sprintf(`"packets":%d,"timeout":20`, packets))
-		c.results.await(t, 10*time.Second, stateStarted)
+		c.results.await(t, 10*time.Second, "started")
 		c.flood(t, size, 6*packets) // many may get lost on a busy machine
 		r := c.awaitDone(t)
-		if r.Stop != stopPackets {
+		if r.Stop != "packets" {
 			t.Fatalf("capture of %d packets ended by %s with %d", packets, r.Stop, *r.Packets)
 		}
 		removeFile(t, r.File)
@@ -341,7 +343,7 @@ func (c *comparison) measureBudget(t *testing.T) {
 		c.publish(t, floodFilter, `"timeout":20`)
 	}
 	for range 3 {
-		c.results.await(t, 10*time.Second, stateStarted)
+		c.results.await(t, 10*time.Second, "started")
 	}
 	c.flood(t, 1400, 150_000)
 	var kept int64
@@ -376,7 +378,7 @@ func (c *comparison) compareStart(t *testing.T) {
 
 		file := filepath.Join(c.dir, "tcpdump.pcap")
 		asked = time.Now()
-		c.startTcpdump(t, floodFilter, file, "-c", strconv.Itoa(packets)).wait(t, time.Minute)
+		c.startTcpdump(t, floodFilter, file, "-c", strconv.Itoa(packets)).Wait(t, time.Minute)
 		exited := time.Now()
 		first, last = firstAndLast(t, file)
 		theirs, theirEnd = append(theirs, first.Sub(asked)), append(theirEnd, exited.Sub(last))
@@ -392,7 +394,7 @@ func (c *comparison) compareIdle(t *testing.T) {
 	note("idle captures")
 	p := c.startDaemon(t)
 	c.publish(t, quietFilter, `"timeout":13`)
-	c.results.await(t, 10*time.Second, stateStarted)
+	c.results.await(t, 10*time.Second, "started")
 	dump := c.startTcpdump(t, quietFilter, filepath.Join(c.dir, "tcpdump.pcap"))
 	awaitTcpdump(t, dump)
 	time.Sleep(time.Second)
@@ -426,7 +428,7 @@ func (c *comparison) measureOthers(t *testing.T) {
 	}
 	behind := time.Now()
 	c.publish(t, quietFilter, `"timeout":1`) // Do sends what waits and reads all answers
-	c.results.await(t, time.Minute, stateStarted)
+	c.results.await(t, time.Minute, "started")
 	answered := time.Since(behind)
 	each := (cpuTime(t, p) - before) / requests
 	c.awaitDone(t)
@@ -478,7 +480,7 @@ func (c *comparison) collectAnswers(enough int, within time.Duration) map[string
 	for deadline := time.After(within); len(answers) < enough; {
 		select {
 		case r := <-c.results.results:
-			if r.State != stateStarted {
+			if r.State != "started" {
 				answers[r.ID]++
 			}
 		case <-deadline:
@@ -491,12 +493,12 @@ func (c *comparison) collectAnswers(enough int, within time.Duration) map[string
 // subscriptions returns Redis' ids of the connections that are subscribed.
 func (c *comparison) subscriptions(t *testing.T) []string {
 	t.Helper()
-	list, err := redis.String(c.redis.do(t, "CLIENT", "LIST", "TYPE", "pubsub"), nil)
+	list, err := redis.String(c.redis.Do(t, "CLIENT", "LIST", "TYPE", "pubsub"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var ids []string
-	for _, line := range readLines(list) {
+	for _, line := range testbed.ReadLines(list) {
 		ids = append(ids, strings.Fields(line)[0])
 	}
 	slices.Sort(ids)
@@ -556,7 +558,7 @@ func onCore(t *testing.T, core int, f func()) {
 // cpuTime returns the processor time that a process has used up to now, in
 // user and kernel mode, by threads that have ended too. Its clock is exact to the nanosecond,
 // unlike the ticks of /proc/PID/stat.
-func cpuTime(t *testing.T, p *process) time.Duration {
+func cpuTime(t *testing.T, p *testbed.Process) time.Duration {
 	t.Helper()
 	const scheduler = 2 // CPUCLOCK_SCHED of the kernel's posix-timers.h
 	var used unix.Timespec
@@ -568,7 +570,7 @@ func cpuTime(t *testing.T, p *process) time.Duration {
 
 // settledMemory returns the resident memory of a process that has just
 // started and has nothing to do, and makes it the peak.
-func settledMemory(t *testing.T, p *process) int64 {
+func settledMemory(t *testing.T, p *testbed.Process) int64 {
 	t.Helper()
 	time.Sleep(time.Second)
 	resetPeak(t, p)
@@ -576,13 +578,13 @@ func settledMemory(t *testing.T, p *process) int64 {
 }
 
 // memory returns a field of /proc/PID/status, in bytes.
-func memory(t *testing.T, p *process, field string) int64 {
+func memory(t *testing.T, p *testbed.Process, field string) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range readLines(string(status)) {
+	for _, line := range testbed.ReadLines(string(status)) {
 		if value, ok := strings.CutPrefix(line, field+":"); ok {
 			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
 			if err != nil {
@@ -596,7 +598,7 @@ func memory(t *testing.T, p *process, field string) int64 {
 }
 
 // resetPeak makes the memory that a process has now its peak (proc_pid_clear_refs(5)).
-func resetPeak(t *testing.T, p *process) {
+func resetPeak(t *testing.T, p *testbed.Process) {
 	t.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.Process.Pid), []byte("5"), 0); err != nil {
 		t.Fatal(err)
@@ -638,14 +640,25 @@ func describeMachine(t *testing.T) string {
 		t.Fatal(err)
 	}
 	model := runtime.GOARCH // not every architecture has a name there
-	for _, line := range readLines(string(info)) {
+	for _, line := range testbed.ReadLines(string(info)) {
 		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
 			model = strings.TrimSpace(value)
 			break
 		}
 	}
-	pcap, _, _ := strings.Cut(tap.Version(), " (")
+	pcap, _, _ := strings.Cut(libpcapVersion(t), " (")
 	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s", model, runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), pcap, runtime.Version())
+}
+
+// libpcapVersion returns libpcap's own words about itself, as the program gives them.
+func libpcapVersion(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command(binary, "-version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, words, _ := strings.Cut(strings.TrimSpace(string(out)), "libpcap")
+	return "libpcap" + words
 }
 
 // A comparisonTable is what has been measured: a line for each figure.
