@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 )
 
 // anyNode is the node name that matches every host.
@@ -31,27 +31,49 @@ type addressee struct {
 	matched bool
 }
 
-// A claim is what one of the two fields says of this host.
+// A claim is what a field says of this host, the stronger the higher.
 type claim int
 
 const (
 	claimNone  claim = iota // missing or empty
-	claimOurs               // names this host
-	claimOther              // names another one
+	claimOther              // names another host
 	claimWrong              // cannot be matched
+	claimOurs               // names this one
 )
 
-// judge judges the address of a message, given by its two fields; nil means this host.
-func (a *addressee) judge(node, nodeRE json.RawMessage) error {
-	byName, nameErr := a.claimOfName(node)
-	byPattern, patternErr := a.claimOfPattern(nodeRE)
+// isForeign tells quickly, for most messages, that they are for another host:
+// there, only their address is read. It may say no where judge knows better.
+func (a *addressee) isForeign(message []byte) bool {
+	var head struct{ Node, NodeRE values }
+	if json.NewDecoder(bytes.NewReader(message)).Decode(&head) != nil || len(head.Node)+len(head.NodeRE) != 1 {
+		return false
+	}
+	byName, _ := strongest(head.Node, a.claimOfName)
+	byPattern, _ := strongest(head.NodeRE, a.claimOfPattern)
+	return max(byName, byPattern) == claimOther
+}
+
+// values are all that a field is given: json takes the last one of several,
+// and one in other letters, without a word.
+type values []json.RawMessage
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *values) UnmarshalJSON(value []byte) error {
+	*v = append(*v, bytes.Clone(value))
+	return nil
+}
+
+// judge judges the address of a message; nil means this host.
+func (a *addressee) judge(f fields) error {
+	byName, nameErr := strongest(f.values("node"), a.claimOfName)
+	byPattern, patternErr := strongest(f.values("nodere"), a.claimOfPattern)
 	const mine, other, both, noName, noPattern, nobody = 0, 1, 2, 3, 4, 5
 	switch [...][4]int{
-		// nodere:    none, ours, other, wrong
-		claimNone:  {nobody, mine, other, noPattern},
+		// nodere:    none, other, wrong, ours
+		claimNone:  {nobody, other, noPattern, mine},
+		claimOther: {other, other, noPattern, both},
+		claimWrong: {noName, noName, noName, both},
 		claimOurs:  {mine, both, both, both},
-		claimOther: {other, both, other, noPattern},
-		claimWrong: {noName, both, noName, noName},
 	}[byName][byPattern] {
 	case other:
 		return errOtherNode
@@ -67,6 +89,17 @@ func (a *addressee) judge(node, nodeRE json.RawMessage) error {
 		}
 	}
 	return nil
+}
+
+// strongest returns the strongest claim of several values, and why it cannot be matched if that is it.
+func strongest(values []json.RawMessage, judge func(json.RawMessage) (claim, error)) (claim, error) {
+	highest, why := claimNone, error(nil)
+	for _, value := range values {
+		if c, err := judge(value); c > highest {
+			highest, why = c, err
+		}
+	}
+	return highest, why
 }
 
 // claimOfName judges the field node; the error says why it cannot be matched.
@@ -92,7 +125,7 @@ func (a *addressee) claimOfPattern(value json.RawMessage) (claim, error) {
 	case pattern == "":
 		return claimNone, nil
 	case pattern != a.pattern:
-		re, err := regexp.Compile(pattern)
+		re, err := compilePattern(pattern)
 		if err != nil {
 			return claimWrong, err
 		}

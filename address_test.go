@@ -32,6 +32,11 @@ func TestDecodeKeepsQuiet(t *testing.T) {
 		"name is null":                  {`{"node":null}`, errMalformed},
 		"expression is a list":          {`{"nodere":["web1"]}`, errMalformed},
 		"field in capitals is no name":  {`{"Node":"web1"}`, errMalformed},
+		"other name, given twice":       {`{"node":"web2","node":"web3"}`, errOtherNode},
+		"other name, also in capitals":  {`{"node":"web2","NODE":"web1"}`, errOtherNode},
+		"expression that repeats":       {`{"nodere":"` + strings.Repeat("a{1000}", 100) + `"}`, errMalformed},
+		"expression too long":           {`{"nodere":"` + strings.Repeat("x", 1025) + `"}`, errMalformed},
+		"expression of 22 KB":           {`{"nodere":"` + strings.Repeat("a{1000}", 3200) + `"}`, errMalformed},
 		"broken expression, other name": {`{"node":"web2","nodere":"("}`, errMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -44,9 +49,9 @@ func TestDecodeKeepsQuiet(t *testing.T) {
 
 func TestDecodeRemembersPattern(t *testing.T) {
 	a := &addressee{node: "web1"}
-	for _, pattern := range []string{"web", "web", "db", "db", "(", "web", "("} {
+	for _, pattern := range []string{"web", "web", "wea", "web", "db", "db", "(", "web", "("} {
 		_, err := a.decode([]byte(`{"nodere":"` + pattern + `"}`))
-		want := map[string]error{"web": nil, "db": errOtherNode, "(": errMalformed}[pattern]
+		want := map[string]error{"web": nil, "wea": errOtherNode, "db": errOtherNode, "(": errMalformed}[pattern]
 		if !errors.Is(err, want) {
 			t.Errorf("%q: want %v, got %v", pattern, want, err)
 		}

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -15,6 +17,9 @@ const (
 	maxMessage = 64 << 10 // bytes of a request
 	maxFilter  = 2048     // characters: compiling time grows with the square of the length
 	maxID      = 128      // characters
+	maxText    = 1024     // characters of tags, customer and by: each result repeats them
+	maxNames   = 64       // interfaces in one request
+	maxName    = 128      // characters of an interface
 	maxSnap    = 262144   // bytes, libpcap's own maximum
 )
 
@@ -29,45 +34,111 @@ type request struct {
 	Snap       int64 // bytes
 	Tags       string
 	Customer   string
+	By         string  // who asks
 	AlertID    *uint64 // nil: not given, which differs from 0
+}
+
+// A field is one name and its value in a message, as they stand there.
+type field struct {
+	name  string
+	value json.RawMessage
+}
+
+// fields are those of a message, ordered by name.
+type fields []field
+
+// readFields returns the fields of the first object in a message, and what follows it.
+func readFields(message []byte) (found fields, rest []byte, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(message))
+	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
+		return nil, nil, fmt.Errorf("%w: no JSON object", errMalformed)
+	}
+	for decoder.More() {
+		var f field
+		name, err := decoder.Token()
+		if err == nil {
+			f.name, err = name.(string), decoder.Decode(&f.value) // names are strings
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
+		}
+		found = append(found, f)
+	}
+	if _, err := decoder.Token(); err != nil {
+		return nil, nil, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
+	}
+	slices.SortStableFunc(found, func(a, b field) int { return cmp.Compare(a.name, b.name) })
+	return found, bytes.TrimLeft(message[decoder.InputOffset():], " \t\r\n"), nil
+}
+
+// values returns the values of a name: one, unless it is missing or given twice.
+func (f fields) values(name string) []json.RawMessage {
+	var found []json.RawMessage
+	for _, field := range f {
+		if field.name == name {
+			found = append(found, field.value)
+		}
+	}
+	return found
 }
 
 // decode reads a message. The error is errOtherNode, wraps errMalformed, or
 // names the field that is wrong; only in the last case the request holds
 // what could be read, for the refusal.
 func (a *addressee) decode(message []byte) (request, error) {
-	// Most messages are for others, so only their address is read at first.
-	var head struct{ Node, NodeRE json.RawMessage }
-	decoder := json.NewDecoder(bytes.NewReader(message))
-	if err := decoder.Decode(&head); err != nil {
-		return request{}, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
+	if a.isForeign(message) {
+		return request{}, errOtherNode
 	}
-	wrong := a.judge(head.Node, head.NodeRE)
+	fields, rest, err := readFields(message)
+	if err != nil {
+		return request{}, err
+	}
+	wrong := a.judge(fields)
 	if errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed) {
 		return request{}, wrong
 	}
-	object, rest := message[:decoder.InputOffset()], bytes.TrimLeft(message[decoder.InputOffset():], " \t\r\n")
-	fields := map[string]json.RawMessage{}
-	if err := json.Unmarshal(object, &fields); err != nil {
-		return request{}, fmt.Errorf("%w: %w", errMalformed, err)
-	}
-	// Again, because a struct takes "Node" for "node".
-	wrong = a.judge(fields["node"], fields["nodere"])
-	if errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed) {
-		return request{}, wrong
-	}
+	return fields.request(message, rest, wrong)
+}
 
-	var r request
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if err := r.set(name, fields[name]); err != nil && wrong == nil {
-			wrong = err
-		}
+// checkRequest judges a message as the hosts that it names will, as far as
+// that can be known without being one of them.
+func checkRequest(message []byte) (request, error) {
+	fields, rest, err := readFields(message)
+	if err != nil {
+		return request{}, err
 	}
+	var host addressee
+	if names := fields.values("node"); len(names) > 0 {
+		host.node, _ = decodeText(names[0]) // judged next
+	}
+	wrong := host.judge(fields)
+	switch {
+	case errors.Is(wrong, errMalformed):
+		return request{}, wrong
+	case errors.Is(wrong, errOtherNode):
+		wrong = nil // for the hosts of a pattern
+	}
+	return fields.request(message, rest, wrong)
+}
+
+// request decodes the fields of a message, which has rest behind them and may
+// be known to be wrong. The error names the first thing that is wrong.
+func (f fields) request(message, rest []byte, wrong error) (request, error) {
 	switch {
 	case len(message) > maxMessage:
 		wrong = fmt.Errorf("message of %d bytes is longer than %d", len(message), maxMessage)
 	case len(rest) > 0:
 		wrong = fmt.Errorf("data after the object: %s", quote(string(rest)))
+	}
+	var r request
+	for i, field := range f {
+		err := r.set(field.name, field.value)
+		if i > 0 && f[i-1].name == field.name {
+			err = fmt.Errorf("%s: given twice", quote(field.name))
+		}
+		if wrong == nil {
+			wrong = err
+		}
 	}
 	if r.ID == "" {
 		r.ID = rand.Text()
@@ -82,19 +153,15 @@ func (r *request) set(name string, value json.RawMessage) (err error) {
 	case "interface":
 		r.Interfaces, err = decodeInterfaces(value)
 	case "tags":
-		r.Tags, err = decodeText(value)
+		r.Tags, err = decodeShortText(value, maxText)
 	case "customer":
-		r.Customer, err = decodeText(value)
+		r.Customer, err = decodeShortText(value, maxText)
+	case "by":
+		r.By, err = decodeShortText(value, maxText)
 	case "bpf":
-		r.Filter, err = decodeText(value)
-		if n := utf8.RuneCountInString(r.Filter); n > maxFilter {
-			r.Filter, err = "", fmt.Errorf("%d characters are more than %d", n, maxFilter)
-		}
+		r.Filter, err = decodeName(value, maxFilter)
 	case "id":
-		r.ID, err = decodeText(value)
-		if n := utf8.RuneCountInString(r.ID); n > maxID {
-			r.ID, err = "", fmt.Errorf("%d characters are more than %d", n, maxID)
-		}
+		r.ID, err = decodeName(value, maxID)
 	case "packets":
 		r.Packets, err = decodeCount[int64](value)
 	case "bytes":
@@ -129,6 +196,25 @@ func decodeText(value json.RawMessage) (string, error) {
 	return *s, nil
 }
 
+// decodeShortText reads a string of at most so many characters.
+func decodeShortText(value json.RawMessage, most int) (string, error) {
+	text, err := decodeText(value)
+	if n := utf8.RuneCountInString(text); n > most {
+		return "", fmt.Errorf("%d characters are more than %d", n, most)
+	}
+	return text, err
+}
+
+// decodeName reads a string without control characters: libpcap, for one,
+// takes a NUL for the end of a filter.
+func decodeName(value json.RawMessage, most int) (string, error) {
+	text, err := decodeShortText(value, most)
+	if i := strings.IndexFunc(text, unicode.IsControl); i >= 0 {
+		return "", fmt.Errorf("holds a control character: %s", quote(text))
+	}
+	return text, err
+}
+
 // decodeCount reads an integer that is not negative.
 func decodeCount[T int64 | uint64](value json.RawMessage) (T, error) {
 	if value[0] == '-' {
@@ -144,7 +230,7 @@ func decodeCount[T int64 | uint64](value json.RawMessage) (T, error) {
 // decodeInterfaces reads one name or a list of names, each taken once.
 func decodeInterfaces(value json.RawMessage) ([]string, error) {
 	if value[0] != '[' {
-		name, err := decodeText(value)
+		name, err := decodeName(value, maxName)
 		if err != nil || name == "" {
 			return nil, err
 		}
@@ -154,20 +240,20 @@ func decodeInterfaces(value json.RawMessage) ([]string, error) {
 	if err := json.Unmarshal(value, &values); err != nil {
 		return nil, err
 	}
+	if len(values) > maxNames {
+		return nil, fmt.Errorf("%d names are more than %d", len(values), maxNames)
+	}
 	var names []string
-	seen := map[string]bool{}
 	for _, v := range values {
-		name, err := decodeText(v)
-		if err == nil && name == "" {
-			err = errors.New("the list holds an empty name")
-		}
-		if err != nil {
+		name, err := decodeName(v, maxName)
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if !seen[name] {
+		case name == "":
+			return nil, errors.New("the list holds an empty name")
+		case !slices.Contains(names, name):
 			names = append(names, name)
 		}
-		seen[name] = true
 	}
 	return names, nil
 }

@@ -19,14 +19,17 @@ func TestDecode(t *testing.T) {
 		"expression, unanchored": {`{"nodere":"eb","id":"x"}`, request{ID: "x"}},
 		"empty node is missing":  {`{"node":"","nodere":"^web1$","id":"x"}`, request{ID: "x"}},
 		"every field": {`{"node":"web1","interface":"eth0","tags":"a, b","bpf":"udp","customer":"ACME","snap":96,
-			"packets":50,"alertid":18446744073709551615,"timeout":10,"bytes":4096,"id":"x"}`,
+			"packets":50,"alertid":18446744073709551615,"timeout":10,"bytes":4096,"by":"me@here","id":"x"}`,
 			request{ID: "x", Interfaces: []string{"eth0"}, Filter: "udp", Packets: 50, Bytes: 4096, Timeout: 10,
-				Snap: 96, Tags: "a, b", Customer: "ACME", AlertID: &alert}},
-		"list of interfaces, each once":   {`{"node":"web1","interface":["a","b","a"],"id":"x"}`, request{ID: "x", Interfaces: []string{"a", "b"}}},
-		"empty strings are missing":       {`{"node":"web1","interface":"","tags":"","bpf":"","customer":"","id":"x"}`, request{ID: "x"}},
-		"white space around the object":   {" \n{\"node\":\"web1\",\"id\":\"x\"}\r\n\t ", request{ID: "x"}},
-		"longest id":                      {`{"node":"web1","id":"` + strings.Repeat("ü", 128) + `"}`, request{ID: strings.Repeat("ü", 128)}},
-		"longest filter":                  {`{"node":"web1","id":"x","bpf":"` + strings.Repeat("ü", 2048) + `"}`, request{ID: "x", Filter: strings.Repeat("ü", 2048)}},
+				Snap: 96, Tags: "a, b", Customer: "ACME", By: "me@here", AlertID: &alert}},
+		"list of interfaces, each once": {`{"node":"web1","interface":["a","b","a"],"id":"x"}`, request{ID: "x", Interfaces: []string{"a", "b"}}},
+		"empty strings are missing":     {`{"node":"web1","interface":"","tags":"","bpf":"","customer":"","id":"x"}`, request{ID: "x"}},
+		"white space around the object": {" \n{\"node\":\"web1\",\"id\":\"x\"}\r\n\t ", request{ID: "x"}},
+		"longest id":                    {`{"node":"web1","id":"` + strings.Repeat("ü", 128) + `"}`, request{ID: strings.Repeat("ü", 128)}},
+		"longest filter":                {`{"node":"web1","id":"x","bpf":"` + strings.Repeat("ü", 2048) + `"}`, request{ID: "x", Filter: strings.Repeat("ü", 2048)}},
+		"longest texts": {`{"node":"web1","id":"x","tags":"` + strings.Repeat("ü", 1024) + `"}`,
+			request{ID: "x", Tags: strings.Repeat("ü", 1024)}},
+		"longest message":                 {`{"node":"web1","id":"x"}` + strings.Repeat(" ", 64<<10-24), request{ID: "x"}},
 		"an alert's number may be 0":      {`{"node":"web1","id":"x","alertid":0}`, request{ID: "x", AlertID: new(uint64)}},
 		"the other one of the two unused": {`{"node":"web1","nodere":"","id":"x"}`, request{ID: "x"}},
 	} {
@@ -83,6 +86,21 @@ func TestDecodeRefuses(t *testing.T) {
 		"a second object":           {`{"node":"web1"}{"node":"web1"}`, "after the object"},
 		"message too long":          {`{"node":"web1","tags":"` + strings.Repeat("x", 64<<10) + `"}`, "65536"},
 		"message padded too long":   {`{"node":"web1"}` + strings.Repeat(" ", 64<<10), "65536"},
+		"too many interfaces":       {`{"node":"web1","interface":["x"` + strings.Repeat(`,"x"`, 64) + `]}`, "interface: 65 names"},
+		"tags too long":             {`{"node":"web1","tags":"` + strings.Repeat("ü", 1025) + `"}`, "tags: 1025"},
+		"customer too long":         {`{"node":"web1","customer":"` + strings.Repeat("ü", 1025) + `"}`, "customer: 1025"},
+		"who asks too long":         {`{"node":"web1","by":"` + strings.Repeat("ü", 1025) + `"}`, "by: 1025"},
+		"NUL in a filter":           {`{"node":"web1","bpf":"tcp port 1\u0000"}`, `bpf: holds a control character`},
+		"line feed in a filter":     {`{"node":"web1","bpf":"tcp\nport 1"}`, "bpf"},
+		"C1 control in an id":       {`{"node":"web1","id":"a\u009b1m"}`, "id"},
+		"control in an interface":   {`{"node":"web1","interface":"lo\u0007"}`, "interface"},
+		"control in a list":         {`{"node":"web1","interface":["eth0","lo\u0000"]}`, "interface"},
+		"filter given twice":        {`{"node":"web1","bpf":"tcp port 1","bpf":""}`, `"bpf": given twice`},
+		"filter in other letters":   {`{"node":"web1","bpf":"tcp port 1","Bpf":""}`, "Bpf"},
+		"node given twice":          {`{"node":"web1","node":"web1"}`, "given twice"},
+		"node for two":              {`{"node":"web2","node":"web1"}`, "given twice"},
+		"node in other letters too": {`{"node":"web1","NODE":"b"}`, "NODE"},
+		"both, nodere is a number":  {`{"node":"web1","nodere":1}`, "node and nodere"},
 		"first wrong of two fields": {`{"node":"web1","zzz":1,"bpf":7}`, "bpf"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,7 +126,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	known := map[string]bool{"node": true, "nodere": true, "interface": true, "tags": true, "bpf": true, "customer": true,
-		"snap": true, "packets": true, "bytes": true, "timeout": true, "alertid": true, "id": true}
+		"by": true, "snap": true, "packets": true, "bytes": true, "timeout": true, "alertid": true, "id": true}
 	f.Fuzz(func(t *testing.T, message []byte) {
 		r, err := (&addressee{node: "web1"}).decode(message)
 		if err != nil {
@@ -130,4 +148,26 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("accepted as %+v", r)
 		}
 	})
+}
+
+// TestCheckRequest: a client judges a request as its hosts will, whoever they are.
+func TestCheckRequest(t *testing.T) {
+	for message, culprit := range map[string]string{
+		`{"node":"web7","interface":"lo"}`:             "",
+		`{"nodere":"^web","interface":["a","b"]}`:      "",
+		`{"node":"web7","bfp":"x"}`:                    "bfp",
+		`{"node":"web7","packets":"5"}`:                "packets",
+		`{"nodere":"("}`:                               "nodere",
+		`{"interface":"lo"}`:                           "neither node nor nodere",
+		`{"node":"web7","nodere":"x"}`:                 "node and nodere",
+		`{"node":"web7"} x`:                            "after the object",
+		`{"node":"web7","tags":"x","tags":"y"}`:        "given twice",
+		`capture`:                                      "no JSON object",
+		`{"node":"any","interface":"lo","timeout":-1}`: "timeout",
+	} {
+		_, err := checkRequest([]byte(message))
+		if culprit == "" && err != nil || culprit != "" && (err == nil || !strings.Contains(err.Error(), culprit)) {
+			t.Errorf("%s: want %q in the error, got %v", message, culprit, err)
+		}
+	}
 }
