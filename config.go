@@ -24,6 +24,9 @@ import (
 // defaultToken is what -cstoken holds when nobody has set it.
 const defaultToken = "xxxxxxx"
 
+// noChannel is what -resultchannel takes for no results: an empty variable counts as not set.
+const noChannel = "none"
+
 // A mode is what the program is started for.
 type mode int
 
@@ -97,18 +100,22 @@ type rawConfig struct {
 	interfaces                       string
 	request, publish                 string
 	version                          bool
+	given                            map[string]bool // names of the flags that were set
 }
 
 // mode returns what the flags ask for.
 func (raw rawConfig) mode() (mode, string, error) {
+	request, publish := raw.given["request"], raw.given["publish"]
 	switch {
 	case raw.version:
 		return versioning, "", nil
-	case raw.request != "" && raw.publish != "":
+	case request && publish:
 		return 0, "", errors.New("-request runs a request here, -publish asks others: give one of them")
-	case raw.request != "":
+	case request && raw.request == "", publish && raw.publish == "":
+		return 0, "", errors.New("-request and -publish take a request as JSON, or - for standard input")
+	case request:
 		return requesting, raw.request, nil
-	case raw.publish != "":
+	case publish:
 		return publishing, raw.publish, nil
 	}
 	return serving, "", nil
@@ -138,14 +145,32 @@ func parseConfig(args []string, stdout io.Writer) (config, error) {
 			c.exposed = append(c.exposed, f.Name)
 		}
 	})
-	if err := ff.Parse(fs, nil, ff.WithEnvVarPrefix("PCAPDAEMON")); err != nil {
+	err := ff.Parse(fs, nil, ff.WithEnvVarPrefix("PCAPDAEMON"))
+	if err != nil {
 		return c, errors.Unwrap(err)
 	}
-	var err error
+	if err := checkVariables(fs); err != nil {
+		return c, err
+	}
+	raw.given = map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { raw.given[f.Name] = true })
 	if c.mode, c.request, err = raw.mode(); err != nil || c.mode == versioning {
 		return c, err
 	}
 	return c, c.check(raw)
+}
+
+// checkVariables refuses variables that look like flags and are none: a
+// misspelt one would leave its flag at the default without a word.
+func checkVariables(fs *flag.FlagSet) error {
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		if suffix, ours := strings.CutPrefix(name, "PCAPDAEMON_"); ours &&
+			(fs.Lookup(strings.ToLower(suffix)) == nil || strings.ToUpper(suffix) != suffix) {
+			return fmt.Errorf("%s in the environment is no flag", quote(name))
+		}
+	}
+	return nil
 }
 
 // flags ties every flag to its place, with defaults and, where one value
@@ -170,13 +195,13 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.StringVar(&c.node, "node", host, "this host's node `name`")
 	fs.StringVar(&raw.interfaces, "interfaces", "all", "comma-separated `list` of interfaces that may be captured on")
 	fs.Var(newNumber(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets", "`number` of packets that one capture may have")
-	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes", "`size` of the largest capture file")
-	fs.Var(newDuration(&c.limits.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout", "`duration` of a capture whose request names no timeout")
+	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes", "`size` of the largest capture file; no more than -maxmemory")
+	fs.Var(newDuration(&c.limits.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout", "`duration` of a capture whose request names no timeout; no more than -maxtimeout")
 	fs.Var(newDuration(&c.limits.timeout, time.Hour, time.Second, 365*day), "maxtimeout", "`duration` that a request may ask for at most")
 	fs.Var(newNumber(&c.capacity.captures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
 	fs.Var(newSize(&c.capacity.memory, 512*humanize.MiByte, chunkSize, math.MaxInt64), "maxmemory", "`size` of the memory that all captures together may hold, those being delivered included")
 	fs.Var(newSize(&c.capacity.buffer, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize", "`size` of the kernel buffer of one capture")
-	fs.StringVar(&c.redis.results, "resultchannel", "capture-results", "`channel` on which results are published; empty: none")
+	fs.StringVar(&c.redis.results, "resultchannel", "capture-results", "`channel` on which results are published; empty or none: no results")
 	fs.StringVar(&raw.redisURL, "redisurl", "", "redis:// or rediss:// `address` with user, password, host, port; wins over -redisnode and -redisport")
 	fs.StringVar(&raw.redisCAFile, "rediscafile", "", "`file` with CA certificates for a rediss:// server")
 	fs.StringVar(&raw.csTokenFile, "cstokenfile", "", "`file` that holds the CloudShark token; wins over -cstoken")
@@ -195,6 +220,10 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 
 // check completes the config from raw and refuses what cannot work together.
 func (c *config) check(raw rawConfig) error {
+	if c.redis.results == noChannel {
+		c.redis.results = ""
+	}
+	c.lowerDefaults(raw.given)
 	switch {
 	case c.mode == publishing && c.redis.results == "":
 		return errors.New("-publish follows the results and needs a -resultchannel")
@@ -207,7 +236,10 @@ func (c *config) check(raw rawConfig) error {
 	case c.delivery.writeLocal && c.delivery.dir == "":
 		return errors.New("-writelocal needs a -destdir")
 	case c.limits.defaultTimeout > c.limits.timeout:
-		return fmt.Errorf("-defaulttimeout %v is above -maxtimeout %v", c.limits.defaultTimeout, c.limits.timeout)
+		return fmt.Errorf("-defaulttimeout %s is above -maxtimeout %s",
+			formatDuration(c.limits.defaultTimeout), formatDuration(c.limits.timeout))
+	case c.limits.bytes > c.capacity.memory:
+		return fmt.Errorf("-maxbytes %s is above -maxmemory %s", formatSize(c.limits.bytes), formatSize(c.capacity.memory))
 	}
 	if c.listen != "" {
 		if _, port, err := net.SplitHostPort(c.listen); err != nil || !isPort(port) {
@@ -233,14 +265,24 @@ func (c *config) check(raw rawConfig) error {
 	return nil
 }
 
+// lowerDefaults keeps a default from being above a maximum that was given.
+func (c *config) lowerDefaults(given map[string]bool) {
+	if !given["defaulttimeout"] {
+		c.limits.defaultTimeout = min(c.limits.defaultTimeout, c.limits.timeout)
+	}
+	if !given["maxbytes"] {
+		c.limits.bytes = min(c.limits.bytes, c.capacity.memory)
+	}
+}
+
 // check completes what is needed to reach Redis. Its errors do not quote
 // the address, which may hold a password.
 func (c *redisConfig) check(raw rawConfig) error {
-	if raw.redisNode == "" {
-		return errors.New("-redisnode takes a host name or IP address")
+	host := strings.TrimSuffix(strings.TrimPrefix(raw.redisNode, "["), "]")
+	if host == "" || strings.Contains(host, ":") && net.ParseIP(host) == nil {
+		return fmt.Errorf("-redisnode takes a host name or IP address, and -redisport the port, not %q", raw.redisNode)
 	}
-	c.server = &pubsub.Server{Addresses: []string{
-		net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))}}
+	c.server = &pubsub.Server{Addresses: []string{net.JoinHostPort(host, strconv.FormatInt(raw.redisPort, 10))}}
 	var err error
 	if raw.redisURL != "" {
 		if c.server, err = pubsub.ParseURL(raw.redisURL); err != nil {

@@ -61,6 +61,61 @@ func TestConfigValues(t *testing.T) {
 	}
 }
 
+// TestConfigFits: a default gives way to a maximum that was given; what was given itself is refused.
+func TestConfigFits(t *testing.T) {
+	local := []string{"-writelocal", "-destdir", t.TempDir()}
+	c, err := parseConfig(append(local, "-maxtimeout", "30s", "-maxmemory", "16MiB"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, pair := range map[string][2]any{
+		"default timeout": {30 * time.Second, c.limits.defaultTimeout},
+		"largest file":    {int64(16 << 20), c.limits.bytes},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: want %v, got %v", name, pair[0], pair[1])
+		}
+	}
+}
+
+// TestConfigWithoutResults: by flag or variable, empty or by the word.
+func TestConfigWithoutResults(t *testing.T) {
+	local := []string{"-writelocal", "-destdir", t.TempDir()}
+	for name, test := range map[string]struct {
+		args     []string
+		variable string
+		want     string
+	}{
+		"not set":         {nil, "", "capture-results"},
+		"empty flag":      {[]string{"-resultchannel", ""}, "", ""},
+		"flag":            {[]string{"-resultchannel", "none"}, "", ""},
+		"variable":        {nil, "none", ""},
+		"other channel":   {nil, "team", "team"},
+		"flag goes first": {[]string{"-resultchannel", "x"}, "none", "x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("PCAPDAEMON_RESULTCHANNEL", test.variable)
+			c, err := parseConfig(append(local, test.args...), nil)
+			if err != nil || c.redis.results != test.want {
+				t.Errorf("want %q, got %q, %v", test.want, c.redis.results, err)
+			}
+		})
+	}
+}
+
+// TestConfigRedisNode: names and addresses, as people write them.
+func TestConfigRedisNode(t *testing.T) {
+	for node, want := range map[string]string{"h": "h:6379", "::1": "[::1]:6379", "[::1]": "[::1]:6379", "10.0.0.1": "10.0.0.1:6379"} {
+		c, err := parseConfig([]string{"-publish", "{}", "-redisnode", node}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.redis.server.String(); got != want {
+			t.Errorf("%s: want %s, got %s", node, want, got)
+		}
+	}
+}
+
 func TestConfigReadsFiles(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte(" 0123abc\n"), 0o600); err != nil {
