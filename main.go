@@ -11,13 +11,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"pcapdaemon/tap"
 	"runtime"
 	"sync"
 	"syscall"
-	"time"
 
-	"github.com/coreos/go-systemd/v22/journal"
+	"pcapdaemon/tap"
+
 	"github.com/sirupsen/logrus"
 )
 
@@ -46,7 +45,8 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 		fmt.Fprintf(stdout, "pcapdaemon %s, %s, %s\n", version, runtime.Version(), tap.Version())
 		return exitOK
 	}
-	log := newLogger(c.log, stderr)
+	log, flush := newLogger(c.log, stderr)
+	defer flush()
 	if c.delivery.upload && c.delivery.shark.insecure {
 		log.WithField("host", c.delivery.shark.host).Warn("certificate of CloudShark is not verified")
 	}
@@ -69,7 +69,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 func untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(signals, endings()...)
 	go func() {
 		select {
 		case <-signals:
@@ -81,19 +81,14 @@ func untilSignal() (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// newLogger returns the log: no time stamps where the journal adds its own.
-func newLogger(c logConfig, to *os.File) *logrus.Logger {
-	log := logrus.New()
-	log.SetOutput(to)
-	journaled, _ := journal.StderrIsJournalStream()
-	if c.format == "json" {
-		log.SetFormatter(&logrus.JSONFormatter{DisableTimestamp: journaled, TimestampFormat: time.RFC3339Nano})
-	} else {
-		log.SetFormatter(&logrus.TextFormatter{DisableTimestamp: journaled, FullTimestamp: true, TimestampFormat: time.RFC3339Nano})
+// endings are the signals that end the program. A SIGHUP that is ignored at
+// the start stays so: catching it would undo nohup.
+func endings() []os.Signal {
+	signals := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
 	}
-	level, _ := logrus.ParseLevel(c.level) // one of ours
-	log.SetLevel(level)
-	return log
+	return signals
 }
 
 // runOnce serves the request of -request and returns the exit code.
