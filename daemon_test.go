@@ -263,3 +263,22 @@ func TestRequestIsLoggedOnce(t *testing.T) {
 		t.Errorf("want it refused, got %s, %v", out.String(), err)
 	}
 }
+
+// TestStartIsAudited: the log says of a start who asked for what, in one line that nothing can forge.
+func TestStartIsAudited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		var log strings.Builder
+		b.log.SetOutput(&log)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5,"bytes":4096,"timeout":90,"snap":96,"bpf":"udp port 53",
+			"tags":"dns,\nlevel=error","customer":"ACME \u202e\u009b","alertid":4711,"by":"me@here"}`)
+		time.Sleep(time.Second)
+		line, _, _ := strings.Cut(log.String(), "\n")
+		for _, want := range []string{"request=a", "interface=x0", `bpf="udp port 53"`, "packets=5", "bytes=4096", "timeout=1m30s", "snap=96",
+			`tags="dns,\nlevel=error"`, `customer="ACME \u202e\u009b"`, "alertid=4711", "by=me@here"} {
+			if !strings.Contains(line, want) {
+				t.Errorf("want %s in the log, got %s", want, line)
+			}
+		}
+	})
+}

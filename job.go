@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"pcapdaemon/tap"
+	"maps"
 	"strings"
 	"time"
+
+	"pcapdaemon/tap"
 
 	"github.com/sirupsen/logrus"
 )
@@ -42,13 +44,28 @@ func (s *jobs) run(life lifetime, j *job) {
 	s.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
 	r := newResult(j.request, s.node, j.iface, stateStarted)
 	r.Started = stamp(start)
-	s.tell(r)
+	s.tell(r, j.asked())
 
 	outcome := record(life.recording, source, start, j.bounds, j.buffer)
 	s.working.Go(source.Close) // takes tens of milliseconds
 	s.release()
 	s.metrics.capture(outcome.counts)
-	s.tell(s.finish(life, j, r, outcome))
+	s.tell(s.finish(life, j, r, outcome), nil)
+}
+
+// asked returns everything that was asked for, for those who want to know later who captured what.
+func (j *job) asked() logrus.Fields {
+	fields := logrus.Fields{"bpf": j.request.Filter, "packets": j.bounds.packets, "bytes": j.bounds.bytes,
+		"timeout": formatDuration(j.bounds.timeout), "snap": cmp.Or(j.request.Snap, maxSnap)}
+	for name, value := range map[string]string{"tags": j.request.Tags, "customer": j.request.Customer, "by": j.request.By} {
+		if value != "" {
+			fields[name] = value
+		}
+	}
+	if j.request.AlertID != nil {
+		fields["alertid"] = *j.request.AlertID
+	}
+	return fields
 }
 
 // finish delivers what was captured and returns the last result.
@@ -88,13 +105,14 @@ func (s *jobs) refuse(r request, iface string, err error) {
 	s.metrics.requests.WithLabelValues(outcomeRefused).Inc()
 	refusal := newResult(r, s.node, iface, stateRefused)
 	refusal.Error = err.Error()
-	s.tell(refusal)
+	s.tell(refusal, nil)
 }
 
-// tell reports a result and writes it to the log.
-func (s *jobs) tell(r result) {
+// tell reports a result and writes it to the log, with more fields if there are any.
+func (s *jobs) tell(r result, more logrus.Fields) {
 	s.results.Publish(r.encode())
 	fields := logrus.Fields{"request": r.ID, "interface": r.Interface}
+	maps.Copy(fields, more)
 	if r.counts != nil {
 		fields["stop"], fields["packets"], fields["bytes"] = r.Stop, r.Packets, r.Bytes
 		fields["dropped"] = r.Dropped + r.IfDropped

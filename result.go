@@ -31,6 +31,7 @@ type result struct {
 	Customer  string  `json:"customer,omitempty"`
 	AlertID   *uint64 `json:"alertid,omitempty"`
 	Filter    string  `json:"bpf,omitempty"`
+	By        string  `json:"by,omitempty"`
 }
 
 // counts are the figures of a capture.
@@ -45,7 +46,7 @@ type counts struct {
 // newResult returns a result that echoes what was asked.
 func newResult(r request, node, iface, state string) result {
 	return result{ID: r.ID, Node: node, Interface: iface, State: state,
-		Tags: r.Tags, Customer: r.Customer, AlertID: r.AlertID, Filter: r.Filter}
+		Tags: r.Tags, Customer: r.Customer, AlertID: r.AlertID, Filter: r.Filter, By: r.By}
 }
 
 // encode returns the result as one line of JSON.

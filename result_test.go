@@ -7,7 +7,7 @@ import (
 
 func TestResultEncode(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 60, time.FixedZone("", 3600))
-	asked := request{ID: "x", Tags: "a", Customer: "c", AlertID: new(uint64), Filter: "len > 5"}
+	asked := request{ID: "x", Tags: "a", Customer: "c", AlertID: new(uint64), Filter: "len > 5", By: "me@here"}
 	started := newResult(asked, "web1", "eth0", stateStarted)
 	started.Started = stamp(at)
 	done := newResult(request{ID: "x"}, "web1", "eth0", stateDone)
@@ -15,7 +15,7 @@ func TestResultEncode(t *testing.T) {
 	refused := newResult(request{ID: "x"}, "web1", "", stateRefused)
 	refused.Error = "bpf: no"
 	for want, r := range map[string]result{
-		`{"id":"x","node":"web1","interface":"eth0","state":"started","started":"2026-01-02T02:04:05.000000060Z","tags":"a","customer":"c","alertid":0,"bpf":"len > 5"}`: started,
+		`{"id":"x","node":"web1","interface":"eth0","state":"started","started":"2026-01-02T02:04:05.000000060Z","tags":"a","customer":"c","alertid":0,"bpf":"len > 5","by":"me@here"}`: started,
 		`{"id":"x","node":"web1","interface":"eth0","state":"done","stop":"packets","packets":0,"bytes":24,"received":0,"dropped":0,"ifdropped":0}`:                      done,
 		`{"id":"x","node":"web1","state":"refused","error":"bpf: no"}`:                                                                                                   refused,
 	} {
