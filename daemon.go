@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"pcapdaemon/pubsub"
-	"pcapdaemon/tap"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pcapdaemon/pubsub"
+	"pcapdaemon/tap"
 
 	"github.com/dustin/go-humanize/english"
 	"github.com/sirupsen/logrus"
@@ -44,7 +45,7 @@ func newDaemon(c config, results outlet, log *logrus.Logger) *daemon {
 	}
 	d.unheard.Store(&errNotConnected)
 	d.jobs = &jobs{node: c.node, limits: c.limits, capacity: c.capacity, pool: newPool(c.capacity.memory),
-		open: openTap, results: results, log: log, changed: d.changed}
+		prepare: prepareTap, results: results, log: log, changed: d.changed}
 	d.metrics = newMetrics(version,
 		func() float64 { return float64(d.jobs.count()) },
 		func() float64 { return float64(d.jobs.pool.held()) })
@@ -53,8 +54,10 @@ func newDaemon(c config, results outlet, log *logrus.Logger) *daemon {
 	return d
 }
 
-// openTap opens an interface of this host.
-func openTap(o tap.Options) (source, error) { return tap.Open(o) }
+// prepareTap is the preparer of the real system.
+func prepareTap(_ context.Context, o tap.Options) (opener, error) {
+	return func() (source, error) { return tap.Open(o) }, nil
+}
 
 // newDelivery returns the destinations that are configured.
 func newDelivery(c deliveryConfig, m *metrics, log *logrus.Logger) *delivery {
@@ -222,7 +225,7 @@ func (d *daemon) handle(life lifetime, message []byte) error {
 		return nil
 	}
 	for _, iface := range request.Interfaces {
-		if err := d.jobs.admit(life, &job{request: request, iface: iface, bounds: bounds}); err != nil {
+		if err := d.jobs.start(life, &job{request: request, iface: iface, bounds: bounds}); err != nil {
 			d.jobs.refuse(request, iface, err)
 		}
 	}

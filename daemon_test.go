@@ -75,7 +75,9 @@ func newBench(t *testing.T, change func(*config)) *bench {
 	b := &bench{memo: &memo{}, upload: &fakeDestination{}, local: &fakeDestination{title: "local"}}
 	b.daemon = newDaemon(c, b.memo, quietLog())
 	b.jobs.delivery.upload, b.jobs.delivery.local = b.upload, b.local
-	b.jobs.open = func(tap.Options) (source, error) { return &fakeSource{read: steady()}, nil }
+	b.jobs.prepare = func(context.Context, tap.Options) (opener, error) {
+		return func() (source, error) { return &fakeSource{read: steady()}, nil }, nil
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	b.life, b.signal = life, cancel
@@ -148,7 +150,9 @@ func TestDaemonRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, func(c *config) { c.limits.interfaces = []string{"x0", "broken"} })
-				b.jobs.open = func(tap.Options) (source, error) { return nil, errors.New("open broken: no such device") }
+				b.jobs.prepare = func(context.Context, tap.Options) (opener, error) {
+					return func() (source, error) { return nil, errors.New("open broken: no such device") }, nil
+				}
 				b.ask(t, test.request)
 				b.checkStates(t, "a refused")
 				if got := b.memo.last(); !strings.Contains(got.Error, test.culprit) {
@@ -279,6 +283,28 @@ func TestStartIsAudited(t *testing.T) {
 			if !strings.Contains(line, want) {
 				t.Errorf("want %s in the log, got %s", want, line)
 			}
+		}
+	})
+}
+
+// TestRefusedTakesNoSlot: what is wrong anyway does not keep the good one out.
+func TestRefusedTakesNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		good := b.jobs.prepare
+		b.jobs.prepare = func(ctx context.Context, wanted tap.Options) (opener, error) {
+			if wanted.Interface != "lo" {
+				time.Sleep(time.Second)
+				return nil, errors.New("interface: no such network interface")
+			}
+			return good(ctx, wanted)
+		}
+		b.ask(t, `{"node":"web1","interface":["a1","a2","a3","a4","a5","a6","lo"],"packets":5,"id":"a"}`)
+		time.Sleep(500 * time.Millisecond)
+		b.checkStates(t, "a started", "a done")
+		time.Sleep(time.Second)
+		if n := b.jobs.refused.Load(); n != 6 {
+			t.Errorf("want 6 refused, got %d", n)
 		}
 	})
 }

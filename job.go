@@ -30,16 +30,14 @@ type silence struct{}
 // Publish implements outlet.
 func (silence) Publish([]byte) {}
 
-// run makes an admitted capture.
+// run makes a capture, from judging the filter to the last result.
 func (s *jobs) run(life lifetime, j *job) {
-	defer j.buffer.free()
-	source, err := s.open(tap.Options{Interface: j.iface, Filter: j.request.Filter,
-		Snap: int(cmp.Or(j.request.Snap, maxSnap)), BufferSize: int(s.capacity.buffer)})
+	source, err := s.open(life, j)
 	if err != nil {
-		s.release()
 		s.refuse(j.request, j.iface, err)
 		return
 	}
+	defer j.buffer.free()
 	start := time.Now()
 	s.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
 	r := newResult(j.request, s.node, j.iface, stateStarted)
@@ -51,6 +49,24 @@ func (s *jobs) run(life lifetime, j *job) {
 	s.release()
 	s.metrics.capture(outcome.counts)
 	s.tell(s.finish(life, j, r, outcome), nil)
+}
+
+// open admits a capture and opens its source.
+func (s *jobs) open(life lifetime, j *job) (source, error) {
+	open, err := s.prepare(life.recording, tap.Options{Interface: j.iface, Filter: j.request.Filter,
+		Snap: int(cmp.Or(j.request.Snap, maxSnap)), BufferSize: int(s.capacity.buffer)})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admit(j); err != nil {
+		return nil, err
+	}
+	source, err := open()
+	if err != nil {
+		j.buffer.free()
+		s.release()
+	}
+	return source, err
 }
 
 // asked returns everything that was asked for, for those who want to know later who captured what.

@@ -3,9 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"pcapdaemon/tap"
 	"sync"
 	"sync/atomic"
+
+	"pcapdaemon/tap"
 
 	"github.com/sirupsen/logrus"
 )
@@ -16,7 +17,7 @@ type jobs struct {
 	limits   limits
 	capacity capacity
 	pool     *pool
-	open     func(tap.Options) (source, error) // a test stands in for the system here
+	prepare  preparer // a test stands in for the system here
 	delivery *delivery
 	results  outlet
 	metrics  *metrics
@@ -49,21 +50,25 @@ func (b bell) ring() {
 // context ends, and are delivered until the second one does.
 type lifetime struct{ recording, delivering context.Context }
 
-// admit starts a capture if there is room for it now: late, it would miss what it is for.
-func (s *jobs) admit(life lifetime, j *job) error {
+// A preparer judges what can be judged before a slot is taken: whether the
+// interface is there and the filter compiles. That may take seconds.
+type preparer func(context.Context, tap.Options) (opener, error)
+
+// An opener opens what has been prepared.
+type opener func() (source, error)
+
+// start begins a capture and does not wait for it.
+func (s *jobs) start(life lifetime, j *job) error {
 	if err := s.limits.allow(j.iface); err != nil {
 		return err
 	}
-	if err := s.reserve(j); err != nil {
-		return err
-	}
-	s.changed.ring()
 	s.working.Go(func() { s.run(life, j) })
 	return nil
 }
 
-// reserve takes a slot and the first memory of a capture.
-func (s *jobs) reserve(j *job) error {
+// admit takes a slot and the first memory for a capture, if there is room for
+// it now: late, it would miss what it is for.
+func (s *jobs) admit(j *job) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if int64(s.running) == s.capacity.captures {
@@ -73,6 +78,7 @@ func (s *jobs) reserve(j *job) error {
 		return fmt.Errorf("-maxmemory %s is in use already", formatSize(s.capacity.memory))
 	}
 	s.running++
+	s.changed.ring()
 	return nil
 }
 

@@ -131,7 +131,7 @@ func TestMemoryBudget(t *testing.T) {
 	}
 	close(release)
 	got := l.next(t, 10*time.Second)
-	if got.ID != "fills" || got.State != "done" || got.Stop != "memory" || *got.Bytes > 2<<20 || *got.Bytes < 2<<20-70000 {
+	if got.ID != "fills" || got.State != "done" || got.Stop != "bytes" || *got.Bytes > 2<<20 || *got.Bytes < 2<<20-70000 {
 		t.Errorf("want the budget used and delivered, got %+v", got)
 	}
 	if u := s.Received()[0]; int64(len(u.Content)) != *got.Bytes {
