@@ -63,7 +63,7 @@ func prepareTap(_ context.Context, o tap.Options) (opener, error) {
 func newDelivery(c deliveryConfig, m *metrics, log *logrus.Logger) *delivery {
 	to := &delivery{always: c.writeLocal, observer: witness{m, log}}
 	if c.dir != "" {
-		to.local = directory{c.dir}
+		to.local = directory{c.dir, &disk{}}
 	}
 	if c.upload {
 		to.upload = &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,

@@ -138,7 +138,7 @@ func TestDeliver(t *testing.T) {
 // TestDeliverAtOnce: a file is there while the upload still hangs.
 func TestDeliverAtOnce(t *testing.T) {
 	hanging := &fakeDestination{delay: make(chan struct{})}
-	dir := directory{t.TempDir()}
+	dir := directory{t.TempDir(), &disk{}}
 	d := delivery{upload: hanging, local: dir, always: true, observer: &countingObserver{}}
 	r, _ := newRecording(100)
 	done := make(chan struct{})
@@ -156,7 +156,7 @@ func TestDeliverAtOnce(t *testing.T) {
 
 // TestDeliverSameName: the upload bears the name of the file.
 func TestDeliverSameName(t *testing.T) {
-	dir := directory{t.TempDir()}
+	dir := directory{t.TempDir(), &disk{}}
 	r, _ := newRecording(100)
 	if err := os.WriteFile(filepath.Join(dir.path, r.name), nil, 0o600); err != nil {
 		t.Fatal(err)

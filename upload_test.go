@@ -61,7 +61,7 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 		"200 without an id":  {200, `{"filename":"x"}`, []string{"200", "no id"}},
 		"200 without JSON":   {200, `hello`, []string{"200", "hello"}},
 		"redirection":        {302, ``, []string{"302"}},
-		"echo of the token":  {400, "no route /api/v1/" + sharktest.Token + "/upload", []string{"400", "/api/v1/<token>/upload"}},
+		"echo of the token":  {400, "no route /api/v1/" + sharktest.Token + "/upload", []string{"400", "/api/v1/<sharktest.Token>/upload"}},
 		"token at the edge":  {400, strings.Repeat("x", 190) + sharktest.Token, []string{"400"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 				}
 			}
 			if strings.Contains(err.Error(), sharktest.Token[:8]) {
-				t.Errorf("the token is in the error: %v", err)
+				t.Errorf("the sharktest.Token is in the error: %v", err)
 			}
 			if strings.Count(err.Error(), "x") > 210 || s.Count() != 1 {
 				t.Errorf("want a short error after one try, got %d tries, %v", s.Count(), err)
@@ -203,7 +203,7 @@ func TestUploadNowhere(t *testing.T) {
 	r, _ := newRecording(100)
 	_, err := c.store(t.Context(), r)
 	if err == nil || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), sharktest.Token) {
-		t.Errorf("want the cause without the token, got %v", err)
+		t.Errorf("want the cause without the sharktest.Token, got %v", err)
 	}
 }
 
