@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// patience is how long a client waits for hosts that do not answer.
-	patience = 3 * time.Second
+	// calm is how long a client waits for hosts that do not answer.
+	calm = 3 * time.Second
 	// gathering is the least time given to all hosts to start, so that a short
 	// capture on one of them does not end the wait for another one.
 	gathering = time.Second
@@ -84,7 +84,7 @@ func (f *following) over(now time.Time) bool {
 		return now.Sub(f.answered) > f.lasting
 	}
 	if f.done == 0 {
-		return now.Sub(f.answered) >= patience
+		return now.Sub(f.answered) >= calm
 	}
 	return now.Sub(f.published) >= gathering
 }

@@ -24,12 +24,12 @@ func TestFollowing(t *testing.T) {
 		said []string
 		over time.Duration // after the publication
 	}{
-		"nobody answers":               {nil, patience},
-		"all refuse":                   {[]string{say("a", "refused")}, patience},
+		"nobody answers":               {nil, calm},
+		"all refuse":                   {[]string{say("a", "refused")}, calm},
 		"one done":                     {[]string{say("a", "started"), say("a", "done")}, gathering},
 		"one refuses, one done":        {[]string{say("b", "refused"), say("a", "started"), say("a", "done")}, gathering},
 		"one runs for ever":            {[]string{say("a", "started"), say("b", "started"), say("b", "done")}, time.Minute},
-		"others' results do not count": {[]string{`{"id":"r2","node":"a","state":"started"}`, "nonsense"}, patience},
+		"others' results do not count": {[]string{`{"id":"r2","node":"a","state":"started"}`, "nonsense"}, calm},
 	} {
 		var out bytes.Buffer
 		f := newFollowing(&out)

@@ -68,7 +68,7 @@ func newDelivery(c deliveryConfig, m *metrics, log *logrus.Logger) *delivery {
 	if c.upload {
 		to.upload = &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,
 			agent: "pcapdaemon/" + version, timeout: c.shark.timeout,
-			client: newUploadClient(c.shark.cas, c.shark.insecure), observer: to.observer}
+			client: newUploadClient(c.shark.cas, c.shark.insecure, newPatience(c.shark.timeout)), observer: to.observer}
 	}
 	return to
 }

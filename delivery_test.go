@@ -77,6 +77,7 @@ type countingObserver struct {
 	mu         sync.Mutex
 	deliveries int
 	retries    []error
+	waits      []time.Duration // before retries
 }
 
 // delivered implements observer.
@@ -87,10 +88,10 @@ func (o *countingObserver) delivered(string, time.Duration, error) {
 }
 
 // retried implements observer.
-func (o *countingObserver) retried(_ recording, err error, _ time.Duration) {
+func (o *countingObserver) retried(_ recording, err error, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.retries = append(o.retries, err)
+	o.retries, o.waits = append(o.retries, err), append(o.waits, wait)
 }
 
 func TestDeliver(t *testing.T) {

@@ -182,7 +182,7 @@ func TestDirectoryIsRelative(t *testing.T) {
 	}
 	t.Chdir("/")
 	r, _ := newRecording(100)
-	got, err := directory{c.destDir, &disk{}}.store(t.Context(), r)
+	got, err := directory{c.delivery.dir, &disk{}}.store(t.Context(), r)
 	if want := filepath.Join(parent, "captures", r.name); err != nil || got.file != want {
 		t.Errorf("want %s, got %s, %v", want, got.file, err)
 	}

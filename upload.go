@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,11 +39,12 @@ type cloudshark struct {
 // its own: they are rare, and a kept one would be stale when it is needed. A
 // redirection is an answer like any other; following it would lose the POST or
 // show the token to a stranger.
-func newUploadClient(cas *x509.CertPool, insecure bool) *http.Client {
+func newUploadClient(cas *x509.CertPool, insecure bool, p patience) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = &tls.Config{RootCAs: cas, InsecureSkipVerify: insecure}
 	transport.ForceAttemptHTTP2 = false
 	transport.DisableKeepAlives = true
+	transport.DialContext = p.dial
 	return &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -109,21 +111,27 @@ func (c *cloudshark) post(ctx context.Context, r recording) (string, error) {
 	if err != nil && response.StatusCode == http.StatusOK {
 		return "", fmt.Errorf("read answer: %w", err)
 	}
-	return readAnswer(response, c.redact(string(text)))
+	return c.readAnswer(response, text)
 }
 
-// redact takes the token out of what others say.
+// redact takes the token out of what others say, who may have escaped it.
 func (c *cloudshark) redact(text string) string {
-	return strings.NewReplacer(c.token, "<token>", url.PathEscape(c.token), "<token>").Replace(text)
+	path := url.URL{Path: c.token}
+	forms := []string{c.token, url.PathEscape(c.token), url.QueryEscape(c.token), path.EscapedPath()}
+	for i, form := range forms {
+		forms[i] = regexp.QuoteMeta(form)
+	}
+	// %2F and %2f are the same.
+	return regexp.MustCompile("(?i)"+strings.Join(forms, "|")).ReplaceAllLiteralString(text, "<token>")
 }
 
 // readAnswer returns the id that CloudShark gave, or what it said instead.
-func readAnswer(response *http.Response, text string) (string, error) {
+func (c *cloudshark) readAnswer(response *http.Response, text []byte) (string, error) {
 	var answer struct {
 		ID         string `json:"id"`
 		Exceptions []any  `json:"exceptions"`
 	}
-	isJSON := json.Unmarshal([]byte(text), &answer) == nil
+	isJSON := json.Unmarshal(text, &answer) == nil
 	code := response.StatusCode
 	if code == http.StatusOK && answer.ID != "" {
 		return answer.ID, nil
@@ -135,11 +143,11 @@ func readAnswer(response *http.Response, text string) (string, error) {
 		for i, exception := range answer.Exceptions {
 			list[i] = fmt.Sprint(exception)
 		}
-		words = printable(strings.Join(list, ", "))
+		words = printable(c.redact(strings.Join(list, ", ")))
 	case isJSON && code == http.StatusOK:
 		words = "the answer holds no id"
-	case text != "":
-		words = quote(text)
+	case len(text) > 0:
+		words = quote(c.redact(string(text)))
 	}
 	err := fmt.Errorf("%d %s: %s", code, http.StatusText(code), words)
 	switch {

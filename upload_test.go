@@ -1,15 +1,21 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/x509"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pcapdaemon/sharktest"
@@ -20,7 +26,7 @@ import (
 func newCloudshark(s *sharktest.Server) *cloudshark {
 	return &cloudshark{
 		scheme: "http", host: s.Address(), token: sharktest.Token, agent: "pcapdaemon/test", timeout: 10 * time.Second,
-		client: newUploadClient(nil, false), observer: &countingObserver{},
+		client: newUploadClient(nil, false, newPatience(time.Minute)), observer: &countingObserver{},
 	}
 }
 
@@ -108,9 +114,6 @@ func TestUploadIsRetried(t *testing.T) {
 		"408": {fail(408), 0}, "425": {fail(425), 0}, "429": {fail(429), 0},
 		"500": {fail(500), 0}, "502": {fail(502), 0}, "503": {fail(503), 0},
 		"seconds to wait": {fail(503, "1"), time.Second},
-		"date to wait for": {func(w http.ResponseWriter, r *http.Request) {
-			fail(429, time.Now().Add(3*time.Second).UTC().Format(http.TimeFormat))(w, r)
-		}, time.Second},
 		"no time to wait": {fail(503, "0"), 0},
 		"nonsense":        {fail(503, "soon"), 0},
 		"cut before the answer": {func(w http.ResponseWriter, _ *http.Request) {
@@ -197,6 +200,209 @@ func TestUploadGivesUp(t *testing.T) {
 	}
 }
 
+// TestRetryAfter: both forms of the header (RFC 9110, 10.2.3).
+func TestRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, test := range map[string]struct {
+			header string
+			want   time.Duration
+		}{
+			"seconds":         {"90", 90 * time.Second},
+			"a date":          {time.Now().Add(2 * time.Minute).UTC().Format(http.TimeFormat), 2 * time.Minute},
+			"an older format": {time.Now().Add(time.Minute).UTC().Format(time.RFC850), time.Minute},
+			"a past date":     {time.Now().Add(-time.Minute).UTC().Format(http.TimeFormat), 0},
+			"none":            {"", 0},
+			"nonsense":        {"soon", 0},
+			"below zero":      {"-5", 0},
+		} {
+			if got := max(0, retryAfter(test.header)); got != test.want {
+				t.Errorf("%s: want %v, got %v", name, test.want, got)
+			}
+		}
+	})
+}
+
+// TestUploadWaitsForDate: a date in Retry-After is what the next try waits for.
+func TestUploadWaitsForDate(t *testing.T) {
+	s := sharktest.Start(t, func(w http.ResponseWriter, _ *http.Request, try int) bool {
+		if try == 1 {
+			w.Header().Set("Retry-After", time.Now().Add(3*time.Second).UTC().Format(http.TimeFormat))
+			w.WriteHeader(503)
+		}
+		return try == 1
+	})
+	c := newCloudshark(s)
+	told := &countingObserver{}
+	c.observer = told
+	r, _ := newRecording(100)
+	if _, err := c.store(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if len(told.waits) != 1 || told.waits[0] < 1900*time.Millisecond || told.waits[0] > 3*time.Second {
+		t.Errorf("want one wait of 2 to 3 s, got %v", told.waits)
+	}
+}
+
+// TestUploadHidesToken: whatever form a token has in what others say, it is not shown.
+func TestUploadHidesToken(t *testing.T) {
+	const secret = `a b/c+d"é`
+	for name, answer := range map[string]string{
+		"as it is":           secret,
+		"in a path":          url.PathEscape(secret),
+		"in a query":         url.QueryEscape(secret),
+		"slash left alone":   (&url.URL{Path: secret}).EscapedPath(),
+		"other hexadecimals": strings.ToLower(url.PathEscape(secret)),
+		"in JSON":            `{"exceptions":["no a b\/c+d\"\u00e9 here"]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sharktest.Start(t, func(w http.ResponseWriter, _ *http.Request, _ int) bool {
+				w.WriteHeader(400)
+				if strings.HasPrefix(answer, "{") {
+					fmt.Fprint(w, answer)
+				} else {
+					fmt.Fprintf(w, "no %s here", answer)
+				}
+				return true
+			})
+			c := newCloudshark(s)
+			c.token = secret
+			r, _ := newRecording(100)
+			_, err := c.store(t.Context(), r)
+			if err == nil || !strings.Contains(err.Error(), "no <token> here") {
+				t.Errorf("want the token hidden, got %v", err)
+			}
+		})
+	}
+}
+
+// TestUploadTokenInPath: a token with characters of its own still is one part of the path.
+func TestUploadTokenInPath(t *testing.T) {
+	var path string
+	s := sharktest.Start(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		path = r.URL.EscapedPath()
+		fmt.Fprint(w, `{"id":"1"}`)
+		return true
+	})
+	c := newCloudshark(s)
+	c.token = "a b/c"
+	r, _ := newRecording(100)
+	if _, err := c.store(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if want := "/api/v1/a%20b%2Fc/upload"; path != want {
+		t.Errorf("want %s, got %s", want, path)
+	}
+}
+
+// TestUploadStrangeAnswers: an id is one part of the link whatever it holds,
+// and an answer without end is not read to its end.
+func TestUploadStrangeAnswers(t *testing.T) {
+	for name, test := range map[string]struct {
+		code      int
+		answer    string
+		endless   bool
+		want, err string
+	}{
+		"an id with a slash": {200, `{"id":"a/../b?c"}`, false, "/captures/a%2F..%2Fb%3Fc", ""},
+		"without end":        {200, strings.Repeat("x", 1000), true, "", `200 OK: "` + strings.Repeat("x", 200) + `…"`},
+		"a reason without end": {400, strings.Repeat("y", 1000), true, "",
+			`400 Bad Request: "` + strings.Repeat("y", 200) + `…"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sharktest.Start(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.WriteHeader(test.code)
+				fmt.Fprint(w, test.answer)
+				for test.endless {
+					if _, err := fmt.Fprint(w, test.answer); err != nil {
+						break
+					}
+				}
+				return true
+			})
+			r, _ := newRecording(100)
+			c := newCloudshark(s)
+			got, err := c.store(t.Context(), r)
+			if want := "http://" + c.host + test.want; test.err == "" && got.url != want {
+				t.Errorf("want %s, got %s", want, got.url)
+			}
+			if test.err != "" && (err == nil || !strings.HasSuffix(err.Error(), test.err)) || s.Count() != 1 {
+				t.Errorf("want %s after one try, got %v after %d", test.err, err, s.Count())
+			}
+		})
+	}
+}
+
+// uploadElsewhere uploads in a process with an environment of its own, which
+// Go reads only once, with the flags given. It returns what the process said.
+func uploadElsewhere(t *testing.T, environment string, flags ...string) string {
+	t.Helper()
+	arguments := []string{"-test.run=^TestUploadElsewhere$", "--", "-upload", "-cstoken", sharktest.Token, "-cstimeout", "10s"}
+	command := exec.Command(os.Args[0], append(arguments, flags...)...)
+	command.Env = append(os.Environ(), "ELSEWHERE=1", environment)
+	output, _ := command.CombinedOutput()
+	return string(output)
+}
+
+// TestUploadElsewhere is the other process of uploadElsewhere.
+func TestUploadElsewhere(t *testing.T) {
+	if os.Getenv("ELSEWHERE") == "" {
+		t.Skip("serves other tests")
+	}
+	config, err := parseConfig(flag.Args(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := newUploadClient(config.csCAs, config.csInsecure, newPatience(config.csTimeout))
+	c := &cloudshark{scheme: config.csScheme, host: config.csHost, token: config.csToken, timeout: config.csTimeout,
+		client: client, observer: &countingObserver{}}
+	r, _ := newRecording(100)
+	_, err = c.store(t.Context(), r)
+	fmt.Println("uploaded:", err)
+}
+
+// TestUploadKeepsSystemCAs: -cscafile adds to the certificates of the system.
+func TestUploadKeepsSystemCAs(t *testing.T) {
+	system, own := testbed.NewCA(t), testbed.NewCA(t)
+	for name, test := range map[string]struct {
+		ca   *testbed.CA
+		want string
+	}{
+		"of the system":    {system, "uploaded: <nil>"},
+		"of -cscafile":     {own, "uploaded: <nil>"},
+		"of somebody else": {testbed.NewCA(t), "certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sharktest.StartTLS(t, test.ca)
+			got := uploadElsewhere(t, "SSL_CERT_FILE="+system.file, "-cscafile", own.file, "-cshost", s.Address())
+			if !strings.Contains(got, test.want) {
+				t.Errorf("want %s, got %s", test.want, got)
+			}
+		})
+	}
+}
+
+// TestUploadThroughProxy: the environment's proxy is asked for CloudShark.
+func TestUploadThroughProxy(t *testing.T) {
+	s := sharktest.StartTLS(t, testbed.NewCA(t))
+	asked := make(chan string, 1)
+	proxy := startServer(t, listen(t), func(conn net.Conn, _ int64) {
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		asked <- strings.TrimSpace(line)
+		if to, err := net.Dial("tcp", s.Address()); err == nil {
+			fmt.Fprint(conn, "HTTP/1.1 200 OK\r\n\r\n")
+			join(conn, to)
+		}
+	})
+	got := uploadElsewhere(t, "HTTPS_PROXY=http://"+proxy, "-csinsecure", "-cshost", "cloudshark.example")
+	if want := "uploaded: <nil>"; !strings.Contains(got, want) {
+		t.Fatalf("want %s, got %s", want, got)
+	}
+	if want, got := "CONNECT cloudshark.example:443 HTTP/1.1", <-asked; want != got {
+		t.Errorf("want %s, got %s", want, got)
+	}
+}
+
 func TestUploadNowhere(t *testing.T) {
 	c := newCloudshark(sharktest.Start(t, nil))
 	c.host, c.timeout = "127.0.0.1:"+strconv.Itoa(testbed.FreePort(t)), 500*time.Millisecond
@@ -244,7 +450,7 @@ func TestUploadVerifiesCertificate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCloudshark(s)
-			c.scheme, c.client = "https", newUploadClient(test.cas, test.insecure)
+			c.scheme, c.client = "https", newUploadClient(test.cas, test.insecure, newPatience(time.Minute))
 			told := &countingObserver{}
 			c.observer = told
 			r, _ := newRecording(100)
