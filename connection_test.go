@@ -160,7 +160,7 @@ func TestUploadProxyIsSilent(t *testing.T) {
 // the body is heard, every time.
 func TestUploadEarlyAnswer(t *testing.T) {
 	ca := testbed.NewCA(t)
-	certificate, err := tls.LoadX509KeyPair(ca.issue(t))
+	certificate, err := tls.LoadX509KeyPair(ca.Issue(t))
 	if err != nil {
 		t.Fatal(err)
 	}

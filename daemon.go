@@ -16,8 +16,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// lateDelivery is the time that the local copies of what could not be uploaded
-// get after -draintimeout.
+// lateDelivery is how long after -draintimeout local files may be on their way
+// without any of their bytes reaching the disk.
 const lateDelivery = 5 * time.Second
 
 // A daemon serves requests: it judges them, and has its jobs make the captures.
@@ -25,6 +25,7 @@ type daemon struct {
 	config  config
 	inbox   addressee
 	jobs    *jobs
+	disk    *disk
 	metrics *metrics
 	log     *logrus.Logger
 	// unheard says why no request can be received; it holds nil if they can.
@@ -40,6 +41,7 @@ func newDaemon(c config, results outlet, log *logrus.Logger) *daemon {
 	d := &daemon{
 		config:  c,
 		inbox:   addressee{node: c.node, implied: c.mode == requesting},
+		disk:    &disk{},
 		log:     log,
 		changed: newBell(),
 	}
@@ -50,7 +52,7 @@ func newDaemon(c config, results outlet, log *logrus.Logger) *daemon {
 		func() float64 { return float64(d.jobs.count()) },
 		func() float64 { return float64(d.jobs.pool.held()) })
 	d.jobs.metrics = d.metrics
-	d.jobs.delivery = newDelivery(c.delivery, d.metrics, log)
+	d.jobs.delivery = newDelivery(c.delivery, d.disk, witness{d.metrics, log})
 	return d
 }
 
@@ -60,15 +62,15 @@ func prepareTap(_ context.Context, o tap.Options) (opener, error) {
 }
 
 // newDelivery returns the destinations that are configured.
-func newDelivery(c deliveryConfig, m *metrics, log *logrus.Logger) *delivery {
-	to := &delivery{always: c.writeLocal, observer: witness{m, log}}
+func newDelivery(c deliveryConfig, disk *disk, observer observer) *delivery {
+	to := &delivery{always: c.writeLocal, observer: observer}
 	if c.dir != "" {
-		to.local = directory{c.dir, &disk{}}
+		to.local = directory{c.dir, disk}
 	}
 	if c.upload {
 		to.upload = &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,
 			agent: "pcapdaemon/" + version, timeout: c.shark.timeout,
-			client: newUploadClient(c.shark.cas, c.shark.insecure, newPatience(c.shark.timeout)), observer: to.observer}
+			client: newUploadClient(c.shark.cas, c.shark.insecure, newPatience(c.shark.timeout)), observer: observer}
 	}
 	return to
 }
@@ -142,7 +144,7 @@ func newLifetime(ctx context.Context, drain time.Duration) (lifetime, context.Ca
 		case <-delivering.Done():
 		}
 	})
-	return lifetime{recording: ctx, delivering: delivering}, cancel
+	return lifetime{recording: ctx, delivering: delivering, stopping: ctx.Done()}, cancel
 }
 
 // receive is the main loop. Nothing in it waits for a capture, a filter or a network.
@@ -179,7 +181,9 @@ func (d *daemon) stop(life lifetime) int {
 	return exitOK
 }
 
-// drain waits until all captures are delivered; false means that their time was up.
+// drain waits until all captures are delivered. Uploads end at a deadline of
+// their own; a slow disk may take as long as it makes progress. False means
+// that it does not any more.
 func (d *daemon) drain(life lifetime) bool {
 	done := make(chan struct{})
 	go func() {
@@ -191,12 +195,16 @@ func (d *daemon) drain(life lifetime) bool {
 		return true
 	case <-life.delivering.Done():
 	}
-	select {
-	case <-done:
-		return true
-	case <-time.After(lateDelivery):
-		return false
+	for written := int64(-1); written != d.disk.written.Load(); {
+		written = d.disk.written.Load()
+		extendStop(2*lateDelivery + pubsub.LastAttempt)
+		select {
+		case <-done:
+			return true
+		case <-time.After(lateDelivery):
+		}
 	}
+	return false
 }
 
 // handle serves one message. It starts captures and does not wait for them.

@@ -182,15 +182,14 @@ func TestDaemonKeepsQuiet(t *testing.T) {
 func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
-		b.upload.delay = make(chan struct{})
+		b.upload.takes = 10 * time.Second
 		for _, id := range []string{"a", "b", "c"} {
 			b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"`+id+`"}`)
 		}
 		time.Sleep(time.Second)
 		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"d"}`)
 		b.checkStates(t, "a started", "b started", "c refused", "d started")
-		close(b.upload.delay)
-		time.Sleep(time.Second)
+		time.Sleep(10 * time.Second)
 	})
 }
 
@@ -198,15 +197,15 @@ func TestSlots(t *testing.T) {
 func TestMemoryIsHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(c *config) { c.capacity.memory = chunkSize })
-		b.upload.delay = make(chan struct{})
+		b.upload.takes = 10 * time.Second
 		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"a"}`)
 		time.Sleep(time.Second)
 		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"b"}`)
 		if got := b.memo.last(); got.State != stateRefused || !strings.Contains(got.Error, "-maxmemory") {
 			t.Errorf("want it refused for -maxmemory, got %+v", got)
 		}
-		close(b.upload.delay)
-		time.Sleep(time.Second)
+		time.Sleep(10 * time.Second)
+		b.upload.takes = 0
 		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"c"}`)
 		time.Sleep(time.Second)
 		b.checkStates(t, "a started", "b refused", "a done", "c started", "c done")
@@ -233,7 +232,7 @@ func TestStopDelivers(t *testing.T) {
 func TestStopWhileUploadHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
-		b.upload.hangs = true
+		b.upload.takes = time.Hour
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
 		time.Sleep(time.Second)
 		b.signal()
@@ -249,6 +248,48 @@ func TestStopWhileUploadHangs(t *testing.T) {
 			t.Errorf("want it kept locally, got %+v", got)
 		}
 	})
+}
+
+// TestStopWithSlowDisk: a local copy begins with the signal, and has the time
+// that it needs as long as it makes progress.
+func TestStopWithSlowDisk(t *testing.T) {
+	for name, test := range map[string]struct {
+		progress bool
+		code     int
+		took     time.Duration
+	}{
+		"makes progress": {true, exitFailed, 2 * time.Minute},
+		"hangs":          {false, exitFailed, 35 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, nil)
+				b.upload.takes, b.local.takes = time.Hour, 2*time.Minute
+				b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
+				time.Sleep(time.Second)
+				b.signal()
+				began := time.Now()
+				if test.progress {
+					go func() {
+						for range 120 {
+							time.Sleep(time.Second)
+							b.disk.written.Add(1)
+						}
+					}()
+				}
+				if code := b.stop(b.life); code != test.code {
+					t.Errorf("want exit code %d, got %d", test.code, code)
+				}
+				if took := time.Since(began); took.Round(time.Second) != test.took {
+					t.Errorf("want a stop of %v, took %v", test.took, took)
+				}
+				if began := b.local.began.Sub(began); began > time.Second {
+					t.Errorf("want the local copy to begin at the signal, began %v later", began)
+				}
+				time.Sleep(time.Hour)
+			})
+		})
+	}
 }
 
 // TestRequestIsLoggedOnce: a request that is none is one line in the log, and one result.

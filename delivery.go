@@ -59,26 +59,48 @@ type delivery struct {
 
 // deliver stores a recording at all destinations at once; none waits for
 // another one or suffers from its failure. The receipt holds what succeeded.
-// A context that ends stops uploads only: a local file is always finished.
-func (d *delivery) deliver(ctx context.Context, r recording) (receipt, error) {
+//
+// A context that ends stops the upload only: a local file is always finished.
+// From stop on, the daemon is about to end: what is still being uploaded is
+// written at once, and stays even if the upload then succeeds after all.
+func (d *delivery) deliver(ctx context.Context, stop <-chan struct{}, r recording) (receipt, error) {
 	if d.local != nil {
 		r.name = d.local.unused(r.name) // upload and file bear the same name
 	}
-	var kept, uploaded receipt
-	var keepErr, uploadErr error
-	var writing sync.WaitGroup
-	keep := func() { kept, keepErr = d.store(context.WithoutCancel(ctx), d.local, r) }
-	if d.always {
-		writing.Go(keep)
+	if d.upload == nil {
+		return d.store(ctx, d.local, r)
 	}
-	if d.upload != nil {
-		uploaded, uploadErr = d.store(ctx, d.upload, r)
+	var place receipt
+	var writeErr error
+	var writing sync.WaitGroup
+	write := func() { place, writeErr = d.store(context.WithoutCancel(ctx), d.local, r) }
+	failed, succeeded := make(chan struct{}), make(chan struct{})
+	switch {
+	case d.always:
+		writing.Go(write)
+	case d.local != nil:
+		writing.Go(func() {
+			select {
+			case <-stop:
+				write()
+			case <-failed:
+				write()
+			case <-succeeded:
+			}
+		})
+	}
+	uploaded, err := d.store(ctx, d.upload, r)
+	if err != nil {
+		close(failed)
+	} else {
+		close(succeeded)
 	}
 	writing.Wait()
-	if uploadErr != nil && d.local != nil && !d.always {
-		keep()
+	place.url = uploaded.url
+	if err == nil && !d.always {
+		return place, nil // nobody asked for the file
 	}
-	return receipt{file: kept.file, url: uploaded.url}, errors.Join(uploadErr, keepErr)
+	return place, errors.Join(err, writeErr)
 }
 
 // store stores a recording at one destination, counted and timed.

@@ -11,9 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
-
-	"pcapdaemon/testbed"
 )
 
 // newRecording returns a recording of size bytes, and them.
@@ -27,32 +26,32 @@ func newRecording(size int) (recording, []byte) {
 	}, content
 }
 
-// A fakeDestination stores or fails as it is told.
+// A fakeDestination stores or fails as it is told, after a while.
 type fakeDestination struct {
 	title string
 	err   error
-	delay chan struct{}
-	hangs bool // until the context ends
+	takes time.Duration
 	mu    sync.Mutex
 	names []string
+	began time.Time // of the newest recording
 }
 
+// name implements destination.
 func (f *fakeDestination) name() string { return f.title }
 
 // unused implements archive.
 func (f *fakeDestination) unused(name string) string { return name }
 
+// store implements destination.
 func (f *fakeDestination) store(ctx context.Context, r recording) (receipt, error) {
-	if f.delay != nil {
-		<-f.delay
-	}
-	if f.hangs {
-		<-ctx.Done()
+	f.mu.Lock()
+	f.names, f.began = append(f.names, r.name), time.Now()
+	f.mu.Unlock()
+	select {
+	case <-time.After(f.takes):
+	case <-ctx.Done():
 		return receipt{}, ctx.Err()
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.names = append(f.names, r.name)
 	if f.err != nil {
 		return receipt{}, f.err
 	}
@@ -125,7 +124,7 @@ func TestDeliver(t *testing.T) {
 			if test.local != nil {
 				d.local = test.local
 			}
-			got, err := d.deliver(t.Context(), recording{name: "x.pcap"})
+			got, err := d.deliver(t.Context(), nil, recording{name: "x.pcap"})
 			if got != test.want || (err != nil) != test.failure {
 				t.Errorf("want %+v, got %+v, %v", test.want, got, err)
 			}
@@ -138,21 +137,80 @@ func TestDeliver(t *testing.T) {
 
 // TestDeliverAtOnce: a file is there while the upload still hangs.
 func TestDeliverAtOnce(t *testing.T) {
-	hanging := &fakeDestination{delay: make(chan struct{})}
-	dir := directory{t.TempDir(), &disk{}}
-	d := delivery{upload: hanging, local: dir, always: true, observer: &countingObserver{}}
-	r, _ := newRecording(100)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = d.deliver(t.Context(), r)
-	}()
-	testbed.Eventually(t, 5*time.Second, "the file is written", func() bool {
-		_, err := os.Stat(filepath.Join(dir.path, r.name))
-		return err == nil
+	synctest.Test(t, func(t *testing.T) {
+		dir := directory{t.TempDir(), &disk{}}
+		d := delivery{upload: &fakeDestination{takes: time.Hour}, local: dir, always: true, observer: &countingObserver{}}
+		r, _ := newRecording(100)
+		var delivering sync.WaitGroup
+		delivering.Go(func() { _, _ = d.deliver(t.Context(), nil, r) })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if _, err := os.Stat(filepath.Join(dir.path, r.name)); err != nil {
+			t.Error(err)
+		}
+		delivering.Wait()
 	})
-	close(hanging.delay)
-	<-done
+}
+
+// TestDeliverAtStop: from the stop on, what is not uploaded yet is written,
+// while the upload has the rest of its time. The stop comes after 10 s, the end
+// of all uploads after 40 s.
+func TestDeliverAtStop(t *testing.T) {
+	broken := errors.New("broken")
+	for name, test := range map[string]struct {
+		upload, local *fakeDestination
+		always        bool
+		written       time.Duration // when it began; 0: never
+		took          time.Duration
+		want          receipt
+		failure       error
+	}{
+		"upload goes on for ever": {&fakeDestination{takes: time.Hour}, &fakeDestination{title: "local"}, false,
+			10 * time.Second, 40 * time.Second, receipt{file: "/x.pcap"}, context.Canceled},
+		"upload succeeds after all": {&fakeDestination{takes: 20 * time.Second}, &fakeDestination{title: "local"}, false,
+			10 * time.Second, 20 * time.Second, receipt{"/x.pcap", "http://x.pcap"}, nil},
+		"upload succeeds, disk is broken": {&fakeDestination{takes: 20 * time.Second},
+			&fakeDestination{title: "local", err: broken}, false,
+			10 * time.Second, 20 * time.Second, receipt{"", "http://x.pcap"}, nil},
+		"upload fails before the stop": {&fakeDestination{takes: 5 * time.Second, err: broken},
+			&fakeDestination{title: "local"}, false,
+			5 * time.Second, 5 * time.Second, receipt{file: "/x.pcap"}, broken},
+		"upload succeeds before the stop": {&fakeDestination{takes: 5 * time.Second}, &fakeDestination{title: "local"}, false,
+			0, 5 * time.Second, receipt{url: "http://x.pcap"}, nil},
+		"a slow disk is waited for": {&fakeDestination{takes: time.Hour},
+			&fakeDestination{title: "local", takes: 10 * time.Minute}, false,
+			10 * time.Second, 610 * time.Second, receipt{file: "/x.pcap"}, context.Canceled},
+		"written in any case": {&fakeDestination{takes: time.Hour}, &fakeDestination{title: "local"}, true,
+			time.Nanosecond, 40 * time.Second, receipt{file: "/x.pcap"}, context.Canceled},
+		"no directory": {&fakeDestination{takes: time.Hour}, nil, false,
+			0, 40 * time.Second, receipt{}, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				stop := make(chan struct{})
+				time.AfterFunc(10*time.Second, func() { close(stop) })
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(40*time.Second, cancel)
+				d := delivery{upload: test.upload, always: test.always, observer: &countingObserver{}}
+				written := time.Duration(0)
+				if test.local != nil {
+					d.local = test.local
+				}
+				got, err := d.deliver(ctx, stop, recording{name: "x.pcap"})
+				if test.local != nil && !test.local.began.IsZero() {
+					written = max(time.Nanosecond, test.local.began.Sub(began))
+				}
+				if got != test.want || !errors.Is(err, test.failure) {
+					t.Errorf("want %+v, %v, got %+v, %v", test.want, test.failure, got, err)
+				}
+				if took := time.Since(began); written != test.written || took != test.took {
+					t.Errorf("want it written after %v and delivered after %v, got %v and %v",
+						test.written, test.took, written, took)
+				}
+			})
+		})
+	}
 }
 
 // TestDeliverSameName: the upload bears the name of the file.
@@ -164,7 +222,7 @@ func TestDeliverSameName(t *testing.T) {
 	}
 	to := &fakeDestination{}
 	d := delivery{upload: to, local: dir, always: true, observer: &countingObserver{}}
-	got, err := d.deliver(t.Context(), r)
+	got, err := d.deliver(t.Context(), nil, r)
 	if want := "web1-eth0-2.pcap"; err != nil || filepath.Base(got.file) != want || to.names[0] != want {
 		t.Errorf("want %s twice, got %s and %s, %v", want, got.file, to.names[0], err)
 	}

@@ -89,7 +89,7 @@ func (s *jobs) finish(life lifetime, j *job, r result, outcome outcome) result {
 	r.State, r.Stop, r.counts, r.Ended = stateDone, outcome.stop, &outcome.counts, stamp(outcome.ended)
 	err := outcome.err
 	if outcome.Packets > 0 {
-		place, lost := s.delivery.deliver(life.delivering, s.recording(j, r))
+		place, lost := s.delivery.deliver(life.delivering, life.stopping, s.recording(j, r))
 		r.File, r.URL = place.file, place.url
 		err = errors.Join(err, lost)
 	} else if tap.IsDown(j.iface) {

@@ -48,7 +48,10 @@ func (b bell) ring() {
 
 // A lifetime says how long captures may go on: they record until the first
 // context ends, and are delivered until the second one does.
-type lifetime struct{ recording, delivering context.Context }
+type lifetime struct {
+	recording, delivering context.Context
+	stopping              <-chan struct{} // closed when the daemon is to stop
+}
 
 // A preparer judges what can be judged before a slot is taken: whether the
 // interface is there and the filter compiles. That may take seconds.

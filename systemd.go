@@ -26,3 +26,8 @@ func watchdogTicker() (<-chan time.Time, func()) {
 func notifyStopping(atMost time.Duration) {
 	notify(fmt.Sprintf("STOPPING=1\nSTATUS=stopping, delivering what has been captured\nEXTEND_TIMEOUT_USEC=%d", atMost.Microseconds()))
 }
+
+// extendStop asks for more time to stop.
+func extendStop(atMost time.Duration) {
+	notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", atMost.Microseconds()))
+}

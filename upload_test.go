@@ -67,7 +67,7 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 		"200 without an id":  {200, `{"filename":"x"}`, []string{"200", "no id"}},
 		"200 without JSON":   {200, `hello`, []string{"200", "hello"}},
 		"redirection":        {302, ``, []string{"302"}},
-		"echo of the token":  {400, "no route /api/v1/" + sharktest.Token + "/upload", []string{"400", "/api/v1/<sharktest.Token>/upload"}},
+		"echo of the token":  {400, "no route /api/v1/" + sharktest.Token + "/upload", []string{"400", "/api/v1/<token>/upload"}},
 		"token at the edge":  {400, strings.Repeat("x", 190) + sharktest.Token, []string{"400"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -353,8 +353,8 @@ func TestUploadElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := newUploadClient(config.csCAs, config.csInsecure, newPatience(config.csTimeout))
-	c := &cloudshark{scheme: config.csScheme, host: config.csHost, token: config.csToken, timeout: config.csTimeout,
+	client := newUploadClient(config.delivery.shark.cas, config.delivery.shark.insecure, newPatience(config.delivery.shark.timeout))
+	c := &cloudshark{scheme: config.delivery.shark.scheme, host: config.delivery.shark.host, token: config.delivery.shark.token, timeout: config.delivery.shark.timeout,
 		client: client, observer: &countingObserver{}}
 	r, _ := newRecording(100)
 	_, err = c.store(t.Context(), r)
@@ -374,7 +374,7 @@ func TestUploadKeepsSystemCAs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sharktest.StartTLS(t, test.ca)
-			got := uploadElsewhere(t, "SSL_CERT_FILE="+system.file, "-cscafile", own.file, "-cshost", s.Address())
+			got := uploadElsewhere(t, "SSL_CERT_FILE="+system.File, "-cscafile", own.File, "-cshost", s.Address())
 			if !strings.Contains(got, test.want) {
 				t.Errorf("want %s, got %s", test.want, got)
 			}
