@@ -44,8 +44,8 @@ func (o *outage) over() bool {
 }
 
 // newReconnectDelay returns the waits between attempts: 100 ms at first, and
-// short enough in the end that dialing and waiting together stay below 6 s.
+// short enough in the end that waiting and connecting together stay below 6 s.
 func newReconnectDelay() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{InitialInterval: 125 * time.Millisecond, RandomizationFactor: 0.2,
-		Multiplier: 2, MaxInterval: 3500 * time.Millisecond}
+		Multiplier: 2, MaxInterval: 3300 * time.Millisecond}
 }

@@ -12,7 +12,7 @@ func TestReconnectDelay(t *testing.T) {
 		if n > 10 {
 			least = 2 * time.Second
 		}
-		if wait, most := delay.NextBackOff(), 6*time.Second-dialTimeout; wait < least || wait > most {
+		if wait, most := delay.NextBackOff(), 6*time.Second-freshTimeout-connectTimeout; wait < least || wait > most {
 			t.Errorf("attempt %d: want %v to %v, got %v", n, least, most, wait)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gomodule/redigo/redis"
+
 	"pcapdaemon/testbed"
 )
 
@@ -48,6 +50,20 @@ func TestServerTLS(t *testing.T) {
 	testbed.Eventually(t, 5*time.Second, "certificate refused", func() bool {
 		return strings.Contains(distrusting(), "certificate")
 	})
+}
+
+// TestServerUserWithoutPassword: AUTH is sent for a user alone, too.
+func TestServerUserWithoutPassword(t *testing.T) {
+	r := testbed.StartRedis(t)
+	r.Do(t, "ACL", "SETUSER", "host", "on", "nopass", "-@all", "+ping", "+acl|whoami")
+	conn, err := (&Server{Addresses: []string{r.Address()}, User: "host"}).dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if user, err := redis.String(conn.Do("ACL", "WHOAMI")); user != "host" {
+		t.Errorf("want the user host, got %q, %v", user, err)
+	}
 }
 
 // TestServerString: what is shown to people holds no secret.

@@ -1,0 +1,110 @@
+package pubsub
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// connectTimeout is the time for connecting to any of the addresses of a host.
+	connectTimeout = 1500 * time.Millisecond
+	// headStart is what one address has before the next one is tried beside it (RFC 8305).
+	headStart = 200 * time.Millisecond
+)
+
+// connect opens a TCP connection that the context closes.
+func (s *Server) connect(ctx context.Context, _, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := s.names.addresses(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := connectAny(ctx, addresses, port)
+	if err != nil {
+		return nil, err
+	}
+	return boundConn{conn, context.AfterFunc(ctx, func() { conn.Close() })}, nil
+}
+
+// connectAny connects to the first address that accepts. One that refuses or
+// stays silent for a while does not hold up the next one.
+func connectAny(ctx context.Context, addresses []string, port string) (net.Conn, error) {
+	type outcome struct {
+		conn net.Conn
+		err  error
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	outcomes := make(chan outcome)
+	running, failure := 0, error(nil)
+	for {
+		var later <-chan time.Time
+		if len(addresses) > 0 {
+			address := net.JoinHostPort(addresses[0], port)
+			addresses = addresses[1:]
+			running++
+			go func() {
+				conn, err := dialer().DialContext(ctx, "tcp", address)
+				outcomes <- outcome{conn, err}
+			}()
+			later = time.After(headStart)
+		}
+		select {
+		case o := <-outcomes:
+			running--
+			if o.err == nil {
+				cancel()
+				for ; running > 0; running-- {
+					if late := <-outcomes; late.conn != nil {
+						late.conn.Close()
+					}
+				}
+				return o.conn, nil
+			}
+			failure = cmp.Or(failure, o.err)
+			if running == 0 && len(addresses) == 0 {
+				return nil, failure
+			}
+		case <-later:
+		}
+	}
+}
+
+// dialer returns what makes sockets. A peer that is gone without a word is noticed
+// by the kernel, a hanging one by pings.
+func dialer() *net.Dialer {
+	return &net.Dialer{ControlContext: limitSilence, KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: pingPeriod, Interval: pingPeriod, Count: 2}}
+}
+
+// limitSilence makes the kernel give a connection up when what was sent is not
+// acknowledged; by itself it would try for a quarter of an hour (tcp(7), TCP_USER_TIMEOUT).
+func limitSilence(_ context.Context, _, _ string, socket syscall.RawConn) error {
+	var err error
+	control := socket.Control(func(fd uintptr) {
+		limit := int((pingPeriod + pongMargin).Milliseconds())
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, limit)
+	})
+	return errors.Join(control, err)
+}
+
+// A boundConn is a connection that a context closes.
+type boundConn struct {
+	net.Conn
+	release func() bool // from the context
+}
+
+// Close implements net.Conn.
+func (c boundConn) Close() error {
+	c.release()
+	return c.Conn.Close()
+}
