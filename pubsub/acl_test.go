@@ -5,13 +5,89 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gomodule/redigo/redis"
+
+	"pcapdaemon/testbed"
 )
 
-// leastACL is what the README gives as the least for a host.
-const leastACL = "resetchannels &capture &capture-results -@all +subscribe +unsubscribe +ping +publish"
+// What the README gives as the least for a host and for one who asks. The older
+// forms are for Redis 6, which knows no selectors.
+const (
+	hostACL       = "resetchannels -@all +ping +unsubscribe (+subscribe &capture) (+publish &capture-results)"
+	askerACL      = "resetchannels -@all +ping (+publish &capture) (+subscribe &capture-results)"
+	olderHostACL  = "resetchannels &capture &capture-results -@all +subscribe +unsubscribe +ping +publish"
+	olderAskerACL = "resetchannels &capture &capture-results -@all +publish +subscribe +ping"
+)
 
-// publisherACL is what the README gives as the least for one who asks.
-const publisherACL = "resetchannels &capture &capture-results -@all +publish +subscribe +ping"
+// permit gives the server a user with the password secret and what it may do.
+func permit(t *testing.T, r *testbed.Redis, user, rules string) {
+	t.Helper()
+	r.Do(t, "ACL", redis.Args{"SETUSER", user, "reset", "on", ">secret"}.AddFlat(splitACL(rules))...)
+}
+
+// splitACL returns the rules of a text; what is in brackets is one.
+func splitACL(text string) (rules []string) {
+	for rule := range strings.FieldsSeq(text) {
+		if n := len(rules); n > 0 && strings.HasPrefix(rules[n-1], "(") && !strings.HasSuffix(rules[n-1], ")") {
+			rules[n-1] += " " + rule
+		} else {
+			rules = append(rules, rule)
+		}
+	}
+	return rules
+}
+
+// reachAs returns how to reach a server as a user that permit made.
+func reachAs(r *testbed.Redis, user string) *Server {
+	return &Server{Addresses: []string{r.Address()}, User: user, Password: "secret"}
+}
+
+// TestACL: what each user may do and what not, on the server itself.
+func TestACL(t *testing.T) {
+	r := testbed.StartRedis(t)
+	for name, test := range map[string]struct{ rules, may, mayNot string }{
+		"host": {hostACL,
+			"PING;PUBLISH capture-results x;SUBSCRIBE capture",
+			"PUBLISH capture x;PUBLISH other x;SUBSCRIBE capture-results;PSUBSCRIBE capture*;GET x;KEYS *;CLIENT LIST"},
+		"asker": {askerACL,
+			"PING;PUBLISH capture x;SUBSCRIBE capture-results",
+			"PUBLISH capture-results x;SUBSCRIBE capture;PSUBSCRIBE *;GET x;CONFIG GET *"},
+		"older host": {olderHostACL,
+			"PING;PUBLISH capture-results x;PUBLISH capture x;SUBSCRIBE capture",
+			"PUBLISH other x;GET x"},
+		"older asker": {olderAskerACL,
+			"PING;PUBLISH capture x;PUBLISH capture-results x;SUBSCRIBE capture-results",
+			"PUBLISH other x;GET x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			permit(t, r, "user", test.rules)
+			for command := range strings.SplitSeq(test.may, ";") {
+				if err := try(t, r, command); err != nil {
+					t.Errorf("want %s permitted, got %v", command, err)
+				}
+			}
+			for command := range strings.SplitSeq(test.mayNot, ";") {
+				if err := try(t, r, command); err == nil || !strings.HasPrefix(err.Error(), "NOPERM") {
+					t.Errorf("want %s not permitted, got %v", command, err)
+				}
+			}
+		})
+	}
+}
+
+// try runs a command as the user named user.
+func try(t *testing.T, r *testbed.Redis, command string) error {
+	t.Helper()
+	conn, err := redis.Dial("tcp", r.Address(), redis.DialUsername("user"), redis.DialPassword("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	words := strings.Fields(command)
+	_, err = conn.Do(words[0], redis.Args{}.AddFlat(words[1:])...)
+	return err
+}
 
 // TestReadmeACL: what the README says of permissions is what is tested here.
 func TestReadmeACL(t *testing.T) {
@@ -19,7 +95,7 @@ func TestReadmeACL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, acl := range []string{leastACL, publisherACL} {
+	for _, acl := range []string{hostACL, askerACL, olderHostACL, olderAskerACL} {
 		if !strings.Contains(strings.ReplaceAll(string(readme), "'", ""), acl) { // the shell wants quotes
 			t.Errorf("the README does not hold %q", acl)
 		}

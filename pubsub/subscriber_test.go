@@ -163,14 +163,9 @@ func TestSubscriberRefused(t *testing.T) {
 func TestSubscriberWorksOnceAllowed(t *testing.T) {
 	r := testbed.StartRedis(t)
 	r.Do(t, "ACL", "SETUSER", "host", "on", ">secret", "resetchannels", "-@all")
-	host := &Server{Addresses: []string{r.Address()}, User: "host", Password: "secret"}
-	messages, state := startSubscriber(t, host, quietLog())
+	messages, state := startSubscriber(t, reachAs(r, "host"), quietLog())
 	testbed.Eventually(t, 5*time.Second, "not permitted", func() bool { return strings.Contains(state(), "NOPERM") })
-	args := []any{"SETUSER", "host"}
-	for rule := range strings.FieldsSeq(leastACL) {
-		args = append(args, rule)
-	}
-	r.Do(t, "ACL", args...)
+	permit(t, r, "host", hostACL)
 	r.AwaitSubscribers(t, 6*time.Second, 1)
 	checkReceives(t, r, messages)
 }
