@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"pcapdaemon/tap"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pcapdaemon/tap"
 
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"

@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"pcapdaemon/pubsub"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"pcapdaemon/pubsub"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
@@ -156,11 +157,12 @@ func publishAndFollow(ctx context.Context, c config, stdin io.Reader, stdout, st
 			f.take(message)
 		case now := <-ticker.C:
 			f.show(now)
-		case err := <-client.Broken():
-			if ctx.Err() != nil {
-				return f, errors.New("stopped; captures go on")
+		case err := <-client.Changes():
+			if err != nil {
+				fmt.Fprintf(stderr, "redis %s: %v; trying again\n", c.redis.server, err)
 			}
-			return f, fmt.Errorf("redis %s: %w", c.redis.server, err)
+		case <-ctx.Done():
+			return f, errors.New("stopped; captures go on")
 		}
 	}
 	for capture := range f.running {

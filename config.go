@@ -11,10 +11,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"pcapdaemon/pubsub"
 	"strconv"
 	"strings"
 	"time"
+
+	"pcapdaemon/pubsub"
 
 	"github.com/dustin/go-humanize"
 	"github.com/peterbourgon/ff/v3"

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"pcapdaemon/pubsub"
@@ -28,31 +27,32 @@ type daemon struct {
 	disk    *disk
 	metrics *metrics
 	log     *logrus.Logger
-	// unheard says why no request can be received; it holds nil if they can.
-	unheard atomic.Pointer[error]
-	changed bell // rung when the status has changed
+	health  *health
 }
 
-// errNotConnected is the health of a daemon that has just started.
-var errNotConnected = errors.New("not connected yet")
-
-// newDaemon returns a daemon that tells its results to an outlet.
-func newDaemon(c config, results outlet, log *logrus.Logger) *daemon {
+// newDaemon returns a daemon that tells its results to an outlet and looks after its health.
+func newDaemon(c config, results outlet, health *health, log *logrus.Logger) *daemon {
 	d := &daemon{
 		config:  c,
 		inbox:   addressee{node: c.node, implied: c.mode == requesting},
 		disk:    &disk{},
+		metrics: newMetrics(version),
+		health:  health,
 		log:     log,
-		changed: newBell(),
 	}
-	d.unheard.Store(&errNotConnected)
 	d.jobs = &jobs{node: c.node, limits: c.limits, capacity: c.capacity, pool: newPool(c.capacity.memory),
-		prepare: prepareTap, results: results, log: log, changed: d.changed}
-	d.metrics = newMetrics(version,
-		func() float64 { return float64(d.jobs.count()) },
+		prepare: prepareTap, delivery: newDelivery(c.delivery, d.disk, witness{d.metrics, log}),
+		results: results, metrics: d.metrics, log: log, changed: health.changed}
+	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
+		func() float64 { return float64(d.jobs.count()) })
+	d.metrics.watch("pcapdaemon_memory_held_bytes", "Memory that captures hold, those being delivered included.",
 		func() float64 { return float64(d.jobs.pool.held()) })
-	d.jobs.metrics = d.metrics
-	d.jobs.delivery = newDelivery(c.delivery, d.disk, witness{d.metrics, log})
+	d.metrics.watch("pcapdaemon_subscribed", "1 while subscribed to the request channel, else 0.", func() float64 {
+		if health.subscribed() {
+			return 1
+		}
+		return 0
+	})
 	return d
 }
 
@@ -99,13 +99,21 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	defer serving.Wait()
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
+	health := newHealth(newBell())
+	messages := make(chan []byte, 64)
+	subscriber := pubsub.Subscriber{Server: c.redis.server, Channel: c.redis.requests,
+		Messages: messages, State: health.setRequests, Log: log}
 	var results outlet = silence{}
+	lost := func() int64 { return 0 }
 	if c.redis.results != "" {
-		publisher := pubsub.NewPublisher(c.redis.server, c.redis.results, log)
+		publisher := pubsub.NewPublisher(c.redis.server, c.redis.results, health.setResults, log)
 		defer publisher.Close()
-		results = publisher
+		subscriber.Before = publisher.Await // so that no capture holds the publisher's AUTH
+		results, lost = publisher, publisher.Lost
 	}
-	d := newDaemon(c, results, log)
+	d := newDaemon(c, results, health, log)
+	d.metrics.count("pcapdaemon_results_lost_total", "Results that were dropped, because Redis was away for too long.",
+		func() float64 { return float64(lost()) })
 	open, endpoint := context.WithCancel(context.Background())
 	defer endpoint()
 	if c.listen != "" {
@@ -115,20 +123,17 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 			return exitFailed
 		}
 		serving.Go(func() {
-			if err := d.metrics.serve(open, listener, d.unhealthy); err != nil {
+			if err := d.metrics.serve(open, listener, health.trouble); err != nil {
 				log.WithError(err).Error("endpoint closed")
 			}
 		})
 	}
-	messages := make(chan []byte, 64)
-	subscriber := pubsub.Subscriber{Server: c.redis.server, Channel: c.redis.requests,
-		Messages: messages, State: d.setHealth, Log: log}
 	serving.Go(func() { subscriber.Run(ctx) })
 
 	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.String(),
 		"channel": c.redis.requests}).Info("started")
 	notify("READY=1")
-	d.changed.ring()
+	health.changed.ring()
 	d.receive(life, messages)
 	return d.stop(life)
 }
@@ -159,7 +164,7 @@ func (d *daemon) receive(life lifetime, messages <-chan []byte) {
 			_ = d.handle(life, message) // has been logged
 		case <-watchdog:
 			notify("WATCHDOG=1")
-		case <-d.changed:
+		case <-d.health.changed:
 			notify("STATUS=" + d.status())
 		}
 	}
@@ -168,7 +173,7 @@ func (d *daemon) receive(life lifetime, messages <-chan []byte) {
 // stop waits until what was captured is delivered, and returns the exit code.
 func (d *daemon) stop(life lifetime) int {
 	failed := d.jobs.failed.Load()
-	d.setHealth(errors.New("stopping"))
+	d.health.setRequests(errors.New("stopping"))
 	notifyStopping(d.config.delivery.drainTimeout + lateDelivery + pubsub.LastAttempt)
 	d.log.WithField("captures", d.jobs.count()).Info("stopping")
 	if !d.drain(life) {
@@ -240,29 +245,10 @@ func (d *daemon) handle(life lifetime, message []byte) error {
 	return nil
 }
 
-// setHealth notes whether requests can be received (nil), and if not, why.
-func (d *daemon) setHealth(err error) {
-	subscribed := 0.0
-	if err == nil {
-		subscribed = 1
-	}
-	d.metrics.subscribed.Set(subscribed)
-	d.unheard.Store(&err)
-	d.changed.ring()
-}
-
-// unhealthy returns why requests cannot be received, or nil.
-func (d *daemon) unhealthy() error {
-	if err := *d.unheard.Load(); err != nil {
-		return fmt.Errorf("not subscribed: %w", err)
-	}
-	return nil
-}
-
 // status describes the daemon for people.
 func (d *daemon) status() string {
 	subscription := fmt.Sprintf("subscribed to %s at %s", d.config.redis.requests, d.config.redis.server)
-	if err := d.unhealthy(); err != nil {
+	if err := d.health.trouble(); err != nil {
 		subscription = fmt.Sprintf("%s at %s %v", d.config.redis.requests, d.config.redis.server, err)
 	}
 	return subscription + "; " + english.Plural(d.jobs.count(), "capture", "") + " running"

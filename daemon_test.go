@@ -73,7 +73,7 @@ func newBench(t *testing.T, change func(*config)) *bench {
 		change(&c)
 	}
 	b := &bench{memo: &memo{}, upload: &fakeDestination{}, local: &fakeDestination{title: "local"}}
-	b.daemon = newDaemon(c, b.memo, quietLog())
+	b.daemon = newDaemon(c, b.memo, newHealth(newBell()), quietLog())
 	b.jobs.delivery.upload, b.jobs.delivery.local = b.upload, b.local
 	b.jobs.prepare = func(context.Context, tap.Options) (opener, error) {
 		return func() (source, error) { return &fakeSource{read: steady()}, nil }, nil

@@ -101,7 +101,7 @@ func runOnce(ctx context.Context, c config, log *logrus.Logger, stdin io.Reader,
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
 	out := &printer{to: stdout}
-	d := newDaemon(c, out, log)
+	d := newDaemon(c, out, newHealth(newBell()), log)
 	switch err := d.handle(life, message); {
 	case errors.Is(err, errOtherNode):
 		log.WithField("node", c.node).Error("request is for another node")

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"pcapdaemon/tap"
 	"runtime"
 	"time"
+
+	"pcapdaemon/tap"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -33,12 +34,10 @@ type metrics struct {
 	drops      prometheus.Counter
 	deliveries *prometheus.CounterVec   // by destination and outcome
 	seconds    *prometheus.HistogramVec // by destination
-	subscribed prometheus.Gauge
 }
 
 // newMetrics returns metrics in which every series exists from the start.
-// The functions are asked when somebody looks.
-func newMetrics(version string, running, held func() float64) *metrics {
+func newMetrics(version string) *metrics {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	f := promauto.With(r)
@@ -51,10 +50,7 @@ func newMetrics(version string, running, held func() float64) *metrics {
 		deliveries: f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_deliveries_total", Help: "Deliveries of captures by destination and outcome."}, []string{"destination", "outcome"}),
 		seconds: f.NewHistogramVec(prometheus.HistogramOpts{Name: "pcapdaemon_delivery_seconds", Help: "Time that deliveries took, retries included.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 10)}, []string{"destination"}), // 1 ms to 4 min
-		subscribed: f.NewGauge(prometheus.GaugeOpts{Name: "pcapdaemon_subscribed", Help: "1 while subscribed to the request channel, else 0."}),
 	}
-	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "pcapdaemon_captures_running", Help: "Captures running now."}, running)
-	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "pcapdaemon_memory_held_bytes", Help: "Memory that captures hold, those being delivered included."}, held)
 	f.NewGauge(prometheus.GaugeOpts{Name: "pcapdaemon_build_info", Help: "1, labelled with what this program is.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version(), "libpcap": tap.Version()}}).Set(1)
 
@@ -67,6 +63,16 @@ func newMetrics(version string, running, held func() float64) *metrics {
 		m.seconds.WithLabelValues(name)
 	}
 	return m
+}
+
+// watch adds a gauge whose value is asked for when somebody looks.
+func (m *metrics) watch(name, help string, value func() float64) {
+	promauto.With(m.registry).NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+}
+
+// count adds a counter whose value is asked for when somebody looks.
+func (m *metrics) count(name, help string, value func() float64) {
+	promauto.With(m.registry).NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
 }
 
 // capture counts a finished capture.

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gomodule/redigo/redis"
 
@@ -87,6 +88,36 @@ func try(t *testing.T, r *testbed.Redis, command string) error {
 	words := strings.Fields(command)
 	_, err = conn.Do(words[0], redis.Args{}.AddFlat(words[1:])...)
 	return err
+}
+
+// TestACLSuffices: subscriber, publisher and client work with what is permitted.
+func TestACLSuffices(t *testing.T) {
+	for name, rules := range map[string][2]string{
+		"Redis 7": {hostACL, askerACL}, "Redis 6": {olderHostACL, olderAskerACL}} {
+		t.Run(name, func(t *testing.T) {
+			r := testbed.StartRedis(t)
+			permit(t, r, "host", rules[0])
+			permit(t, r, "asker", rules[1])
+			var log testbed.Transcript
+			messages, _ := startSubscriber(t, reachAs(r, "host"), logTo(&log))
+			r.AwaitSubscribers(t, 5*time.Second, 1)
+			p := newPublisher(t, reachAs(r, "host"), logTo(&log))
+			c := startClient(t, reachAs(r, "asker"))
+			if _, err := c.Publish(t.Context(), []byte("question")); err != nil {
+				t.Error(err)
+			}
+			if got := next(t, messages, time.Second); got != "question" {
+				t.Errorf("want the question, got %s", got)
+			}
+			p.Publish([]byte("answer"))
+			if got := next(t, c.Answers(), time.Second); got != "answer" {
+				t.Errorf("want the answer, got %s", got)
+			}
+			if strings.Contains(log.String(), "NOPERM") {
+				t.Errorf("something was not permitted: %s", log.String())
+			}
+		})
+	}
 }
 
 // TestReadmeACL: what the README says of permissions is what is tested here.

@@ -1,21 +1,28 @@
 package pubsub
 
 import (
-	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
 	"pcapdaemon/testbed"
 )
 
-func TestClientAsks(t *testing.T) {
-	r := testbed.StartRedis(t)
-	requests := r.Hear(t, "capture")
-	c, err := NewClient(t.Context(), reach(r), "capture", resultChannel)
+// startClient returns a client that ends with the test.
+func startClient(t *testing.T, server *Server) *Client {
+	t.Helper()
+	c, err := NewClient(t.Context(), server, "capture", resultChannel)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestClientAsks(t *testing.T) {
+	r := testbed.StartRedis(t)
+	requests := r.Hear(t, "capture")
+	c := startClient(t, reach(r))
 	if listeners, err := c.Publish(t.Context(), []byte("question")); listeners != 1 || err != nil {
 		t.Errorf("want 1 listener, got %d, %v", listeners, err)
 	}
@@ -28,9 +35,71 @@ func TestClientAsks(t *testing.T) {
 	}
 }
 
+// TestClientSurvivesARestart: it says that it hears nothing, and hears again.
+func TestClientSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	c := startClient(t, reach(r))
+	for range 2 {
+		r.Signal(t, syscall.SIGKILL)
+		r.Wait(t, 5*time.Second)
+		if err := nextChange(t, c); err == nil {
+			t.Error("no error while the server is away")
+		}
+		time.Sleep(time.Second)
+		r.Restart(t)
+		for nextChange(t, c) != nil {
+		}
+		r.Do(t, "PUBLISH", resultChannel, "answer")
+		if got := next(t, c.Answers(), time.Second); got != "answer" {
+			t.Errorf("want the answer, got %s", got)
+		}
+	}
+}
+
+// TestClientHearsWhatWaited: a publisher that is back first waits for who listens.
+func TestClientHearsWhatWaited(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	proxy := testbed.StartProxy(t, r.Address())
+	c := startClient(t, &Server{Addresses: []string{proxy.Address}})
+	p := newPublisher(t, reach(r), quietLog())
+	proxy.Lead("")
+	r.Signal(t, syscall.SIGKILL)
+	r.Wait(t, 5*time.Second)
+	p.Publish([]byte("answer"))
+	time.Sleep(4500 * time.Millisecond) // the client tries in vain
+	r.Restart(t)
+	p.Await(t.Context())
+	time.Sleep(300 * time.Millisecond)
+	proxy.Lead(r.Address())
+	if got := next(t, c.Answers(), 6*time.Second); got != "answer" {
+		t.Errorf("want the answer, got %s", got)
+	}
+}
+
+// nextChange returns how a client hears now.
+func nextChange(t *testing.T, c *Client) error {
+	t.Helper()
+	select {
+	case err := <-c.Changes():
+		return err
+	case <-time.After(6 * time.Second):
+		t.Fatal("no change")
+	}
+	panic("unreachable")
+}
+
+// TestClientWithoutServer: it does not wait for one to come.
 func TestClientWithoutServer(t *testing.T) {
-	server := &Server{Addresses: []string{fmt.Sprint("127.0.0.1:", testbed.FreePort(t))}}
-	if _, err := NewClient(t.Context(), server, "capture", resultChannel); err == nil {
-		t.Error("a client without a server")
+	t.Parallel()
+	for name, address := range unreachable(t) {
+		began := time.Now()
+		if _, err := NewClient(t.Context(), &Server{Addresses: []string{address}}, "capture", resultChannel); err == nil {
+			t.Errorf("%s: a client without a server", name)
+		}
+		if took := time.Since(began); took > pingPeriod+pongMargin+time.Second {
+			t.Errorf("%s: took %v to say so", name, took)
+		}
 	}
 }

@@ -43,9 +43,16 @@ func (o *outage) over() bool {
 	return had
 }
 
+const (
+	// longDelay is short enough that waiting and connecting together stay below 6 s.
+	longDelay = 3300 * time.Millisecond
+	// shortDelay is for those of whom there are few, and who would miss something.
+	shortDelay = 500 * time.Millisecond
+)
+
 // newReconnectDelay returns the waits between attempts: 100 ms at first, and
-// short enough in the end that waiting and connecting together stay below 6 s.
-func newReconnectDelay() *backoff.ExponentialBackOff {
+// about the longest in the end.
+func newReconnectDelay(longest time.Duration) *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{InitialInterval: 125 * time.Millisecond, RandomizationFactor: 0.2,
-		Multiplier: 2, MaxInterval: 3300 * time.Millisecond}
+		Multiplier: 2, MaxInterval: longest}
 }

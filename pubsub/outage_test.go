@@ -6,7 +6,7 @@ import (
 )
 
 func TestReconnectDelay(t *testing.T) {
-	delay := newReconnectDelay()
+	delay := newReconnectDelay(longDelay)
 	for n := range 50 {
 		least := 100 * time.Millisecond
 		if n > 10 {

@@ -2,56 +2,90 @@ package pubsub
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/gomodule/redigo/redis"
 	"github.com/sirupsen/logrus"
 )
 
-const (
-	// maxWaiting is how many messages wait while Redis is away; the newest are kept.
-	maxWaiting = 1000
-	// LastAttempt is the time for the messages that are left when a publisher is closed.
-	LastAttempt = 2 * time.Second
-)
+// LastAttempt is the time for the messages that are left when a publisher is closed.
+const LastAttempt = 2 * time.Second
 
-// A Publisher publishes messages in order, over a connection of its own that
-// it opens when there is something to say. While Redis is away they wait.
+// gathering is how long messages are held back after an outage. Who listens to
+// them has lost the connection as well, and needs a moment to come back.
+const gathering = 1500 * time.Millisecond
+
+// A Publisher publishes messages in order, over a connection of its own that it
+// opens at once and keeps. While Redis is away the messages wait, 16 MiB of them
+// at most; the newest are kept. What was sent and not answered when a
+// connection ends is sent again: twice is better than never.
 type Publisher struct {
 	server  *Server
 	channel string
+	state   func(error)
 	log     logrus.FieldLogger
+	queue   queue
 
-	wake    chan struct{} // holds a token when there is something to do
+	wake    chan struct{} // holds a token when there is something to publish
+	check   chan struct{} // holds a token when somebody wants a connection that lives
 	closing chan struct{}
 	done    chan struct{}
 	cancel  func() // ends whatever the publisher waits for
 
+	// Of the goroutine that publishes.
+	delay   *backoff.ExponentialBackOff
+	trouble outage
+	cut     bool // there was a connection, or an attempt to open one, that failed
+	drops   drops
+
 	mu      sync.Mutex
-	waiting [][]byte
-	away    bool
-	lost    int // messages of this outage
+	checked chan struct{} // closed when a connection was found to live, or none could be opened
 }
 
-// NewPublisher returns a publisher that runs until Close.
-func NewPublisher(server *Server, channel string, log logrus.FieldLogger) *Publisher {
+// NewPublisher returns a publisher that runs until Close. If state is not nil,
+// it is told when messages can be published (nil) and why they cannot.
+func NewPublisher(server *Server, channel string, state func(error), log logrus.FieldLogger) *Publisher {
+	if state == nil {
+		state = func(error) {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Publisher{server: server, channel: channel, log: log, cancel: cancel,
-		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
+	p := &Publisher{server: server, channel: channel, state: state, log: log, cancel: cancel,
+		wake: make(chan struct{}, 1), check: make(chan struct{}, 1), checked: make(chan struct{}),
+		closing: make(chan struct{}), done: make(chan struct{}),
+		delay: newReconnectDelay(longDelay), trouble: outage{log: log}, drops: drops{log: log}}
 	go p.run(ctx)
 	return p
 }
 
-// Publish takes a message. It never blocks.
+// Publish takes a message, which must not be changed afterwards. It never blocks.
 func (p *Publisher) Publish(message []byte) {
+	p.queue.push(message)
+	remind(p.wake)
+}
+
+// Lost returns how many messages were dropped so far without having been published.
+func (p *Publisher) Lost() int64 {
+	_, dropped := p.queue.count()
+	return dropped
+}
+
+// Await makes sure that there is a connection: one that is open is asked for a
+// sign of life, else one is tried at once. It returns when there is one, when none
+// could be opened, or when the context ends.
+func (p *Publisher) Await(ctx context.Context) {
 	p.mu.Lock()
-	p.waiting = append(p.waiting, message)
-	p.trim()
+	checked := p.checked
 	p.mu.Unlock()
+	remind(p.check)
 	select {
-	case p.wake <- struct{}{}:
-	default:
+	case <-checked:
+	case <-p.done:
+	case <-ctx.Done():
 	}
 }
 
@@ -63,97 +97,216 @@ func (p *Publisher) Close() {
 	p.cancel()
 }
 
-// trim drops the oldest messages of an outage that are too many. The caller holds the lock.
-func (p *Publisher) trim() {
-	if excess := len(p.waiting) - maxWaiting; p.away && excess > 0 {
-		p.waiting = p.waiting[excess:]
-		p.lost += excess
-	}
-}
-
-// takeLost returns how many messages the outage cost, and forgets them.
-func (p *Publisher) takeLost() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	lost := p.lost
-	p.lost = 0
-	return lost
-}
-
-// run publishes whatever waits, until Close.
+// run publishes whatever comes, over any number of connections, until Close.
 func (p *Publisher) run(ctx context.Context) {
 	defer close(p.done)
-	var conn redis.Conn
-	defer func() {
-		if conn != nil {
-			conn.Close()
-		}
-	}()
-	delay := newReconnectDelay()
-	trouble := outage{log: p.log}
 	for last := false; ; {
-		var err error
-		conn, err = p.drain(ctx, conn)
-		if err == nil && trouble.over() {
-			p.log.WithField("lost", p.takeLost()).Info("results published again")
-		}
-		if last {
-			if err != nil {
-				p.log.WithError(err).Error("results not published")
-			}
+		if waiting, _ := p.queue.count(); waiting == 0 && isClosed(p.closing) {
 			return
 		}
-		wake, retry := p.wake, (<-chan time.Time)(nil)
-		if err != nil {
-			trouble.say(err, "results wait")
-			wake, retry = nil, time.After(delay.NextBackOff())
-		} else {
-			delay.Reset()
+		err := p.session(ctx)
+		switch {
+		case err == nil:
+			return
+		case ctx.Err() != nil:
+			p.giveUp(fmt.Errorf("not answered within %v", LastAttempt))
+			return
+		case last:
+			p.giveUp(err)
+			return
 		}
+		p.cut = true
+		p.state(err)
+		p.trouble.say(err, "results wait")
+		p.drops.say(p.queue.count())
 		select {
-		case <-wake:
-		case <-retry:
+		case <-p.check:
+		case <-time.After(p.delay.NextBackOff()):
 		case <-p.closing:
 			last = true
 		}
 	}
 }
 
-// drain publishes all that waits and returns the connection to use next time.
-// It waits for each answer as long as the connection lives: a hanging server
-// publishes what it was sent when it wakes, and what is sent again comes twice.
-func (p *Publisher) drain(ctx context.Context, conn redis.Conn) (redis.Conn, error) {
-	for {
-		p.mu.Lock()
-		if len(p.waiting) == 0 {
-			p.away = false
-			p.mu.Unlock()
-			return conn, nil
-		}
-		message := p.waiting[0]
-		p.waiting = p.waiting[1:]
-		p.mu.Unlock()
+// giveUp drops what is left when the last attempt has failed.
+func (p *Publisher) giveUp(err error) {
+	if waiting, _ := p.queue.count(); waiting > 0 {
+		p.log.WithField("lost", waiting).WithError(err).Error("results not published")
+		p.queue.clear()
+	}
+}
 
-		used, err := conn != nil, error(nil)
-		if !used {
-			conn, err = p.server.dial(ctx)
-		}
-		if err == nil {
-			if _, err = conn.Do("PUBLISH", p.channel, message); err == nil {
-				continue
+// session connects once and publishes until something breaks. It returns nil
+// when the publisher is closed and nothing is left.
+func (p *Publisher) session(ctx context.Context) error {
+	conn, err := p.open(ctx)
+	if err != nil {
+		p.tellChecked()
+		return err
+	}
+	defer conn.Close()
+	p.nowConnected()
+	ticker := time.NewTicker(pingPeriod)
+	defer ticker.Stop()
+	for {
+		waiting, dropped := p.queue.count()
+		p.drops.say(waiting, dropped)
+		if waiting == 0 {
+			if isClosed(p.closing) {
+				return nil
 			}
-			conn.Close()
+			if err := p.pause(conn, ticker.C); err != nil {
+				return err
+			}
 		}
-		conn = nil
-		p.mu.Lock()
-		p.waiting = append([][]byte{message}, p.waiting...)
-		if !used { // a used connection may just have been cut while idle
-			p.away = true
-			p.trim()
+		if err := p.publish(conn); err != nil {
+			return err
 		}
-		p.mu.Unlock()
-		if !used {
-			return nil, err
+	}
+}
+
+// open returns a connection on which the server has answered and taken the first
+// of what waits. A server that hangs accepts connections all the same: if it were sent
+// everything again on each of them, it would publish it as often when it wakes.
+func (p *Publisher) open(ctx context.Context) (redis.Conn, error) {
+	conn, err := p.server.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err = p.ping(conn); err == nil {
+		p.tellChecked()
+		p.gather(ctx)
+		err = p.publish(conn)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// gather gives those who listen the time to come back after an outage.
+func (p *Publisher) gather(ctx context.Context) {
+	if !p.cut {
+		return
+	}
+	select {
+	case <-time.After(gathering):
+	case <-p.closing:
+	case <-ctx.Done():
+	}
+}
+
+// pause waits for something to publish, and asks for signs of life meanwhile.
+func (p *Publisher) pause(conn redis.Conn, tick <-chan time.Time) error {
+	select {
+	case <-p.wake:
+	case <-p.closing:
+	case <-tick:
+		return p.ping(conn)
+	case <-p.check:
+		if err := p.ping(conn); err != nil {
+			return err
 		}
+		p.tellChecked()
+	}
+	return nil
+}
+
+// nowConnected ends an outage: the server has taken the first of what waited.
+func (p *Publisher) nowConnected() {
+	p.delay.Reset()
+	p.cut = false
+	if p.trouble.over() {
+		p.log.Info("results published again")
+	}
+	p.state(nil)
+}
+
+// tellChecked lets those go on who await a connection.
+func (p *Publisher) tellChecked() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.checked)
+	p.checked = make(chan struct{})
+}
+
+// ping asks for a sign of life. That the user may not ping is one, too.
+func (p *Publisher) ping(conn redis.Conn) error {
+	_, err := redis.DoWithTimeout(conn, answerTimeout, "PING")
+	var refusal redis.Error
+	if errors.As(err, &refusal) && strings.HasPrefix(string(refusal), "NOPERM") {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+// publish sends the oldest messages that wait in one go, and waits for the
+// answers. What is not answered goes back to the queue.
+func (p *Publisher) publish(conn redis.Conn) error {
+	batch := p.queue.take()
+	err := p.send(conn, batch)
+	for err == nil && len(batch) > 0 {
+		if _, err = redis.ReceiveWithTimeout(conn, answerTimeout); err == nil {
+			p.queue.answered(batch[0])
+			batch = batch[1:]
+		}
+	}
+	if err != nil {
+		p.queue.putBack(batch)
+		return fmt.Errorf("publish on %s: %w", p.channel, err)
+	}
+	return nil
+}
+
+// send sends messages without waiting for answers.
+func (p *Publisher) send(conn redis.Conn, messages [][]byte) error {
+	for _, message := range messages {
+		if err := conn.Send("PUBLISH", p.channel, message); err != nil {
+			return err
+		}
+	}
+	return conn.Flush()
+}
+
+// drops remembers what has been logged about dropped messages: that there are
+// some, and how many it were when nothing waits any more.
+type drops struct {
+	log  logrus.FieldLogger
+	told int64 // so many have been logged
+	open bool  // that there are more has been logged
+}
+
+// say logs what is new.
+func (d *drops) say(waiting int, dropped int64) {
+	switch {
+	case dropped == d.told:
+	case waiting == 0:
+		d.log.WithField("lost", dropped-d.told).Error("results lost")
+		d.told, d.open = dropped, false
+	case !d.open:
+		d.log.WithField("waiting", waiting).Error("results dropped")
+		d.open = true
+	}
+}
+
+// remind puts a token into a channel that holds one.
+func remind(channel chan struct{}) {
+	select {
+	case channel <- struct{}{}:
+	default:
+	}
+}
+
+// isClosed tells whether a channel that is only ever closed is.
+func isClosed(channel <-chan struct{}) bool {
+	select {
+	case <-channel:
+		return true
+	default:
+		return false
 	}
 }

@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -18,12 +19,20 @@ type Subscriber struct {
 	Messages chan<- []byte
 	// State is told when the subscription begins (nil) and why there is none.
 	State func(error)
-	Log   logrus.FieldLogger
+	// Before, if not nil, is called when the server was reached, before each
+	// subscription. Its context ends after a short time.
+	Before func(context.Context)
+	Log    logrus.FieldLogger
+
+	longest time.Duration // between attempts; 0: longDelay
 }
+
+// beforeTimeout is how long what comes before a subscription may hold it up.
+const beforeTimeout = 2 * time.Second
 
 // Run subscribes again and again until the context ends.
 func (s *Subscriber) Run(ctx context.Context) {
-	delay := newReconnectDelay()
+	delay := newReconnectDelay(cmp.Or(s.longest, longDelay))
 	trouble := outage{log: s.Log}
 	for {
 		subscribed := false
@@ -61,6 +70,11 @@ func (s *Subscriber) session(ctx context.Context, subscribed func()) error {
 	}
 	channel := redis.PubSubConn{Conn: conn}
 	defer channel.Close()
+	if s.Before != nil {
+		before, cancel := context.WithTimeout(ctx, beforeTimeout)
+		s.Before(before)
+		cancel()
+	}
 	if err := channel.Subscribe(s.Channel); err != nil {
 		return err
 	}

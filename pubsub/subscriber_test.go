@@ -95,6 +95,65 @@ func TestSubscriberSurvivesOutages(t *testing.T) {
 	if lines := testbed.ReadLines(log.String()); len(lines) > 9 {
 		t.Errorf("want a handful of lines for two outages, got %d:\n%s", len(lines), log.String())
 	}
+	began := time.Now()
+	r.Do(t, "CLIENT", "KILL", "TYPE", "pubsub") // the waits begin anew
+	r.AwaitSubscribers(t, time.Second, 1)
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("want the first attempt after an outage at once, took %v", took)
+	}
+}
+
+// TestSubscriberLogsEachOutage: twice the same cause is twice a line.
+func TestSubscriberLogsEachOutage(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	var log testbed.Transcript
+	_, state := startSubscriber(t, reach(r), logTo(&log))
+	const outages = 3
+	for n := range outages {
+		testbed.Eventually(t, 5*time.Second, "subscribed", func() bool { return state() == "subscribed" })
+		if lost := strings.Count(log.String(), "subscription lost"); lost != n {
+			t.Errorf("want %d outages in the log, got %s", n, log.String())
+		}
+		r.Do(t, "CLIENT", "KILL", "TYPE", "pubsub")
+		testbed.Eventually(t, 5*time.Second, "the outage is noticed", func() bool { return state() != "subscribed" })
+	}
+}
+
+// TestSubscriberMovesOn: a server hangs, and its address leads to another one.
+func TestSubscriberMovesOn(t *testing.T) {
+	t.Parallel()
+	hanging, other := testbed.StartRedis(t), testbed.StartRedis(t)
+	proxy := testbed.StartProxy(t, hanging.Address())
+	messages, _ := startSubscriber(t, &Server{Addresses: []string{proxy.Address}}, quietLog())
+	hanging.AwaitSubscribers(t, 5*time.Second, 1)
+	hanging.Signal(t, syscall.SIGSTOP)
+	proxy.Lead(other.Address())
+	other.AwaitSubscribers(t, 15*time.Second, 1)
+	checkReceives(t, other, messages)
+}
+
+// TestSubscriberWithoutNames: the name server dies with the server, and stays dead.
+func TestSubscriberWithoutNames(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	server := &Server{Addresses: []string{fmt.Sprint("redis.example:", r.Port)}}
+	var dead atomic.Bool
+	server.names.resolve = func(ctx context.Context, name string) ([]string, error) {
+		if dead.Load() {
+			return answerAfter(time.Hour)(ctx, name)
+		}
+		return []string{"127.0.0.1"}, nil
+	}
+	messages, _ := startSubscriber(t, server, quietLog())
+	r.AwaitSubscribers(t, 5*time.Second, 1)
+	dead.Store(true)
+	r.Signal(t, syscall.SIGKILL)
+	r.Wait(t, 5*time.Second)
+	time.Sleep(12 * time.Second) // longer than a look-up
+	r.Restart(t)
+	r.AwaitSubscribers(t, 6*time.Second, 1)
+	checkReceives(t, r, messages)
 }
 
 func TestSubscriberAwayAtStart(t *testing.T) {

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// errNotConnected is the health of a daemon that has just started.
+var errNotConnected = errors.New("not connected yet")
+
+// A health says whether requests can be received and results be published,
+// and if not, why.
+type health struct {
+	changed bell // rung when it may be another one
+
+	mu                sync.Mutex
+	requests, results error
+}
+
+// newHealth returns the health of a daemon that has just started and rings a bell at each change.
+func newHealth(changed bell) *health {
+	return &health{changed: changed, requests: errNotConnected}
+}
+
+// setRequests notes why no requests come, or nil.
+func (h *health) setRequests(err error) { h.set(&h.requests, err) }
+
+// setResults notes why no results can be published, or nil.
+func (h *health) setResults(err error) { h.set(&h.results, err) }
+
+// set changes one of the two.
+func (h *health) set(part *error, err error) {
+	h.mu.Lock()
+	*part = err
+	h.mu.Unlock()
+	h.changed.ring()
+}
+
+// trouble returns what is wrong, or nil.
+func (h *health) trouble() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.requests != nil:
+		return fmt.Errorf("not subscribed: %w", h.requests)
+	case h.results != nil:
+		return fmt.Errorf("results are not published: %w", h.results)
+	}
+	return nil
+}
+
+// subscribed tells whether requests come.
+func (h *health) subscribed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.requests == nil
+}
