@@ -41,7 +41,7 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) *da
 		log:     log,
 	}
 	d.jobs = &jobs{node: c.node, limits: c.limits, capacity: c.capacity, pool: newPool(c.capacity.memory),
-		prepare: prepareTap, delivery: newDelivery(c.delivery, d.disk, witness{d.metrics, log}),
+		prepare: newTapPreparer(), delivery: newDelivery(c.delivery, d.disk, witness{d.metrics, log}),
 		results: results, metrics: d.metrics, log: log, changed: health.changed}
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
 		func() float64 { return float64(d.jobs.count()) })
@@ -56,9 +56,17 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) *da
 	return d
 }
 
-// prepareTap is the preparer of the real system.
-func prepareTap(_ context.Context, o tap.Options) (opener, error) {
-	return func() (source, error) { return tap.Open(o) }, nil
+// newTapPreparer returns the preparer of the real system.
+func newTapPreparer() preparer {
+	compiler := tap.NewCompiler()
+	return func(ctx context.Context, w wanted) (opener, error) {
+		filter, err := compiler.Compile(ctx, w.iface, w.snap, w.filter)
+		if err != nil {
+			return nil, err
+		}
+		options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer}
+		return func() (source, error) { return tap.Open(options) }, nil
+	}
 }
 
 // newDelivery returns the destinations that are configured.

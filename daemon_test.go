@@ -75,7 +75,7 @@ func newBench(t *testing.T, change func(*config)) *bench {
 	b := &bench{memo: &memo{}, upload: &fakeDestination{}, local: &fakeDestination{title: "local"}}
 	b.daemon = newDaemon(c, b.memo, newHealth(newBell()), quietLog())
 	b.jobs.delivery.upload, b.jobs.delivery.local = b.upload, b.local
-	b.jobs.prepare = func(context.Context, tap.Options) (opener, error) {
+	b.jobs.prepare = func(context.Context, wanted) (opener, error) {
 		return func() (source, error) { return &fakeSource{read: steady()}, nil }, nil
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -150,7 +150,7 @@ func TestDaemonRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, func(c *config) { c.limits.interfaces = []string{"x0", "broken"} })
-				b.jobs.prepare = func(context.Context, tap.Options) (opener, error) {
+				b.jobs.prepare = func(context.Context, wanted) (opener, error) {
 					return func() (source, error) { return nil, errors.New("open broken: no such device") }, nil
 				}
 				b.ask(t, test.request)
@@ -333,12 +333,12 @@ func TestRefusedTakesNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		good := b.jobs.prepare
-		b.jobs.prepare = func(ctx context.Context, wanted tap.Options) (opener, error) {
-			if wanted.Interface != "lo" {
+		b.jobs.prepare = func(ctx context.Context, w wanted) (opener, error) {
+			if w.iface != "lo" {
 				time.Sleep(time.Second)
 				return nil, errors.New("interface: no such network interface")
 			}
-			return good(ctx, wanted)
+			return good(ctx, w)
 		}
 		b.ask(t, `{"node":"web1","interface":["a1","a2","a3","a4","a5","a6","lo"],"packets":5,"id":"a"}`)
 		time.Sleep(500 * time.Millisecond)

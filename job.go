@@ -53,8 +53,8 @@ func (s *jobs) run(life lifetime, j *job) {
 
 // open admits a capture and opens its source.
 func (s *jobs) open(life lifetime, j *job) (source, error) {
-	open, err := s.prepare(life.recording, tap.Options{Interface: j.iface, Filter: j.request.Filter,
-		Snap: int(cmp.Or(j.request.Snap, maxSnap)), BufferSize: int(s.capacity.buffer)})
+	open, err := s.prepare(life.recording, wanted{iface: j.iface, filter: j.request.Filter,
+		snap: int(cmp.Or(j.request.Snap, maxSnap)), buffer: int(s.capacity.buffer)})
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"pcapdaemon/tap"
-
 	"github.com/sirupsen/logrus"
 )
 
@@ -29,6 +27,17 @@ type jobs struct {
 	failed  atomic.Int64   // captures that ended as failed
 	refused atomic.Int64   // requests
 	working sync.WaitGroup // captures, deliveries, closing handles
+}
+
+// A sourceOpener opens what is wanted. Until the context ends it may take seconds.
+type sourceOpener func(context.Context, wanted) (source, error)
+
+// A wanted source is what a request asks for.
+type wanted struct {
+	iface  string
+	filter string // pcap-filter(7)
+	snap   int    // bytes
+	buffer int    // of the kernel, in bytes
 }
 
 // A bell tells one goroutine that something has changed; ringing it again
@@ -55,7 +64,7 @@ type lifetime struct {
 
 // A preparer judges what can be judged before a slot is taken: whether the
 // interface is there and the filter compiles. That may take seconds.
-type preparer func(context.Context, tap.Options) (opener, error)
+type preparer func(context.Context, wanted) (opener, error)
 
 // An opener opens what has been prepared.
 type opener func() (source, error)

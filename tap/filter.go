@@ -3,36 +3,186 @@ package tap
 // #cgo LDFLAGS: -lpcap
 // #include <stdlib.h>
 // #include <pcap/pcap.h>
+//
+// // set_filter gives a handle a copy of a program.
+// static int set_filter(pcap_t *handle, struct bpf_insn *code, u_int length)
+// {
+//	struct bpf_program program = {length, code};
+//	return pcap_setfilter(handle, &program);
+// }
 import "C"
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"strings"
 	"unsafe"
 
-	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcap"
+	"golang.org/x/sys/unix"
 )
 
-// compile compiles a pcap-filter(7) expression for packets of a link
-// type, without a handle. gopacket can do that too, but under one lock for
-// the whole process: a filter that takes seconds, or waits for DNS, would
+// Filters are compiled by libpcap directly. gopacket does that under one lock
+// for the whole process: a filter that takes seconds, or waits for DNS, would
 // hold up the start of every other capture. libpcap needs no lock since 1.8.
-func compile(link layers.LinkType, snap int, expression string) ([]pcap.BPFInstruction, error) {
-	dead := C.pcap_open_dead(C.int(link), C.int(snap))
-	if dead == nil {
-		return nil, errors.New("out of memory")
+
+// A Filter is a compiled pcap-filter(7) expression. It may be used any number
+// of times, by many goroutines.
+type Filter struct {
+	expression string
+	link       C.int // DLT of the packets that it judges
+	code       []pcap.BPFInstruction
+}
+
+// A question is a filter that is to be compiled.
+type question struct {
+	iface      string
+	snap       int
+	expression string
+}
+
+// An answer is a filter, or why it does not compile.
+type answer struct {
+	filter *Filter
+	err    error
+}
+
+// ask compiles a filter, which may take very long, and answers. What it needed
+// for that it closes afterwards: nobody has to wait for it.
+func ask(q question, answers chan<- answer) {
+	handle, err := q.handle()
+	if err != nil {
+		answers <- answer{err: fmt.Errorf("open %s: %w", q.iface, err)}
+		return
 	}
-	defer C.pcap_close(dead)
+	defer C.pcap_close(handle)
+	code, err := compileOn(handle, netmask(q.iface), q.expression)
+	if err != nil {
+		answers <- answer{err: compileError(q.expression, err)}
+		return
+	}
+	answers <- answer{filter: &Filter{expression: q.expression, link: C.pcap_datalink(handle), code: code}}
+}
+
+// handle returns a handle that compiles as the open interface does: a dead one
+// of the same link type, or an open one where that would not do.
+func (q question) handle() (*C.pcap_t, error) {
+	link, known := linkType(q.iface)
+	if !known || needsOpen(q.expression) {
+		return q.openHandle()
+	}
+	if dead := C.pcap_open_dead(link, C.int(q.snap)); dead != nil {
+		return dead, nil
+	}
+	return nil, errors.New("out of memory")
+}
+
+// openHandle returns a handle of the interface that takes no packets.
+func (q question) openHandle() (*C.pcap_t, error) {
+	handle, err := activate(Options{Interface: q.iface, Snap: q.snap, BufferSize: 1 << 16})
+	if err != nil {
+		return nil, err
+	}
+	cptr, err := pcapOf(handle)
+	if err != nil {
+		handle.Close()
+		return nil, err
+	}
+	nothing := pcap.BPFInstruction{Code: C.BPF_RET | C.BPF_K}
+	if err := setFilter(cptr, []pcap.BPFInstruction{nothing}); err != nil {
+		handle.Close()
+		return nil, err
+	}
+	return cptr, nil
+}
+
+// compileOn compiles a filter on a handle.
+func compileOn(handle *C.pcap_t, mask C.bpf_u_int32, expression string) ([]pcap.BPFInstruction, error) {
 	text := C.CString(expression)
 	defer C.free(unsafe.Pointer(text))
 	var program C.struct_bpf_program
-	if C.pcap_compile(dead, &program, text, 1, C.PCAP_NETMASK_UNKNOWN) != 0 {
-		return nil, errors.New(C.GoString(C.pcap_geterr(dead)))
+	if C.pcap_compile(handle, &program, text, 1, mask) != 0 {
+		return nil, errors.New(C.GoString(C.pcap_geterr(handle)))
 	}
 	defer C.pcap_freecode(&program)
-	instructions := make([]pcap.BPFInstruction, program.bf_len)
+	code := make([]pcap.BPFInstruction, program.bf_len)
 	for i, from := range unsafe.Slice(program.bf_insns, program.bf_len) {
-		instructions[i] = pcap.BPFInstruction{Code: uint16(from.code), Jt: uint8(from.jt), Jf: uint8(from.jf), K: uint32(from.k)}
+		code[i] = pcap.BPFInstruction{Code: uint16(from.code), Jt: uint8(from.jt), Jf: uint8(from.jf), K: uint32(from.k)}
 	}
-	return instructions, nil
+	return code, nil
+}
+
+// set gives a handle the filter.
+func (f *Filter) set(handle *C.pcap_t) error {
+	if link := C.pcap_datalink(handle); link != f.link {
+		return fmt.Errorf("bpf: filter %q: it is for link type %d, the interface has %d now", f.expression, f.link, link)
+	}
+	if err := setFilter(handle, f.code); err != nil {
+		return fmt.Errorf("bpf: set filter %q: %w", f.expression, err)
+	}
+	return nil
+}
+
+// setFilter gives a handle a program.
+func setFilter(handle *C.pcap_t, code []pcap.BPFInstruction) error {
+	first := (*C.struct_bpf_insn)(unsafe.Pointer(unsafe.SliceData(code))) // they have the same layout
+	if C.set_filter(handle, first, C.u_int(len(code))) != 0 {
+		return errors.New(C.GoString(C.pcap_geterr(handle)))
+	}
+	return nil
+}
+
+// needsOpen tells whether a filter becomes another one for an open interface:
+// the kernel takes VLAN tags out of the packet.
+func needsOpen(expression string) bool { return strings.Contains(expression, "vlan") }
+
+// linkType returns the DLT value that an interface will have when it is open,
+// if that is known without opening it.
+func linkType(iface string) (link C.int, known bool) {
+	if iface == AnyInterface {
+		return C.DLT_LINUX_SLL, true
+	}
+	if _, err := os.Stat("/sys/class/net/" + iface + "/dsa/tagging"); err == nil {
+		return 0, false // a switch puts tags into its frames, of one kind or another
+	}
+	switch hardware, err := hardwareType(iface); {
+	case err != nil:
+		return 0, false
+	case hardware == unix.ARPHRD_ETHER || hardware == unix.ARPHRD_LOOPBACK:
+		return C.DLT_EN10MB, true
+	case hardware == unix.ARPHRD_NONE: // tun
+		return C.DLT_RAW, true
+	}
+	return 0, false
+}
+
+// hardwareType returns the ARPHRD value of an interface.
+func hardwareType(iface string) (uint16, error) {
+	request, err := unix.NewIfreq(iface)
+	if err != nil {
+		return 0, err
+	}
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(socket)
+	if err := unix.IoctlIfreq(socket, unix.SIOCGIFHWADDR, request); err != nil {
+		return 0, err
+	}
+	return request.Uint16(), nil // the family of the address
+}
+
+// netmask returns the netmask of an interface, without which a filter cannot
+// tell IPv4 broadcasts.
+func netmask(iface string) C.bpf_u_int32 {
+	name := C.CString(iface)
+	defer C.free(unsafe.Pointer(name))
+	var words [C.PCAP_ERRBUF_SIZE]C.char
+	var net, mask C.bpf_u_int32
+	if C.pcap_lookupnet(name, &net, &mask, &words[0]) != 0 {
+		return C.PCAP_NETMASK_UNKNOWN
+	}
+	return mask
 }

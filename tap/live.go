@@ -122,7 +122,7 @@ func (l *Live) Next() (Packet, error) {
 // the handle's DLT value but for raw IP, whose DLT is not the same on every system.
 func (l *Live) LinkType() int {
 	const dltRaw, linkTypeRaw = 12, 101
-	if link := int(l.handle.LinkType()); link != dltRaw {
+	if link := int(C.pcap_datalink(l.cptr)); link != dltRaw {
 		return link
 	}
 	return linkTypeRaw

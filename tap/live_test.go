@@ -23,9 +23,9 @@ import (
 )
 
 // collect opens an interface and returns so many packets, or those of two seconds.
-func collect(t *testing.T, o Options, packets int) ([]Packet, *Live) {
+func collect(t *testing.T, q question, packets int) ([]Packet, *Live) {
 	t.Helper()
-	live, err := Open(o)
+	live, err := listen(q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,17 +51,22 @@ func take(t *testing.T, live *Live, packets int, within time.Duration) []Packet 
 	return found
 }
 
-// loopback are the options for the loopback interface.
-func loopback(filter string) Options {
-	return Options{Interface: "lo", Filter: filter, Snap: MaxSnap, BufferSize: 4 << 20}
+// listen opens an interface where the caller is, which may be another
+// namespace than that of other goroutines.
+func listen(q question) (*Live, error) {
+	answers := make(chan answer, 1)
+	ask(q, answers)
+	a := <-answers
+	if a.err != nil {
+		return nil, a.err
+	}
+	return Open(Options{Interface: q.iface, Filter: a.filter, Snap: q.snap, BufferSize: 4 << 20})
 }
 
 func TestSnapshotLength(t *testing.T) {
 	testbed.NeedRoot(t)
 	stream := testbed.StartStream(t, time.Millisecond)
-	o := loopback(stream.Filter())
-	o.Snap = 50
-	packets, live := collect(t, o, 1)
+	packets, live := collect(t, question{"lo", 50, stream.Filter()}, 1)
 	if len(packets) != 1 {
 		t.Fatal("no packet")
 	}
@@ -79,9 +84,7 @@ func TestLinkTypes(t *testing.T) {
 	testbed.NeedRoot(t)
 	stream := testbed.StartStream(t, time.Millisecond)
 	for iface, want := range map[string]layers.LinkType{"lo": layers.LinkTypeEthernet, AnyInterface: layers.LinkTypeLinuxSLL} {
-		o := loopback(stream.Filter())
-		o.Interface = iface
-		if packets, live := collect(t, o, 5); live.LinkType() != int(want) || len(packets) != 5 {
+		if packets, live := collect(t, question{iface, MaxSnap, stream.Filter()}, 5); live.LinkType() != int(want) || len(packets) != 5 {
 			t.Errorf("%s: want 5 packets of link type %d, got %d of %d", iface, want, len(packets), live.LinkType())
 		}
 	}
@@ -113,9 +116,7 @@ func TestTunIsRawIP(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		o := loopback("udp port 9")
-		o.Interface = "tun0"
-		live, err := Open(o)
+		live, err := listen(question{"tun0", MaxSnap, "udp port 9"})
 		if err != nil {
 			t.Error(err)
 			return
@@ -146,9 +147,7 @@ func TestVLANFilter(t *testing.T) {
 	defer sender.Close()
 	ns.Do(t, func() {
 		for filter, want := range map[string]int{"vlan 5": 3, "vlan 6": 0, "vlan 5 and ether proto 0x9999": 3} {
-			o := loopback(filter)
-			o.Interface = "v0"
-			live, err := Open(o)
+			live, err := listen(question{"v0", MaxSnap, filter})
 			if err != nil {
 				t.Error(err)
 				continue
@@ -179,9 +178,7 @@ func TestOpenRefuses(t *testing.T) {
 			"libpcap's other devices":      {Options{Interface: "nflog"}, "interface"},
 			"an address as interface":      {Options{Interface: "rpcap://127.0.0.1/lo"}, "interface"},
 			"interface is down":            {Options{Interface: "d0"}, "down"},
-			"filter that does not compile": {Options{Interface: "lo", Filter: "udp porrt 53"}, "bpf: compile filter"},
-			"filter for another link type": {Options{Interface: "lo", Filter: "type mgt"}, "bpf"},
-			"filter with a name":           {Options{Interface: "lo", Filter: "host no-such-host.invalid"}, "no-such-host.invalid"},
+			"filter for another link type": {Options{Interface: "lo", Filter: &Filter{link: 101}}, "bpf: filter"},
 		} {
 			test.options.Snap, test.options.BufferSize = MaxSnap, 1<<20
 			live, err := Open(test.options)
@@ -199,9 +196,7 @@ func TestInterfaceGoesDownAndUp(t *testing.T) {
 	ns, far := testbed.NewNamespace(t, "down"), testbed.NewNamespace(t, "downfar")
 	ns.Pair(t, far)
 	ns.Do(t, func() {
-		o := loopback("udp port 9")
-		o.Interface = "v0"
-		live, err := Open(o)
+		live, err := listen(question{"v0", MaxSnap, "udp port 9"})
 		if err != nil {
 			t.Error(err)
 			return

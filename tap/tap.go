@@ -12,11 +12,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"time"
 
 	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcap"
 )
 
@@ -57,45 +55,45 @@ type Stats struct {
 // Options say what to listen to.
 type Options struct {
 	Interface  string
-	Filter     string // pcap-filter(7); empty: everything
-	Snap       int    // snapshot length, 1 to MaxSnap bytes
-	BufferSize int    // of the kernel, in bytes
+	Filter     *Filter // nil: everything
+	Snap       int     // snapshot length, 1 to MaxSnap bytes
+	BufferSize int     // of the kernel, in bytes
 }
 
-// Open returns an interface that is capturing already. The filter is compiled
-// first: a filter that takes its time must not let the kernel's buffer fill
-// with what it would have kept out. Errors begin with "interface", "open" or
-// "bpf", whichever is to blame.
+// Open returns an interface that is capturing already. The filter has been
+// compiled before: while that takes its time, the kernel's buffer would fill
+// with what it keeps out. Errors begin with "interface", "open" or "bpf",
+// whichever is to blame.
 func Open(o Options) (*Live, error) {
-	if _, err := net.InterfaceByName(o.Interface); err != nil && o.Interface != AnyInterface {
-		// libpcap would try its other devices, and take packets away (nfqueue) or open USB buses.
-		return nil, fmt.Errorf("interface: %q: no such network interface", o.Interface)
+	if err := checkInterface(o.Interface); err != nil {
+		return nil, err
 	}
-	link := layers.LinkTypeEthernet // what nearly every interface has, loopback too
-	if o.Interface == AnyInterface {
-		link = layers.LinkTypeLinuxSLL
-	}
-	program, compileErr := compile(link, o.Snap, o.Filter)
-
 	handle, err := activate(o)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
-	}
-	if compileErr == nil && handle.LinkType() == link && !needsHandle(o.Filter) {
-		err = handle.SetBPFInstructionFilter(program)
-	} else {
-		err = handle.SetBPFFilter(o.Filter)
-	}
-	if err != nil {
-		handle.Close()
-		return nil, fmt.Errorf("bpf: compile filter %q: %w", o.Filter, err)
 	}
 	live, err := newLive(handle)
 	if err != nil {
 		handle.Close()
 		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
 	}
+	if o.Filter == nil {
+		return live, nil
+	}
+	if err := o.Filter.set(live.cptr); err != nil {
+		live.Close()
+		return nil, err
+	}
 	return live, nil
+}
+
+// checkInterface tells whether there is an interface. libpcap would try its
+// other devices, and take packets away (nfqueue) or open USB buses.
+func checkInterface(iface string) error {
+	if _, err := net.InterfaceByName(iface); err != nil && iface != AnyInterface {
+		return fmt.Errorf("interface: %q: no such network interface", iface)
+	}
+	return nil
 }
 
 // OpenFile returns a capture file as if it were an interface.
@@ -105,13 +103,6 @@ func OpenFile(path string) (*Live, error) {
 		return nil, err
 	}
 	return newLive(handle)
-}
-
-// needsHandle tells whether a filter means something else, or nothing,
-// without an open interface: the kernel takes VLAN tags out of the packet,
-// and broadcast addresses depend on the interface's netmask.
-func needsHandle(filter string) bool {
-	return strings.Contains(filter, "vlan") || strings.Contains(filter, "broadcast")
 }
 
 // activate opens the interface.

@@ -1,0 +1,104 @@
+package tap
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+)
+
+const (
+	// compileTime is how long anyone waits for a filter.
+	compileTime = 5 * time.Second
+	// shortFilter is up to how many bytes a filter without names compiles
+	// within milliseconds. The effort grows with the third power of the
+	// length: 250 ports take 50 ms, 500 take 10 s.
+	shortFilter = 128
+	// So many filters of a kind are compiled at a time.
+	shortPlaces, longPlaces, namedPlaces = 8, 2, 16
+)
+
+// A Compiler compiles filters, and bounds what that may take. Names in filters
+// are looked up, which can take minutes and cannot be ended, so filters that
+// may hold some have places of their own. Long ones have, too, as they may take
+// the processor for seconds. Nothing holds up a filter that is short and plain.
+type Compiler struct {
+	short, long, named chan struct{}                 // hold one for each place that is taken
+	ask                func(question, chan<- answer) // a test stands in for libpcap here
+}
+
+// NewCompiler returns a compiler. A process needs one, as it is what bounds them all.
+func NewCompiler() *Compiler {
+	return &Compiler{make(chan struct{}, shortPlaces), make(chan struct{}, longPlaces),
+		make(chan struct{}, namedPlaces), ask}
+}
+
+// Compile compiles a pcap-filter(7) expression for packets of an interface
+// that are cut at a snapshot length in bytes. An empty expression takes
+// everything. It gives up when the context ends, which then is the cause, or
+// after five seconds. Errors begin with "interface", "open" or "bpf", whichever
+// is to blame.
+func (c *Compiler) Compile(ctx context.Context, iface string, snap int, expression string) (*Filter, error) {
+	if err := checkInterface(iface); err != nil {
+		return nil, err
+	}
+	if strings.ContainsFunc(expression, unicode.IsControl) { // at a NUL, libpcap would end
+		return nil, fmt.Errorf("bpf: filter %q holds control characters", expression)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, compileTime, fmt.Errorf("given up after %v", compileTime))
+	defer cancel()
+	answers, err := c.begin(ctx, question{iface, snap, expression})
+	if err == nil {
+		select {
+		case a := <-answers:
+			return a.filter, a.err
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	return nil, compileError(expression, err)
+}
+
+// begin begins to compile a filter as soon as there is a place for it. The
+// goroutine ends when libpcap has: there is no way to end a look-up.
+func (c *Compiler) begin(ctx context.Context, q question) (<-chan answer, error) {
+	place, err := c.take(ctx, q.expression)
+	if err != nil {
+		return nil, err
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		defer func() { <-place }()
+		c.ask(q, answers)
+	}()
+	return answers, nil
+}
+
+// take takes a place for a filter. It does not wait for one where names are
+// looked up, for that may take minutes.
+func (c *Compiler) take(ctx context.Context, expression string) (place chan struct{}, err error) {
+	if mayHoldName(expression) {
+		select {
+		case c.named <- struct{}{}:
+			return c.named, nil
+		default:
+			return nil, fmt.Errorf("the names in %d other filters are being looked up", namedPlaces)
+		}
+	}
+	place = c.short
+	if len(expression) > shortFilter {
+		place = c.long
+	}
+	select {
+	case place <- struct{}{}:
+		return place, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// compileError says that a filter was not compiled.
+func compileError(expression string, cause error) error {
+	return fmt.Errorf("bpf: compile filter %q: %w", expression, cause)
+}
