@@ -10,7 +10,6 @@ import (
 
 	"pcapdaemon/tap"
 
-	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 )
 
@@ -150,10 +149,10 @@ type capture struct {
 // run is the capture loop; it returns why it stopped, stopTimeout if the end
 // has come. Per packet it makes no allocation and takes no lock of ours.
 func (c *capture) run() (stop string, err error) {
-	file := pcapgo.NewWriter(c.buffer)
-	if err := file.WriteFileHeader(uint32(c.source.SnapLen()), layers.LinkType(c.source.LinkType())); err != nil {
+	if _, err := c.buffer.Write(fileHeader(c.source.LinkType(), c.source.SnapLen())); err != nil {
 		return stopMemory, err
 	}
+	file := pcapgo.NewWriter(c.buffer)
 	var broken time.Time // since when reads fail; zero: they do not
 	for {
 		c.copyMany()
@@ -184,6 +183,18 @@ func (c *capture) run() (stop string, err error) {
 			time.Sleep(retryPause)
 		}
 	}
+}
+
+// fileHeader returns how a pcap file begins: little-endian, microseconds.
+// pcapgo's own has 8 bits for the link type, which several need more of.
+func fileHeader(linkType, snapLen int) []byte {
+	header := make([]byte, 0, fileHeaderSize)
+	header = append(header, 0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0) // magic number, and version 2.4
+	header = append(header, make([]byte, 8)...)                 // time zone and accuracy, which nobody uses
+	for _, field := range []int{snapLen, linkType} {
+		header = append(header, byte(field), byte(field>>8), byte(field>>16), byte(field>>24))
+	}
+	return header
 }
 
 // copyMany copies packets to what is left of a chunk: all but the last one,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,15 +26,16 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// A fakeSource hands out what its function returns; the rest of it is Ethernet.
+// A fakeSource hands out what its function returns; the rest of it is Ethernet, unless a link type is given.
 type fakeSource struct {
 	read  func() (tap.Packet, error)
 	stats error
+	link  int
 }
 
 func (f *fakeSource) Copy([]byte, *atomic.Int64, int64) (int64, int) { return 0, 0 }
 func (f *fakeSource) Next() (tap.Packet, error)                      { return f.read() }
-func (f *fakeSource) LinkType() int                                  { return int(layers.LinkTypeEthernet) }
+func (f *fakeSource) LinkType() int                                  { return cmp.Or(f.link, int(layers.LinkTypeEthernet)) }
 func (f *fakeSource) SnapLen() int                                   { return 4242 }
 
 func (f *fakeSource) Stats() (tap.Stats, error) {
@@ -292,6 +294,19 @@ func TestFilesAreReadable(t *testing.T) {
 	out, err := exec.Command("capinfos", "-cM", path).CombinedOutput()
 	if !regexp.MustCompile(`(?m)^Number of packets: +2$`).Match(out) {
 		t.Errorf("capinfos: want 2 packets, got %q, %v", out, err)
+	}
+}
+
+// TestLinkTypes: those that do not fit into 8 bits are in the file, too.
+func TestLinkTypes(t *testing.T) {
+	for _, want := range []int{1, 101, 113, 255, 276, 300} { // Linux SLL2 is 276
+		buf := newBuffer(newPool(chunkSize))
+		now := time.Now()
+		record(t.Context(), &fakeSource{read: inTurn(at(now, 60)), link: want}, now, bounds{1, 1 << 20, time.Second}, buf)
+		content, _ := io.ReadAll(buf.reader())
+		if got := int(content[20]) + int(content[21])<<8; got != want {
+			t.Errorf("want link type %d in the file, got %d", want, got)
+		}
 	}
 }
 

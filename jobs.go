@@ -29,9 +29,6 @@ type jobs struct {
 	working sync.WaitGroup // captures, deliveries, closing handles
 }
 
-// A sourceOpener opens what is wanted. Until the context ends it may take seconds.
-type sourceOpener func(context.Context, wanted) (source, error)
-
 // A wanted source is what a request asks for.
 type wanted struct {
 	iface  string
