@@ -3,7 +3,10 @@ package tap
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,7 +59,7 @@ func compileAll(ctx context.Context, c *Compiler, times int, filter string) []er
 	found := make(chan error)
 	for range times {
 		go func() {
-			_, err := c.Compile(ctx, AnyInterface, MaxSnap, filter)
+			_, err := c.Compile(ctx, "lo", MaxSnap, filter)
 			found <- err
 		}()
 	}
@@ -135,5 +138,83 @@ func TestSlowFilterAtStop(t *testing.T) {
 				time.Sleep(time.Minute) // until libpcap is done
 			})
 		})
+	}
+}
+
+// A deafServer is a name server that swallows all questions and counts them.
+type deafServer struct{ asked atomic.Int64 }
+
+// startDeafServer starts one where resolv.conf says.
+func startDeafServer(t *testing.T) *deafServer {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	s := &deafServer{}
+	go func() {
+		for buf := make([]byte, 512); ; s.asked.Add(1) {
+			if _, _, err := conn.ReadFrom(buf); err != nil {
+				return
+			}
+		}
+	}()
+	return s
+}
+
+// TestDeafNameServer: names that are looked up for ever hold up no other
+// filter, whatever that one needs, and no stop.
+func TestDeafNameServer(t *testing.T) {
+	if !testbed.Inside(t, "deaf", "nameserver 127.0.0.1\n") {
+		return
+	}
+	server, c := startDeafServer(t), NewCompiler()
+	ctx, stop := context.WithCancel(t.Context())
+	slow := make(chan []error)
+	go func() { slow <- compileAll(ctx, c, namedPlaces, "vlan and host slow.example") }()
+	testbed.Eventually(t, 5*time.Second, "all names are being looked up", func() bool { return server.asked.Load() >= namedPlaces })
+
+	start := time.Now()
+	for filter, want := range map[string]bool{"udp port 53": true, "ip broadcast": true, "vlan 7": true, "": true,
+		"udp porrt 53": false, "type mgt": false, namedFilter: false} {
+		if _, err := c.Compile(t.Context(), "lo", MaxSnap, filter); (err == nil) != want {
+			t.Errorf("%q: want it compiled %v, got %v", filter, want, err)
+		}
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("want all others at once, took %v", took)
+	}
+	start = time.Now()
+	stop()
+	if all := <-slow; count(all, "context canceled") != namedPlaces || time.Since(start) > time.Second {
+		t.Errorf("want all ended at once, took %v: %v", time.Since(start), all)
+	}
+}
+
+// TestPlainWordsAreNotLookedUp holds what counts as no name against libpcap.
+func TestPlainWordsAreNotLookedUp(t *testing.T) {
+	if !testbed.Inside(t, "plain", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n") {
+		return
+	}
+	server := startDeafServer(t)
+	words := append(strings.Fields(keywords), "10", "0x1f", "10.1", "10.1.2", "10.1.2.3", "1-2", "1:2", "0:", ":",
+		"1::", "::", "::1.2.3.4", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "fe80::ab:cd", "a:b:c:d:e:f", "a-b-c-d-e-f",
+		"aabb.ccdd.eeff", "-", "--1", "1-")
+	for _, form := range []string{"%s", "host %s", "net %s", "port %s", "portrange %s", "gateway %s", "ether host %s",
+		"ether gateway %s and host 1.2.3.4", "host 1::%s", "tcp[%s]=1", "proto %s", "ip proto %s", "ether proto %s"} {
+		for _, word := range words {
+			filter := fmt.Sprintf(form, word)
+			if mayHoldName(filter) {
+				continue
+			}
+			ask(question{"lo", MaxSnap, filter}, make(chan answer, 1))
+			if server.asked.Load() > 0 {
+				t.Fatalf("%q: a name was looked up", filter)
+			}
+		}
+	}
+	if ask(question{"lo", MaxSnap, namedFilter}, make(chan answer, 1)); server.asked.Load() == 0 {
+		t.Error("want the name server asked for a name at least")
 	}
 }

@@ -192,6 +192,60 @@ func TestOpenRefuses(t *testing.T) {
 	})
 }
 
+// TestPromiscuous: frames for other stations are captured too.
+func TestPromiscuous(t *testing.T) {
+	ns := testbed.NewNamespace(t, "promisc")
+	ns.IP(t, "link", "add", "d0", "type", "ifb")
+	ns.IP(t, "link", "set", "d0", "up")
+	promiscuous := func() bool {
+		out, err := ns.Command("ip", "-d", "link", "show", "d0").Output()
+		return err == nil && strings.Contains(string(out), "promiscuity 1 ")
+	}
+	ns.Do(t, func() {
+		live, err := Open(Options{Interface: "d0", Snap: MaxSnap, BufferSize: 1 << 20})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if !promiscuous() {
+			t.Error("want the interface promiscuous while it is open")
+		}
+		live.Close()
+		if promiscuous() {
+			t.Error("want the interface no longer promiscuous when it is closed")
+		}
+	})
+}
+
+// TestBufferSize: what nobody reads is kept by the kernel, as much as was asked for.
+func TestBufferSize(t *testing.T) {
+	ns := testbed.NewNamespace(t, "ring")
+	ns.Do(t, func() {
+		conn, err := net.Dial("udp", "127.0.0.1:9")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		const packets, size = 2000, 1000
+		for buffer, lossless := range map[int]bool{512 << 10: false, 8 << 20: true} {
+			live, err := Open(Options{Interface: "lo", Snap: MaxSnap, BufferSize: buffer})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for range packets {
+				_, _ = conn.Write(make([]byte, size)) // some answers say that nobody listens
+			}
+			stats, err := live.Stats()
+			if err != nil || stats.Received < packets || (stats.Dropped == 0) != lossless {
+				t.Errorf("%d bytes: want %d packets, lossless %v, got %+v, %v", buffer, packets, lossless, stats, err)
+			}
+			live.Close()
+		}
+	})
+}
+
 func TestInterfaceGoesDownAndUp(t *testing.T) {
 	ns, far := testbed.NewNamespace(t, "down"), testbed.NewNamespace(t, "downfar")
 	ns.Pair(t, far)

@@ -48,26 +48,18 @@ func isPlain(word string) bool {
 	return err == nil && address.Is6()
 }
 
-// isKeyword tells whether a word is one of the language itself. Words that
-// only newer or rarer versions know are not among them.
-func isKeyword(word string) bool {
-	switch word {
-	case "and", "or", "not", "src", "dst", "host", "net", "mask", "port", "portrange", "proto", "protochain",
-		"gateway", "less", "greater", "len", "length", "broadcast", "multicast", "inbound", "outbound", "ifindex",
-		"link", "ether", "ppp", "slip", "fddi", "tr", "wlan", "radio", "type", "subtype", "direction", "dir",
-		"addr1", "addr2", "addr3", "addr4", "address1", "address2", "address3", "address4", "ra", "ta",
-		"arp", "rarp", "ip", "ip6", "icmp", "icmp6", "igmp", "igrp", "pim", "vrrp", "carp", "sctp", "tcp", "udp",
-		"ah", "esp", "vlan", "mpls", "pppoed", "pppoes", "geneve", "llc", "stp", "ipx", "netbeui", "atalk", "aarp",
-		"decnet", "lat", "sca", "moprc", "mopdl", "iso", "clnp", "esis", "es-is", "isis", "is-is",
-		"l1", "l2", "iih", "lsp", "snp", "csnp", "psnp":
-		return true
-	case "tcpflags", "tcp-fin", "tcp-syn", "tcp-rst", "tcp-push", "tcp-ack", "tcp-urg", "tcp-ece", "tcp-cwr",
-		"icmptype", "icmpcode", "icmp-echoreply", "icmp-unreach", "icmp-sourcequench", "icmp-redirect", "icmp-echo",
-		"icmp-routeradvert", "icmp-routersolicit", "icmp-timxceed", "icmp-paramprob", "icmp-tstamp",
-		"icmp-tstampreply", "icmp-ireq", "icmp-ireqreply", "icmp-maskreq", "icmp-maskreply",
-		"icmp6type", "icmp6code", "icmp6-echo", "icmp6-echoreply", "icmp6-routersolicit", "icmp6-routeradvert",
-		"icmp6-neighborsolicit", "icmp6-neighboradvert", "icmp6-redirect":
-		return true
-	}
-	return false
-}
+// isKeyword tells whether a word is one of the language itself.
+func isKeyword(word string) bool { return strings.Contains(keywords, " "+word+" ") }
+
+// keywords are those words of pcap-filter(7) that are not only in newer or
+// rarer versions of libpcap.
+const keywords = " and or not src dst host net mask port portrange proto protochain gateway less greater len length " +
+	"broadcast multicast inbound outbound ifindex link ether ppp slip fddi tr wlan radio type subtype direction dir " +
+	"addr1 addr2 addr3 addr4 address1 address2 address3 address4 ra ta arp rarp ip ip6 icmp icmp6 igmp igrp pim vrrp " +
+	"carp sctp tcp udp ah esp vlan mpls pppoed pppoes geneve llc stp ipx netbeui atalk aarp decnet lat sca moprc mopdl " +
+	"iso clnp esis es-is isis is-is l1 l2 iih lsp snp csnp psnp " +
+	"tcpflags tcp-fin tcp-syn tcp-rst tcp-push tcp-ack tcp-urg tcp-ece tcp-cwr icmptype icmpcode icmp-echoreply " +
+	"icmp-unreach icmp-sourcequench icmp-redirect icmp-echo icmp-routeradvert icmp-routersolicit icmp-timxceed " +
+	"icmp-paramprob icmp-tstamp icmp-tstampreply icmp-ireq icmp-ireqreply icmp-maskreq icmp-maskreply icmp6type " +
+	"icmp6code icmp6-echo icmp6-echoreply icmp6-routersolicit icmp6-routeradvert icmp6-neighborsolicit " +
+	"icmp6-neighboradvert icmp6-redirect "

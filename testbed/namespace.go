@@ -71,6 +71,34 @@ func (ns Namespace) Do(t testing.TB, f func()) {
 	}
 }
 
+// insideVariable is set in processes that Inside has started.
+const insideVariable = "TESTBED_INSIDE"
+
+// Inside runs the test once more, as a process of its own in a new Namespace,
+// and tells whether the caller is that one: all its threads are there, and its
+// resolv.conf(5) is the given one. The other one has nothing left to do.
+func Inside(t testing.TB, name, resolvConf string) bool {
+	t.Helper()
+	if os.Getenv(insideVariable) != "" {
+		return true
+	}
+	ns := NewNamespace(t, name)
+	dir := "/etc/netns/" + ns.Name
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/resolv.conf", []byte(resolvConf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	again := ns.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.v")
+	again.Env = append(os.Environ(), insideVariable+"=1")
+	if out, err := again.CombinedOutput(); err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	return false
+}
+
 // Command returns a command that runs in the Namespace.
 func (ns Namespace) Command(name string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", ns.Name, name}, args...)...)

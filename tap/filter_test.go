@@ -1,0 +1,96 @@
+package tap
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/gopacket/layers"
+
+	"pcapdaemon/testbed"
+)
+
+// resident returns the memory of this process, in bytes.
+func resident(t *testing.T) int {
+	t.Helper()
+	content, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(content))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize()
+}
+
+// TestFiltersAreFreed: libpcap's copy of a program goes when ours is made.
+func TestFiltersAreFreed(t *testing.T) {
+	large := strings.Repeat("ip6 protochain 6 or ", 30) + "udp"
+	size := 0
+	compile := func(times int) {
+		for range times {
+			answers := make(chan answer, 1)
+			ask(question{"lo", MaxSnap, large}, answers)
+			a := <-answers
+			if a.err != nil {
+				t.Fatal(a.err)
+			}
+			size = 8 * len(a.filter.code)
+		}
+	}
+	compile(500)
+	before := resident(t)
+	compile(2000)
+	if grown := resident(t) - before; grown > 2000*size/2 {
+		t.Errorf("want the memory of 2000 programs of %d bytes back, grew by %d", size, grown)
+	}
+}
+
+// TestLinkTypeIsKnown: what is known of an interface before it is open holds when it is.
+func TestLinkTypeIsKnown(t *testing.T) {
+	ns := testbed.NewNamespace(t, "link")
+	ns.IP(t, "link", "add", "d0", "type", "ifb")
+	ns.IP(t, "link", "set", "d0", "up")
+	ns.Do(t, func() {
+		for iface, want := range map[string]layers.LinkType{"lo": layers.LinkTypeEthernet,
+			AnyInterface: layers.LinkTypeLinuxSLL, "d0": layers.LinkTypeEthernet} {
+			link, known := linkType(iface)
+			if !known || int(link) != int(want) {
+				t.Errorf("%s: want link type %d, got %d, %v", iface, want, link, known)
+			}
+			live, err := listen(question{iface, MaxSnap, "udp port 53"})
+			if err != nil {
+				t.Errorf("%s: %v", iface, err)
+				continue
+			}
+			live.Close()
+		}
+		if link, known := linkType("x0"); known {
+			t.Errorf("want nothing known of what is not there, got %d", link)
+		}
+	})
+}
+
+// TestBroadcastNeedsNetmask: the mask is the interface's own.
+func TestBroadcastNeedsNetmask(t *testing.T) {
+	ns := testbed.NewNamespace(t, "mask")
+	ns.IP(t, "link", "add", "d0", "type", "ifb")
+	ns.IP(t, "link", "set", "d0", "up")
+	ns.Do(t, func() {
+		if _, err := listen(question{"d0", MaxSnap, "ip broadcast"}); err == nil {
+			t.Error("want an error for an interface that has no IPv4 address")
+		}
+		ns.IP(t, "addr", "add", "10.97.0.1/20", "dev", "d0")
+		if want, got := uint32(0x00f0ffff), uint32(netmask("d0")); want != got {
+			t.Errorf("want netmask %#x, got %#x", want, got)
+		}
+		live, err := listen(question{"d0", MaxSnap, "ip broadcast"})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		live.Close()
+	})
+}
