@@ -15,20 +15,20 @@ import (
 // stallTime is how long an upload's connection may stand still.
 const stallTime = 15 * time.Second
 
-// A patience says how long a connection may stand still before it is given up.
-type patience struct {
+// A endurance says how long a connection may stand still before it is given up.
+type endurance struct {
 	stall   time.Duration // while something is left to send
 	silence time.Duration // when the peer has everything and says nothing
 }
 
-// newPatience returns the patience for uploads that may take so long in all:
+// newEndurance returns the endurance for uploads that may take so long in all:
 // a silent peer leaves time for further tries.
-func newPatience(timeout time.Duration) patience {
-	return patience{stall: stallTime, silence: max(stallTime, timeout/4)}
+func newEndurance(timeout time.Duration) endurance {
+	return endurance{stall: stallTime, silence: max(stallTime, timeout/4)}
 }
 
 // dial connects to an address and watches the connection.
-func (p patience) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (p endurance) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: p.stall}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
@@ -39,7 +39,7 @@ func (p patience) dial(ctx context.Context, network, address string) (net.Conn, 
 		conn.Close()
 		return nil, err
 	}
-	c := &uploadConn{Conn: conn, patience: p}
+	c := &uploadConn{Conn: conn, endurance: p}
 	c.watch(socket, 0, time.Now())
 	return c, nil
 }
@@ -47,17 +47,17 @@ func (p patience) dial(ctx context.Context, network, address string) (net.Conn, 
 // An uploadConn is a connection that is given up when it stands still, and on
 // which the peer is heard out when it answers and closes before it has read all.
 type uploadConn struct {
-	net.Conn // not as TCPConn, which would let io.Copy pass Write by
-	patience patience
-	stalled  atomic.Pointer[error] // why it was given up
-	broken   atomic.Pointer[error] // of Write
+	net.Conn  // not as TCPConn, which would let io.Copy pass Write by
+	endurance endurance
+	stalled   atomic.Pointer[error] // why it was given up
+	broken    atomic.Pointer[error] // of Write
 }
 
 // watch looks at the connection now and then until it is closed, and closes
 // it when it has stood still for too long. What counts is what the peer has
 // acknowledged: the kernel takes megabytes long before they move.
 func (c *uploadConn) watch(socket syscall.RawConn, moved uint64, since time.Time) {
-	time.AfterFunc(c.patience.stall/15, func() {
+	time.AfterFunc(c.endurance.stall/15, func() {
 		var info *unix.TCPInfo
 		var err error
 		closed := socket.Control(func(fd uintptr) {
@@ -69,15 +69,15 @@ func (c *uploadConn) watch(socket syscall.RawConn, moved uint64, since time.Time
 		if now := info.Bytes_acked + info.Bytes_received; now != moved {
 			moved, since = now, time.Now()
 		}
-		patience, state := c.patience.silence, "no answer"
+		endurance, state := c.endurance.silence, "no answer"
 		if info.Unacked > 0 || info.Notsent_bytes > 0 {
-			patience, state = c.patience.stall, "nothing was taken"
+			endurance, state = c.endurance.stall, "nothing was taken"
 		}
-		if time.Since(since) < patience {
+		if time.Since(since) < endurance {
 			c.watch(socket, moved, since)
 			return
 		}
-		err = fmt.Errorf("%s for %s", state, formatDuration(patience))
+		err = fmt.Errorf("%s for %s", state, formatDuration(endurance))
 		c.stalled.Store(&err)
 		c.Close()
 	})

@@ -85,7 +85,7 @@ func TestUploadStalls(t *testing.T) {
 					join(conn, to)
 				}
 			})
-			c.client = newUploadClient(nil, false, patience{stall, silence})
+			c.client = newUploadClient(nil, false, endurance{stall, silence})
 			told := &countingObserver{}
 			c.observer = told
 			r, content := newRecording(test.size)
@@ -117,7 +117,7 @@ func TestUploadIsSlow(t *testing.T) {
 		return false
 	})
 	c := newCloudshark(s)
-	c.client = newUploadClient(nil, false, patience{400 * time.Millisecond, 400 * time.Millisecond})
+	c.client = newUploadClient(nil, false, endurance{400 * time.Millisecond, 400 * time.Millisecond})
 	told := &countingObserver{}
 	c.observer = told
 	r, _ := newRecording(2_000_100)
@@ -145,7 +145,7 @@ func TestUploadProxyIsSilent(t *testing.T) {
 	c := newCloudshark(s)
 	told := &countingObserver{}
 	c.scheme, c.observer = "https", told
-	c.client = newUploadClient(nil, true, patience{100 * time.Millisecond, 300 * time.Millisecond})
+	c.client = newUploadClient(nil, true, endurance{100 * time.Millisecond, 300 * time.Millisecond})
 	c.client.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
 	r, _ := newRecording(1000)
 	if _, err := c.store(t.Context(), r); err != nil {
@@ -190,7 +190,7 @@ func TestUploadEarlyAnswer(t *testing.T) {
 			r, _ := newRecording(4 << 20)
 			for run := range int64(200) {
 				c := &cloudshark{scheme: test.scheme, host: host, token: sharktest.Token, timeout: 10 * time.Second,
-					client: newUploadClient(nil, true, newPatience(time.Minute)), observer: &countingObserver{}}
+					client: newUploadClient(nil, true, newEndurance(time.Minute)), observer: &countingObserver{}}
 				_, err := c.store(t.Context(), r)
 				if err == nil || !strings.Contains(err.Error(), test.want) || connections.Load() != run+1 {
 					t.Fatalf("run %d: want %s at once, got %v after %d tries", run, test.want, err, connections.Load()-run)

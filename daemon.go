@@ -78,7 +78,7 @@ func newDelivery(c deliveryConfig, disk *disk, observer observer) *delivery {
 	if c.upload {
 		to.upload = &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,
 			agent: "pcapdaemon/" + version, timeout: c.shark.timeout,
-			client: newUploadClient(c.shark.cas, c.shark.insecure, newPatience(c.shark.timeout)), observer: observer}
+			client: newUploadClient(c.shark.cas, c.shark.insecure, newEndurance(c.shark.timeout)), observer: observer}
 	}
 	return to
 }

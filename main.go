@@ -28,6 +28,7 @@ const (
 	exitOK = iota
 	exitFailed
 	exitUsage
+	exitNobody // no host answered a client
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

@@ -39,7 +39,7 @@ type cloudshark struct {
 // its own: they are rare, and a kept one would be stale when it is needed. A
 // redirection is an answer like any other; following it would lose the POST or
 // show the token to a stranger.
-func newUploadClient(cas *x509.CertPool, insecure bool, p patience) *http.Client {
+func newUploadClient(cas *x509.CertPool, insecure bool, p endurance) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = &tls.Config{RootCAs: cas, InsecureSkipVerify: insecure}
 	transport.ForceAttemptHTTP2 = false

@@ -26,7 +26,7 @@ import (
 func newCloudshark(s *sharktest.Server) *cloudshark {
 	return &cloudshark{
 		scheme: "http", host: s.Address(), token: sharktest.Token, agent: "pcapdaemon/test", timeout: 10 * time.Second,
-		client: newUploadClient(nil, false, newPatience(time.Minute)), observer: &countingObserver{},
+		client: newUploadClient(nil, false, newEndurance(time.Minute)), observer: &countingObserver{},
 	}
 }
 
@@ -353,7 +353,7 @@ func TestUploadElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := newUploadClient(config.delivery.shark.cas, config.delivery.shark.insecure, newPatience(config.delivery.shark.timeout))
+	client := newUploadClient(config.delivery.shark.cas, config.delivery.shark.insecure, newEndurance(config.delivery.shark.timeout))
 	c := &cloudshark{scheme: config.delivery.shark.scheme, host: config.delivery.shark.host, token: config.delivery.shark.token, timeout: config.delivery.shark.timeout,
 		client: client, observer: &countingObserver{}}
 	r, _ := newRecording(100)
@@ -450,7 +450,7 @@ func TestUploadVerifiesCertificate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCloudshark(s)
-			c.scheme, c.client = "https", newUploadClient(test.cas, test.insecure, newPatience(time.Minute))
+			c.scheme, c.client = "https", newUploadClient(test.cas, test.insecure, newEndurance(time.Minute))
 			told := &countingObserver{}
 			c.observer = told
 			r, _ := newRecording(100)

@@ -48,12 +48,12 @@ func TestPublish(t *testing.T) {
 		code    int
 		within  time.Duration
 	}{
-		"one host":              {`{"node":"web1","interface":"lo","packets":5,"bpf":"` + stream.Filter() + `"}`, "started done", 0, 3 * time.Second},
-		"with an id":            {`{"id":"mine","node":"web1","interface":"lo","packets":5}`, "started done", 0, 3 * time.Second},
+		"one host":              {`{"node":"web1","interface":"lo","packets":5,"bpf":"` + stream.Filter() + `"}`, "started done", 0, 6 * time.Second},
+		"with an id":            {`{"id":"mine","node":"web1","interface":"lo","packets":5}`, "started done", 0, 6 * time.Second},
 		"two hosts":             {`{"nodere":"web.","interface":"lo","timeout":2,"bpf":"` + stream.Filter() + `"}`, "started started done done", 0, 6 * time.Second},
 		"refused":               {`{"node":"web1","interface":"nosuch0"}`, "refused", 1, 5 * time.Second},
 		"one interface refused": {`{"node":"web1","interface":["lo","nosuch0"],"packets":5}`, "started done refused", 1, 5 * time.Second},
-		"nobody answers":        {`{"node":"web9","interface":"lo"}`, "", 1, 5 * time.Second},
+		"nobody answers":        {`{"node":"web9","interface":"lo"}`, "", 3, 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, errs, code := ask(t, url, test.request, test.within)
@@ -78,23 +78,37 @@ func TestPublish(t *testing.T) {
 func TestPublishWithoutHosts(t *testing.T) {
 	r := testbed.StartRedis(t)
 	_, errs, code := ask(t, "redis://"+r.Address(), `{"node":"web1"}`, 2*time.Second)
-	if code != 1 || !strings.Contains(errs, "0 hosts listen") {
-		t.Errorf("want exit code 1 and the number of hosts, got %d, %s", code, errs)
+	if code != 3 || !strings.Contains(errs, "0 hosts listen") {
+		t.Errorf("want exit code 3 and the number of hosts, got %d, %s", code, errs)
 	}
 }
 
 func TestPublishFails(t *testing.T) {
 	r := testbed.StartRedis(t)
-	for name, test := range map[string]struct{ url, request, want string }{
-		"no JSON":        {"redis://" + r.Address(), "capture", "-publish"},
-		"null":           {"redis://" + r.Address(), "null", "-publish"},
-		"id is a number": {"redis://" + r.Address(), `{"id":1}`, "id"},
-		"nobody there":   {"redis://127.0.0.1:" + strconv.Itoa(testbed.FreePort(t)), "{}", "connection refused"},
-		"wrong password": {"redis://u:geheim@" + r.Address(), "{}", "WRONGPASS"},
+	nobody := "redis://127.0.0.1:" + strconv.Itoa(testbed.FreePort(t))
+	const good = `{"node":"web1","interface":"lo"}`
+	for name, test := range map[string]struct {
+		url, request, want string
+		code               int
+	}{
+		"no JSON":        {nobody, "capture", "-publish", 2},
+		"null":           {nobody, "null", "-publish", 2},
+		"no node":        {nobody, `{"interface":"lo"}`, "node", 2},
+		"unknown field":  {nobody, `{"node":"web1","bfp":"udp"}`, "bfp", 2},
+		"id is a number": {nobody, `{"node":"web1","id":1}`, "id", 2},
+		"broken pattern": {nobody, `{"nodere":"("}`, "nodere", 2},
+		"nobody there":   {nobody, good, "connection refused", 1},
+		"wrong password": {"redis://u:geheim@" + r.Address(), good, "WRONGPASS", 1},
 	} {
 		out, errs, code := ask(t, test.url, test.request, 5*time.Second)
-		if code != 1 || out != "" || len(testbed.ReadLines(errs)) != 1 || !strings.Contains(errs, test.want) || strings.Contains(errs, "geheim") {
-			t.Errorf("%s: want exit code 1 and a line with %q, got %d, %s", name, test.want, code, errs)
+		if code != test.code {
+			t.Errorf("%s: want exit code %d, got %d", name, test.code, code)
+		}
+		if out != "" || len(testbed.ReadLines(errs)) != 1 || !strings.Contains(errs, test.want) {
+			t.Errorf("%s: want one line with %q, got %q, %q", name, test.want, out, errs)
+		}
+		if strings.Contains(errs, "geheim") {
+			t.Errorf("%s: the password is shown: %s", name, errs)
 		}
 	}
 }

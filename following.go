@@ -1,0 +1,174 @@
+package main
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// patience is how long one who asks waits for the next host to answer.
+	patience = 3 * time.Second
+	// lateness is what a capture's last result may take beyond its timeout and its delivery.
+	lateness = 10 * time.Second
+	// comeback is within what everybody is connected again after an outage of Redis.
+	comeback = 6 * time.Second
+)
+
+// A following is what one who asked has heard so far. It has no clock: its
+// methods are told the time.
+type following struct {
+	id         string
+	listeners  int           // that the request has reached
+	interfaces []string      // that it names
+	lasting    time.Duration // of a capture, from its start to its last result
+
+	answered time.Time // the newest answer of a host, or the publication
+	lost     time.Time // since when nothing can be heard; zero if it can
+	// answers counts the hosts that have answered, by node and interface, so
+	// that two hosts of one name are two.
+	answers map[string]map[string]int
+	refused int
+	tracks  []*track // in the order of their answers
+	known   map[trackKey]*track
+}
+
+// A trackKey tells captures apart: two hosts of one name do not start in the same nanosecond.
+type trackKey struct {
+	node, iface string
+	started     int64 // since 1970, in nanoseconds
+}
+
+// A track is one capture as one who asked sees it.
+type track struct {
+	result             // the newest
+	deadline time.Time // for the last one
+}
+
+// newFollowing returns what is known of a request that was just published.
+func newFollowing(q question, listeners int, lasting time.Duration, now time.Time) *following {
+	return &following{id: q.id, listeners: listeners, interfaces: q.request.Interfaces, lasting: lasting,
+		answered: now, answers: map[string]map[string]int{}, known: map[trackKey]*track{}}
+}
+
+// take notes a result. It returns false for one that is not for this request,
+// or says what is known: results may come twice.
+func (f *following) take(r result, now time.Time) bool {
+	if r.ID != f.id {
+		return false
+	}
+	key := trackKey{r.Node, r.Interface, time.Time(r.Started).UnixNano()}
+	if t := f.known[key]; t != nil {
+		return t.take(r)
+	}
+	switch {
+	case r.State == stateRefused:
+		f.refused++
+	case !r.Started.IsZero():
+		t := &track{result: r, deadline: now.Add(f.lasting)}
+		f.tracks, f.known[key] = append(f.tracks, t), t
+	}
+	f.answered = now
+	if f.answers[r.Node] == nil {
+		f.answers[r.Node] = map[string]int{}
+	}
+	f.answers[r.Node][r.Interface]++
+	return true
+}
+
+// take notes a result of this capture; false means that it says nothing new.
+func (t *track) take(r result) bool {
+	if t.ended() && (r.State == t.State || !r.ended()) || r.State == stateStarted {
+		return false
+	}
+	t.result = r
+	return true
+}
+
+// ended tells whether a capture has been delivered. Only states that are known
+// to be the last one are: others may come with newer hosts.
+func (r result) ended() bool {
+	return r.State == stateDone || r.State == stateFailed
+}
+
+// hosts returns how many hosts have said all that is to be expected: a word
+// for each interface, or one for all.
+func (f *following) hosts() int {
+	n := 0
+	for _, answers := range f.answers {
+		if len(f.interfaces) > 0 {
+			n += slices.Min(f.each(answers))
+		}
+		n += answers[""]
+	}
+	return n
+}
+
+// each returns how many hosts of one name have answered for each interface.
+func (f *following) each(answers map[string]int) []int {
+	var counts []int
+	for _, iface := range f.interfaces {
+		counts = append(counts, answers[iface])
+	}
+	return counts
+}
+
+// gathered tells whether no further host is to be expected.
+func (f *following) gathered(now time.Time) bool {
+	return f.hosts() >= f.listeners || now.Sub(f.answered) >= patience
+}
+
+// over tells whether no more results are to be expected.
+func (f *following) over(now time.Time) bool {
+	switch {
+	case !f.lost.IsZero() && now.Sub(f.lost) < f.lasting:
+		return false
+	case f.lost.IsZero() && !f.gathered(now):
+		return false
+	}
+	return !slices.ContainsFunc(f.tracks, func(t *track) bool { return !t.ended() && now.Before(t.deadline) })
+}
+
+// lose notes that from now on nothing can be heard.
+func (f *following) lose(now time.Time) {
+	if f.lost.IsZero() {
+		f.lost = now
+	}
+}
+
+// regain notes that from now on everything can be heard again. What hosts have
+// to say comes when they are back too.
+func (f *following) regain(now time.Time) {
+	f.lose(now) // an outage that was shorter than the look at it
+	if !f.gathered(f.lost) {
+		f.answered = now.Add(comeback)
+	}
+	for _, t := range f.tracks {
+		if earliest := now.Add(comeback + lateness); t.deadline.Before(earliest) {
+			t.deadline = earliest
+		}
+	}
+	f.lost = time.Time{}
+}
+
+// silent returns the captures that have not told their end.
+func (f *following) silent() []*track {
+	var silent []*track
+	for _, t := range f.tracks {
+		if !t.ended() {
+			silent = append(silent, t)
+		}
+	}
+	return silent
+}
+
+// exitCode returns what the answers amount to.
+func (f *following) exitCode() int {
+	failed := func(t *track) bool { return !t.ended() || t.State == stateFailed }
+	switch {
+	case len(f.answers) == 0:
+		return exitNobody
+	case f.refused > 0 || slices.ContainsFunc(f.tracks, failed):
+		return exitFailed
+	}
+	return exitOK
+}
