@@ -1,0 +1,210 @@
+package tap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/pcapgo"
+)
+
+// ethernet and rawIP are link types.
+const ethernet, rawIP = 1, 12
+
+// everything is what a cursor takes if nobody cuts it down.
+var everything = want{snap: 1 << 20}
+
+// never is an end that does not come.
+var never = func() *atomic.Int64 {
+	end := &atomic.Int64{}
+	end.Store(math.MaxInt64)
+	return end
+}()
+
+// newSmallRing returns a ring of so many chunks of so many bytes, for Ethernet.
+func newSmallRing(t testing.TB, chunks, size int) *ring {
+	t.Helper()
+	r, err := newRingOf(int64(chunks), int64(size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.clear(ethernet)
+	return r
+}
+
+// numbered returns a frame of a size that says its number, in a way that shows
+// when any byte is out of place.
+func numbered(number uint64, size int) []byte {
+	frame := make([]byte, max(size, 8))
+	_, _ = rand.NewChaCha8([32]byte{byte(number), byte(number >> 8)}).Read(frame)
+	binary.BigEndian.PutUint64(frame, number)
+	return frame
+}
+
+// A packet that was copied out of a ring.
+type packet struct {
+	gopacket.CaptureInfo
+	data []byte
+}
+
+// parse reads records of a pcap file with stamps in nanoseconds.
+func parse(t testing.TB, records []byte) []packet {
+	t.Helper()
+	header := make([]byte, 24)
+	copy(header, "\x4d\x3c\xb2\xa1\x02\x00\x04\x00")
+	header[18] = 0xff // snapshot length
+	header[20] = 1    // link type
+	file, err := pcapgo.NewReader(bytes.NewReader(append(header, records...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packets []packet
+	for {
+		data, info, err := file.ReadPacketData()
+		if err != nil {
+			return packets
+		}
+		packets = append(packets, packet{info, data})
+	}
+}
+
+// A witness follows what a cursor yields: numbers without a gap, but for what
+// the cursor says that it missed.
+type witness struct {
+	*cursor
+	next   uint64 // number that comes next, if nothing is missed
+	missed int64  // said so far
+}
+
+// check takes a cursor's packets.
+func (w *witness) check(t testing.TB, records []byte) {
+	t.Helper()
+	for _, p := range parse(t, records) {
+		number := binary.BigEndian.Uint64(p.data)
+		if number < w.next {
+			t.Errorf("want %d or later, got %d", w.next, number)
+			return
+		}
+		w.missed -= int64(number - w.next)
+		w.next = number + 1
+		if want := numbered(number, len(p.data)); !bytes.Equal(want, p.data) {
+			t.Errorf("packet %d of %d bytes is damaged", number, len(p.data))
+			return
+		}
+	}
+	if w.missed+w.cursor.missed() < 0 {
+		t.Errorf("before %d: %d are missing, %d were said to be", w.next, -w.missed, w.cursor.missed())
+	}
+}
+
+// finish checks that nothing but what was missed is missing at the end.
+func (w *witness) finish(t testing.TB, written uint64) {
+	t.Helper()
+	if missing := int64(written-w.next) - w.missed; missing != w.cursor.missed() {
+		t.Errorf("%d are missing, %d were said to be", missing, w.cursor.missed())
+	}
+}
+
+// FuzzRing lets a writer and readers take turns: what a reader gets is always a
+// gap-free run of what was written, or the gap is counted.
+func FuzzRing(f *testing.F) {
+	for seed := range uint64(20) {
+		f.Add(seed, uint8(seed), uint8(3*seed))
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, haste, size uint8) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		r := newSmallRing(t, leastRing+random.IntN(4), 4096)
+		var written uint64
+		var readers []*witness
+		room := make([]byte, 1<<16)
+		for range 2000 {
+			switch act := random.IntN(256); {
+			case act > int(haste):
+				data := numbered(written, random.IntN(1+8*int(size)))
+				r.put(time.Unix(0, int64(written)), data, len(data), false)
+				written++
+			case len(readers) < 5 && random.IntN(10) == 0:
+				past := random.IntN(2) == 0
+				w := &witness{cursor: r.newCursor(time.Unix(0, int64(written)), false), next: written}
+				if past {
+					w.cursor = r.newCursor(time.Unix(0, 0), true)
+					w.next = uint64(w.at.packets_passed)
+				}
+				readers = append(readers, w)
+			case len(readers) > 0:
+				w := readers[random.IntN(len(readers))]
+				_, n, _ := w.take(&everything, room[:random.IntN(len(room))], int64(random.IntN(50)), never)
+				w.check(t, room[:n])
+			}
+		}
+		for _, w := range readers {
+			for {
+				packets, n, why := w.take(&everything, room, math.MaxInt64, never)
+				w.check(t, room[:n])
+				if why == haltEmpty {
+					break
+				} else if packets == 0 {
+					t.Fatal("a reader has come to a halt")
+				}
+			}
+			w.finish(t, written)
+		}
+	})
+}
+
+// TestRingIsOvertaken lets a writer run away from slow readers, and readers
+// come and go.
+func TestRingIsOvertaken(t *testing.T) {
+	r := newSmallRing(t, 8, 1<<14)
+	var written atomic.Uint64
+	var missed atomic.Int64 // by slow readers
+	var parties sync.WaitGroup
+	done := make(chan struct{})
+	parties.Go(func() {
+		defer close(done)
+		random := rand.New(rand.NewPCG(1, 1))
+		for n := range uint64(60_000) {
+			data := numbered(n, random.IntN(1500))
+			r.put(time.Unix(0, int64(n)), data, len(data), false)
+			written.Store(n + 1)
+		}
+	})
+	for reader := range uint64(6) {
+		parties.Go(func() {
+			random := rand.New(rand.NewPCG(2, reader))
+			w := &witness{cursor: r.newCursor(time.Unix(0, 0), true)}
+			w.next = uint64(w.at.packets_passed)
+			room := make([]byte, 1<<15)
+			for over := false; ; {
+				_, n, why := w.take(&everything, room[:2000+random.IntN(1<<15-2000)], math.MaxInt64, never)
+				w.check(t, room[:n])
+				if why == haltEmpty && over {
+					break
+				}
+				if why == haltEmpty || reader%2 == 0 {
+					time.Sleep(time.Duration(random.IntN(1000)) * time.Microsecond)
+				}
+				select {
+				case <-done:
+					over = true
+				default:
+				}
+				r.holding()
+			}
+			w.finish(t, written.Load())
+			if reader%2 == 0 {
+				missed.Add(w.cursor.missed())
+			}
+		})
+	}
+	parties.Wait()
+	if missed.Load() == 0 {
+		t.Error("no slow reader was overtaken")
+	}
+}
