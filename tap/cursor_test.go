@@ -25,7 +25,7 @@ func takeNumbers(t testing.TB, c *cursor, w *want, end int64) ([]uint64, halt) {
 	packets, size, why := c.take(w, room, math.MaxInt64, &at)
 	var numbers []uint64
 	for _, p := range parse(t, room[:size]) {
-		numbers = append(numbers, binary.BigEndian.Uint64(p.data))
+		numbers = append(numbers, binary.BigEndian.Uint64(p.Data))
 	}
 	if int64(len(numbers)) != packets {
 		t.Errorf("want %d packets, got %d", packets, len(numbers))

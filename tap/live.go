@@ -118,14 +118,17 @@ func (l *Live) Next() (Packet, error) {
 	}, unsafe.Slice((*byte)(l.done.data), header.caplen)}, nil
 }
 
-// LinkType returns the LINKTYPE value that a file of the packets needs. It is
-// the handle's DLT value but for raw IP, whose DLT is not the same on every system.
-func (l *Live) LinkType() int {
+// LinkType returns the LINKTYPE value that a file of the packets needs.
+func (l *Live) LinkType() int { return linkTypeOf(int(C.pcap_datalink(l.cptr))) }
+
+// linkTypeOf returns the LINKTYPE value for a handle's DLT value. They are equal
+// but for raw IP, whose DLT is not the same on every system.
+func linkTypeOf(dlt int) int {
 	const dltRaw, linkTypeRaw = 12, 101
-	if link := int(C.pcap_datalink(l.cptr)); link != dltRaw {
-		return link
+	if dlt == dltRaw {
+		return linkTypeRaw
 	}
-	return linkTypeRaw
+	return dlt
 }
 
 // SnapLen returns the snapshot length, in bytes.

@@ -58,6 +58,9 @@ func newRingOf(chunks, size int64) (*ring, error) {
 	return r, nil
 }
 
+// size returns how many bytes a ring has.
+func (r *ring) size() int64 { return int64(r.c.chunks * r.c.chunk_size) }
+
 // clear forgets everything; what comes now has another link type. Only the
 // writer may call it.
 func (r *ring) clear(linkType int) { C.ring_clear(r.c, shapeOf(linkType)) }

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/gopacket"
 	"github.com/google/gopacket/pcapgo"
 )
 
@@ -47,14 +46,8 @@ func numbered(number uint64, size int) []byte {
 	return frame
 }
 
-// A packet that was copied out of a ring.
-type packet struct {
-	gopacket.CaptureInfo
-	data []byte
-}
-
 // parse reads records of a pcap file with stamps in nanoseconds.
-func parse(t testing.TB, records []byte) []packet {
+func parse(t testing.TB, records []byte) []Packet {
 	t.Helper()
 	header := make([]byte, 24)
 	copy(header, "\x4d\x3c\xb2\xa1\x02\x00\x04\x00")
@@ -64,13 +57,13 @@ func parse(t testing.TB, records []byte) []packet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var packets []packet
+	var packets []Packet
 	for {
 		data, info, err := file.ReadPacketData()
 		if err != nil {
 			return packets
 		}
-		packets = append(packets, packet{info, data})
+		packets = append(packets, Packet{info, data})
 	}
 }
 
@@ -86,15 +79,15 @@ type witness struct {
 func (w *witness) check(t testing.TB, records []byte) {
 	t.Helper()
 	for _, p := range parse(t, records) {
-		number := binary.BigEndian.Uint64(p.data)
+		number := binary.BigEndian.Uint64(p.Data)
 		if number < w.next {
 			t.Errorf("want %d or later, got %d", w.next, number)
 			return
 		}
 		w.missed -= int64(number - w.next)
 		w.next = number + 1
-		if want := numbered(number, len(p.data)); !bytes.Equal(want, p.data) {
-			t.Errorf("packet %d of %d bytes is damaged", number, len(p.data))
+		if want := numbered(number, len(p.Data)); !bytes.Equal(want, p.Data) {
+			t.Errorf("packet %d of %d bytes is damaged", number, len(p.Data))
 			return
 		}
 	}

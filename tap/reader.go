@@ -1,0 +1,181 @@
+package tap
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/gopacket"
+)
+
+const (
+	// leastPause to mostPause is the time between two looks at a ring, whose
+	// writer knows nothing of who waits: a smaller ring is overwritten sooner.
+	leastPause, mostPause = time.Millisecond, 20 * time.Millisecond
+	// readerRate is what may be written to a ring without overtaking a reader,
+	// in bytes per second; half of the ring is for the time that reading takes.
+	readerRate = 3 << 30 / 2
+	// lateness is how long after a reader began packets from before it may
+	// still come out of the kernel.
+	lateness = time.Second
+
+	recordHeader = 16 // bytes before a packet of a pcap file
+)
+
+// ReaderOptions say what to read of what is recorded.
+type ReaderOptions struct {
+	Filter *RecordFilter // beside the recorder's own; nil: everything
+	Snap   int           // bytes of a packet
+	From   time.Time     // stamp of the first packet that is wanted
+	Past   bool          // those that are recorded already are wanted too
+	Nanos  bool          // stamps in nanoseconds, not microseconds
+}
+
+// A Reader hands out what a recorder holds and goes on to record. Any number of
+// them may read at the same time. All calls come from one goroutine.
+type Reader struct {
+	recorder *Recorder
+	link     int // DLT
+	session  int // of the recorder
+	began    time.Time
+	pause    time.Duration // between two looks at the ring
+	since    time.Time
+	absences []absence // of the interface, in the past
+
+	cursor *cursor
+	want   want
+	end    *atomic.Int64 // as it was told last
+	taken  int64         // packets
+	record []byte        // the one that was handed out last
+}
+
+// Read returns a reader. Nothing has to be opened, and what is recorded already
+// is there at once. It can be had as soon as something was recorded, and also
+// when the interface has vanished since; the reader then ends with an error when
+// it has handed out what there is.
+func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.link < 0:
+		return nil, fmt.Errorf("open %s: %w", r.options.Interface, r.err)
+	case o.Filter != nil && o.Filter.link != r.link:
+		return nil, fmt.Errorf("open %s: what its packets begin with has changed", r.options.Interface)
+	}
+	reader := &Reader{recorder: r, link: r.link, session: r.session, began: time.Now(), since: o.From,
+		want: want{snap: min(o.Snap, r.options.Snap), micros: !o.Nanos}, end: &atomic.Int64{}}
+	reader.end.Store(math.MaxInt64)
+	reader.pause = min(mostPause, max(leastPause, time.Duration(r.ring.size()/2*int64(time.Second)/readerRate)))
+	if o.Filter != nil {
+		reader.want.filter = o.Filter.code
+	}
+	reader.cursor = r.ring.newCursor(o.From, o.Past)
+	if o.Past {
+		reader.absences = r.missing(o.From)
+		if whole := r.whole(r.ring.holding()); whole.After(o.From) {
+			reader.since = whole
+		}
+	}
+	return reader, nil
+}
+
+// Since returns from when on nothing is missing but what counts as dropped, and
+// what the interface's absence has cost (Gap).
+func (r *Reader) Since() time.Time { return r.since }
+
+// Gap tells when the interface was not there in the past that is read; nil: it
+// was there.
+func (r *Reader) Gap() error {
+	times := len(r.absences)
+	if times == 0 {
+		return nil
+	}
+	from, to := r.absences[0].from.UTC().Format(time.RFC3339), r.absences[times-1].to.UTC().Format(time.RFC3339)
+	if times == 1 {
+		return fmt.Errorf("%s was not there from %s to %s", r.recorder.options.Interface, from, to)
+	}
+	return fmt.Errorf("%s was not there %d times between %s and %s", r.recorder.options.Interface, times, from, to)
+}
+
+// Copy copies packets to the room, as records of a pcap file, and returns how
+// many, at most so many, and their bytes. It copies only what is there already,
+// is older than the end (Unix time in nanoseconds, which may be brought forward)
+// and fits. What is past is not cut by the end. Whatever comes next, Next
+// returns it.
+func (r *Reader) Copy(room []byte, end *atomic.Int64, most int64) (packets int64, bytes int) {
+	r.end = end
+	packets, bytes, _ = r.take(room, most)
+	return packets, bytes
+}
+
+// take takes packets from the ring.
+func (r *Reader) take(room []byte, most int64) (packets int64, bytes int, why halt) {
+	if r.cursor.at.live != 0 && time.Since(r.began) > lateness {
+		// Older ones cannot come any more, but by a clock that was set back.
+		r.cursor.at.live = 0
+	}
+	packets, bytes, why = r.cursor.take(&r.want, room, most, r.end)
+	r.taken += packets
+	return packets, bytes, why
+}
+
+// Next returns a packet that is valid until the next call. One that is not
+// older than the end of which Copy was told has no data, whether it matches or
+// not. The error is ErrTimeout if none came within ReadTimeout, or what has
+// become of the interface when everything was handed out.
+func (r *Reader) Next() (Packet, error) {
+	if r.record == nil {
+		r.record = make([]byte, recordHeader+r.want.snap)
+	}
+	for waited := time.Duration(0); ; waited += r.pause {
+		again, over := r.recorder.over(r.session) // asked first: what came before that is there
+		if again {
+			return Packet{}, over
+		}
+		_, bytes, why := r.take(r.record, 1)
+		switch {
+		case bytes > 0:
+			return r.packet(bytes), nil
+		case why == haltEnd:
+			return Packet{CaptureInfo: gopacket.CaptureInfo{Timestamp: time.Unix(0, int64(r.cursor.at.stamp))}}, nil
+		case over != nil:
+			return Packet{}, over
+		case why == haltCleared:
+			return Packet{}, errors.New("what the packets begin with has changed")
+		case waited >= ReadTimeout:
+			return Packet{}, ErrTimeout
+		}
+		time.Sleep(r.pause)
+	}
+}
+
+// packet returns the packet that was taken as a record of so many bytes.
+func (r *Reader) packet(bytes int) Packet {
+	word := func(i int) int64 { return int64(binary.LittleEndian.Uint32(r.record[4*i:])) }
+	fraction := word(1)
+	if r.want.micros {
+		fraction *= int64(time.Microsecond)
+	}
+	return Packet{gopacket.CaptureInfo{Timestamp: time.Unix(word(0), fraction),
+		CaptureLength: int(word(2)), Length: int(word(3))}, r.record[recordHeader:bytes]}
+}
+
+// LinkType returns the LINKTYPE value that a file of the packets needs.
+func (r *Reader) LinkType() int { return linkTypeOf(r.link) }
+
+// SnapLen returns the snapshot length, in bytes.
+func (r *Reader) SnapLen() int { return r.want.snap }
+
+// Stats returns the counts up to now: dropped are packets of the interface in
+// the window, matching or not, that the kernel dropped or that were forgotten
+// before they were read; received is what was handed out and those.
+func (r *Reader) Stats() (Stats, error) {
+	missed := r.cursor.missed()
+	return Stats{Received: r.taken + missed, Dropped: missed}, nil
+}
+
+// Close ends the reading.
+func (r *Reader) Close() {}
