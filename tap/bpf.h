@@ -23,7 +23,7 @@ typedef struct {
 // load reads so many bytes in network order; false: they are not there.
 static inline bool load(const sight *p, uint32_t at, uint32_t bytes, uint32_t *value)
 {
-	if (at > p->stored || bytes > p->stored - at)
+	if ((uint64_t)at + bytes > p->stored)
 		return false;
 	const uint8_t *b = p->data + at;
 	switch (bytes) {
@@ -38,8 +38,9 @@ static inline bool load(const sight *p, uint32_t at, uint32_t bytes, uint32_t *v
 	return true;
 }
 
-// load_fixed reads from a fixed place: the packet, or what stands beside it.
-static inline bool load_fixed(const sight *p, uint32_t at, uint32_t bytes, uint32_t *value)
+// load_beside reads what stands beside the packet, which is at places that no
+// packet has; false: nothing is there.
+static inline bool load_beside(const sight *p, uint32_t at, uint32_t *value)
 {
 	switch (at) {
 	case BESIDE_TCI:
@@ -52,7 +53,7 @@ static inline bool load_fixed(const sight *p, uint32_t at, uint32_t bytes, uint3
 		*value = p->tpid;
 		return true;
 	}
-	return load(p, at, bytes, value);
+	return false;
 }
 
 // judge runs a filter over a packet as the kernel does and tells whether it
@@ -66,7 +67,7 @@ static inline bool judge(const struct bpf_insn *filter, const sight *p)
 		switch (i->code) {
 #define LOAD(size, bytes)                                           \
 		case BPF_LD | BPF_ABS | size:                       \
-			if (!load_fixed(p, k, bytes, &a))           \
+			if (!load(p, k, bytes, &a) && !load_beside(p, k, &a)) \
 				return false;                       \
 			break;                                      \
 		case BPF_LD | BPF_IND | size:                       \
