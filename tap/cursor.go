@@ -68,6 +68,13 @@ func (c *cursor) take(w *want, room []byte, most int64, end *atomic.Int64) (pack
 	}
 }
 
+// wait waits until the writer has gone on to another chunk, for so long at
+// most. It does not tell of packets that come slowly: the writer does not stop
+// for who waits.
+func (c *cursor) wait(most time.Duration) {
+	C.ring_wait(c.ring.c, c.at.number, C.int64_t(most))
+}
+
 // takeChunk copies from one chunk, and lets others do the same then.
 func (c *cursor) takeChunk(w *want, room []byte, most int64, end *atomic.Int64) halt {
 	c.taking = C.taking{most: C.int64_t(most), size: C.int64_t(len(room)), snap: C.uint32_t(w.snap), unit: 1}

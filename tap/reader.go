@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// leastPause to mostPause is the time between two looks at a ring, whose
-	// writer knows nothing of who waits: a smaller ring is overwritten sooner.
+	// leastPause to mostPause is the time between two looks at a ring that is
+	// written fast: a small one is overwritten soon.
 	leastPause, mostPause = time.Millisecond, 20 * time.Millisecond
 	// readerRate is what may be written to a ring without overtaking a reader,
 	// in bytes per second; half of the ring is for the time that reading takes.
@@ -46,6 +46,7 @@ type Reader struct {
 	absences []absence // of the interface, in the past
 
 	cursor *cursor
+	looked int64 // number of the chunk that it waited at last
 	want   want
 	end    *atomic.Int64 // as it was told last
 	taken  int64         // packets
@@ -73,6 +74,7 @@ func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
 		reader.want.filter = o.Filter.code
 	}
 	reader.cursor = r.ring.newCursor(o.From, o.Past)
+	reader.looked = int64(reader.cursor.at.number)
 	if o.Past {
 		reader.absences = r.missing(o.From)
 		if whole := r.whole(r.ring.holding()); whole.After(o.From) {
@@ -130,7 +132,7 @@ func (r *Reader) Next() (Packet, error) {
 	if r.record == nil {
 		r.record = make([]byte, recordHeader+r.want.snap)
 	}
-	for waited := time.Duration(0); ; waited += r.pause {
+	for began := time.Now(); ; {
 		again, over := r.recorder.over(r.session) // asked first: what came before that is there
 		if again {
 			return Packet{}, over
@@ -145,11 +147,25 @@ func (r *Reader) Next() (Packet, error) {
 			return Packet{}, over
 		case why == haltCleared:
 			return Packet{}, errors.New("what the packets begin with has changed")
-		case waited >= ReadTimeout:
+		}
+		left := ReadTimeout - time.Since(began)
+		if left <= 0 {
 			return Packet{}, ErrTimeout
 		}
-		time.Sleep(r.pause)
+		r.wait(left)
 	}
+}
+
+// wait waits for packets, for so long at most. While they come fast it takes
+// some at a time: to wake up for each chunk would cost more than to copy it.
+func (r *Reader) wait(most time.Duration) {
+	number := int64(r.cursor.at.number)
+	if number != r.looked {
+		time.Sleep(min(most, r.pause))
+	} else {
+		r.cursor.wait(most)
+	}
+	r.looked = number
 }
 
 // packet returns the packet that was taken as a record of so many bytes.

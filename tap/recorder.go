@@ -107,12 +107,13 @@ func (r *Recorder) recordOnce(stop *atomic.Int64, opened func()) error {
 	opened()
 	broken := time.Now()
 	for packets := int64(-1); ; time.Sleep(recorderPause) {
+		called := time.Now()
 		if C.record_packets(live.cptr, r.ring.c, C.int(ReadTimeout.Milliseconds()),
 			(*C.int64_t)(unsafe.Pointer(stop))) {
 			return nil
 		}
 		now := r.ring.holding().packets
-		if now != packets { // what was left in the kernel can still be read
+		if now != packets || time.Since(called) > ReadTimeout { // it was not broken, or what was left is still read
 			packets, broken = now, time.Now()
 		}
 		if time.Since(broken) > 2*ReadTimeout {

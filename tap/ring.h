@@ -6,8 +6,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 #include "bpf.h"
 
 // A record is what stands before a packet in a ring. The packet is stored as
@@ -53,6 +56,7 @@ typedef struct {
 	int64_t oldest, newest;
 	int64_t begin;    // the first chunk since then
 	int64_t held;     // number of the chunk that is being read
+	uint32_t turns, waiting; // a futex that changes with newest, and who waits for that
 	chunk *current;   // the newest one
 	uint8_t *written; // and its memory
 	chunk chunk[];
@@ -143,6 +147,21 @@ static void ring_turn(ring *r, shape s)
 		.shape = s,
 	};
 	__atomic_store_n(&r->newest, number, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&r->turns, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&r->waiting, __ATOMIC_SEQ_CST) > 0)
+		syscall(SYS_futex, &r->turns, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+// ring_wait waits until a chunk is no longer the newest one, for so many
+// nanoseconds at most.
+static void ring_wait(ring *r, int64_t number, int64_t most)
+{
+	const struct timespec timeout = {.tv_sec = most / second, .tv_nsec = most % second};
+	__atomic_add_fetch(&r->waiting, 1, __ATOMIC_SEQ_CST);
+	const uint32_t turns = __atomic_load_n(&r->turns, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&r->newest, __ATOMIC_SEQ_CST) == number)
+		syscall(SYS_futex, &r->turns, FUTEX_WAIT_PRIVATE, turns, &timeout, NULL, 0);
+	__atomic_sub_fetch(&r->waiting, 1, __ATOMIC_SEQ_CST);
 }
 
 // ring_clear forgets everything; what comes now has another shape.
