@@ -14,8 +14,7 @@ import (
 func TestRecordFromRing(t *testing.T) {
 	testbed.NeedRoot(t)
 	stream := testbed.StartStream(t, time.Millisecond)
-	recorder, err := tap.NewRecorder(tap.Options{Interface: "lo", Snap: tap.MaxSnap, BufferSize: 4 << 20,
-		Filter: "udp"}, 16<<20)
+	recorder, err := tap.NewRecorder(tap.Options{Interface: "lo", Snap: tap.MaxSnap, BufferSize: 4 << 20}, 16<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +28,7 @@ func TestRecordFromRing(t *testing.T) {
 	if err := <-up; err != nil {
 		t.Fatal(err)
 	}
-	filter, err := recorder.Compile(stream.Filter())
+	filter, err := tap.NewCompiler().CompileRecorded(t.Context(), recorder, stream.Filter())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,12 +43,18 @@ func (c *Compiler) Compile(ctx context.Context, iface string, snap int, expressi
 	if err := checkInterface(iface); err != nil {
 		return nil, err
 	}
+	return c.compile(ctx, question{iface: iface, snap: snap, expression: expression})
+}
+
+// compile has a question answered within the bounds.
+func (c *Compiler) compile(ctx context.Context, q question) (*Filter, error) {
+	expression := q.expression
 	if strings.ContainsFunc(expression, unicode.IsControl) { // at a NUL, libpcap would end
 		return nil, fmt.Errorf("bpf: filter %q holds control characters", expression)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, compileTime, fmt.Errorf("given up after %v", compileTime))
 	defer cancel()
-	answers, err := c.begin(ctx, question{iface, snap, expression})
+	answers, err := c.begin(ctx, q)
 	if err == nil {
 		select {
 		case a := <-answers:

@@ -208,13 +208,13 @@ func TestPlainWordsAreNotLookedUp(t *testing.T) {
 			if mayHoldName(filter) {
 				continue
 			}
-			ask(question{"lo", MaxSnap, filter}, make(chan answer, 1))
+			ask(question{iface: "lo", snap: MaxSnap, expression: filter}, make(chan answer, 1))
 			if server.asked.Load() > 0 {
 				t.Fatalf("%q: a name was looked up", filter)
 			}
 		}
 	}
-	if ask(question{"lo", MaxSnap, namedFilter}, make(chan answer, 1)); server.asked.Load() == 0 {
+	if ask(question{iface: "lo", snap: MaxSnap, expression: namedFilter}, make(chan answer, 1)); server.asked.Load() == 0 {
 		t.Error("want the name server asked for a name at least")
 	}
 }

@@ -32,7 +32,7 @@ import (
 type Filter struct {
 	expression string
 	link       C.int // DLT of the packets that it judges
-	code       []pcap.BPFInstruction
+	code       program
 }
 
 // A question is a filter that is to be compiled.
@@ -40,6 +40,7 @@ type question struct {
 	iface      string
 	snap       int
 	expression string
+	recorder   *Recorder // whose packets it is for; nil: those of the open interface
 }
 
 // An answer is a filter, or why it does not compile.
@@ -51,6 +52,11 @@ type answer struct {
 // ask compiles a filter, which may take very long, and answers. What it needed
 // for that it closes afterwards: nobody has to wait for it.
 func ask(q question, answers chan<- answer) {
+	if q.recorder != nil {
+		filter, err := q.recorder.compile(q.expression)
+		answers <- answer{filter, err}
+		return
+	}
 	handle, err := q.handle()
 	if err != nil {
 		answers <- answer{err: fmt.Errorf("open %s: %w", q.iface, err)}
@@ -90,7 +96,7 @@ func (q question) openHandle() (*C.pcap_t, error) {
 		return nil, err
 	}
 	nothing := pcap.BPFInstruction{Code: C.BPF_RET | C.BPF_K}
-	if err := setFilter(cptr, []pcap.BPFInstruction{nothing}); err != nil {
+	if err := setFilter(cptr, program{nothing}); err != nil {
 		handle.Close()
 		return nil, err
 	}
@@ -98,16 +104,16 @@ func (q question) openHandle() (*C.pcap_t, error) {
 }
 
 // compileOn compiles a filter on a handle.
-func compileOn(handle *C.pcap_t, mask C.bpf_u_int32, expression string) ([]pcap.BPFInstruction, error) {
+func compileOn(handle *C.pcap_t, mask C.bpf_u_int32, expression string) (program, error) {
 	text := C.CString(expression)
 	defer C.free(unsafe.Pointer(text))
-	var program C.struct_bpf_program
-	if C.pcap_compile(handle, &program, text, 1, mask) != 0 {
+	var compiled C.struct_bpf_program
+	if C.pcap_compile(handle, &compiled, text, 1, mask) != 0 {
 		return nil, errors.New(C.GoString(C.pcap_geterr(handle)))
 	}
-	defer C.pcap_freecode(&program)
-	code := make([]pcap.BPFInstruction, program.bf_len)
-	for i, from := range unsafe.Slice(program.bf_insns, program.bf_len) {
+	defer C.pcap_freecode(&compiled)
+	code := make(program, compiled.bf_len)
+	for i, from := range unsafe.Slice(compiled.bf_insns, compiled.bf_len) {
 		code[i] = pcap.BPFInstruction{Code: uint16(from.code), Jt: uint8(from.jt), Jf: uint8(from.jf), K: uint32(from.k)}
 	}
 	return code, nil
@@ -125,7 +131,7 @@ func (f *Filter) set(handle *C.pcap_t) error {
 }
 
 // setFilter gives a handle a program.
-func setFilter(handle *C.pcap_t, code []pcap.BPFInstruction) error {
+func setFilter(handle *C.pcap_t, code program) error {
 	first := (*C.struct_bpf_insn)(unsafe.Pointer(unsafe.SliceData(code))) // they have the same layout
 	if C.set_filter(handle, first, C.u_int(len(code))) != 0 {
 		return errors.New(C.GoString(C.pcap_geterr(handle)))

@@ -32,7 +32,7 @@ func TestFiltersAreFreed(t *testing.T) {
 	compile := func(times int) {
 		for range times {
 			answers := make(chan answer, 1)
-			ask(question{"lo", MaxSnap, large}, answers)
+			ask(question{iface: "lo", snap: MaxSnap, expression: large}, answers)
 			a := <-answers
 			if a.err != nil {
 				t.Fatal(a.err)
@@ -60,7 +60,7 @@ func TestLinkTypeIsKnown(t *testing.T) {
 			if !known || int(link) != int(want) {
 				t.Errorf("%s: want link type %d, got %d, %v", iface, want, link, known)
 			}
-			live, err := listen(question{iface, MaxSnap, "udp port 53"})
+			live, err := listen(question{iface: iface, snap: MaxSnap, expression: "udp port 53"})
 			if err != nil {
 				t.Errorf("%s: %v", iface, err)
 				continue
@@ -79,14 +79,14 @@ func TestBroadcastNeedsNetmask(t *testing.T) {
 	ns.IP(t, "link", "add", "d0", "type", "ifb")
 	ns.IP(t, "link", "set", "d0", "up")
 	ns.Do(t, func() {
-		if _, err := listen(question{"d0", MaxSnap, "ip broadcast"}); err == nil {
+		if _, err := listen(question{iface: "d0", snap: MaxSnap, expression: "ip broadcast"}); err == nil {
 			t.Error("want an error for an interface that has no IPv4 address")
 		}
 		ns.IP(t, "addr", "add", "10.97.0.1/20", "dev", "d0")
 		if want, got := uint32(0x00f0ffff), uint32(netmask("d0")); want != got {
 			t.Errorf("want netmask %#x, got %#x", want, got)
 		}
-		live, err := listen(question{"d0", MaxSnap, "ip broadcast"})
+		live, err := listen(question{iface: "d0", snap: MaxSnap, expression: "ip broadcast"})
 		if err != nil {
 			t.Error(err)
 			return

@@ -66,7 +66,7 @@ func listen(q question) (*Live, error) {
 func TestSnapshotLength(t *testing.T) {
 	testbed.NeedRoot(t)
 	stream := testbed.StartStream(t, time.Millisecond)
-	packets, live := collect(t, question{"lo", 50, stream.Filter()}, 1)
+	packets, live := collect(t, question{iface: "lo", snap: 50, expression: stream.Filter()}, 1)
 	if len(packets) != 1 {
 		t.Fatal("no packet")
 	}
@@ -84,7 +84,7 @@ func TestLinkTypes(t *testing.T) {
 	testbed.NeedRoot(t)
 	stream := testbed.StartStream(t, time.Millisecond)
 	for iface, want := range map[string]layers.LinkType{"lo": layers.LinkTypeEthernet, AnyInterface: layers.LinkTypeLinuxSLL} {
-		if packets, live := collect(t, question{iface, MaxSnap, stream.Filter()}, 5); live.LinkType() != int(want) || len(packets) != 5 {
+		if packets, live := collect(t, question{iface: iface, snap: MaxSnap, expression: stream.Filter()}, 5); live.LinkType() != int(want) || len(packets) != 5 {
 			t.Errorf("%s: want 5 packets of link type %d, got %d of %d", iface, want, len(packets), live.LinkType())
 		}
 	}
@@ -116,7 +116,7 @@ func TestTunIsRawIP(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		live, err := listen(question{"tun0", MaxSnap, "udp port 9"})
+		live, err := listen(question{iface: "tun0", snap: MaxSnap, expression: "udp port 9"})
 		if err != nil {
 			t.Error(err)
 			return
@@ -147,7 +147,7 @@ func TestVLANFilter(t *testing.T) {
 	defer sender.Close()
 	ns.Do(t, func() {
 		for filter, want := range map[string]int{"vlan 5": 3, "vlan 6": 0, "vlan 5 and ether proto 0x9999": 3} {
-			live, err := listen(question{"v0", MaxSnap, filter})
+			live, err := listen(question{iface: "v0", snap: MaxSnap, expression: filter})
 			if err != nil {
 				t.Error(err)
 				continue
@@ -250,7 +250,7 @@ func TestInterfaceGoesDownAndUp(t *testing.T) {
 	ns, far := testbed.NewNamespace(t, "down"), testbed.NewNamespace(t, "downfar")
 	ns.Pair(t, far)
 	ns.Do(t, func() {
-		live, err := listen(question{"v0", MaxSnap, "udp port 9"})
+		live, err := listen(question{iface: "v0", snap: MaxSnap, expression: "udp port 9"})
 		if err != nil {
 			t.Error(err)
 			return

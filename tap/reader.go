@@ -27,11 +27,11 @@ const (
 
 // ReaderOptions say what to read of what is recorded.
 type ReaderOptions struct {
-	Filter *RecordFilter // beside the recorder's own; nil: everything
-	Snap   int           // bytes of a packet
-	From   time.Time     // stamp of the first packet that is wanted
-	Past   bool          // those that are recorded already are wanted too
-	Nanos  bool          // stamps in nanoseconds, not microseconds
+	Filter *Filter   // beside the recorder's own; nil: everything
+	Snap   int       // bytes of a packet
+	From   time.Time // stamp of the first packet that is wanted
+	Past   bool      // those that are recorded already are wanted too
+	Nanos  bool      // stamps in nanoseconds, not microseconds
 }
 
 // A Reader hands out what a recorder holds and goes on to record. Any number of
@@ -63,7 +63,7 @@ func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
 	switch {
 	case r.link < 0:
 		return nil, fmt.Errorf("open %s: %w", r.options.Interface, r.err)
-	case o.Filter != nil && o.Filter.link != r.link:
+	case o.Filter != nil && int(o.Filter.link) != r.link:
 		return nil, fmt.Errorf("open %s: what its packets begin with has changed", r.options.Interface)
 	}
 	reader := &Reader{recorder: r, link: r.link, session: r.session, began: time.Now(), since: o.From,

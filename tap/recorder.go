@@ -30,10 +30,10 @@ type Recorder struct {
 	ring    *ring
 
 	mu       sync.Mutex
-	link     int       // link type of what is in the ring; -1: nothing was recorded yet
-	netmask  uint32    // of the interface
-	began    time.Time // of the recording with this link type
-	session  int       // counts how often the interface was opened
+	link     int           // link type of what is in the ring; -1: nothing was recorded yet
+	netmask  C.bpf_u_int32 // of the interface
+	began    time.Time     // of the recording with this link type
+	session  int           // counts how often the interface was opened
 	up       bool
 	err      error     // why it is not up
 	gone     time.Time // since when it is not up
@@ -133,7 +133,7 @@ func (r *Recorder) begin(live *Live) {
 	} else {
 		r.absences = append(r.absences[max(0, len(r.absences)-keptAbsences+1):], absence{r.gone, now})
 	}
-	r.netmask = netmaskOf(r.options.Interface)
+	r.netmask = netmask(r.options.Interface)
 	r.session++
 	r.up, r.err = true, nil
 }

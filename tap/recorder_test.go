@@ -76,7 +76,7 @@ func recordV0() Options { return Options{Interface: "v0", Snap: MaxSnap, BufferS
 func (r run) read(t testing.TB, filter string, o ReaderOptions) *Reader {
 	t.Helper()
 	var err error
-	if o.Filter, err = r.Compile(filter); err != nil {
+	if o.Filter, err = NewCompiler().CompileRecorded(t.Context(), r.Recorder, filter); err != nil {
 		t.Fatal(err)
 	}
 	if o.Snap == 0 {
@@ -210,10 +210,9 @@ func openAll(t testing.TB, ns testbed.Namespace, o Options, filters []string) []
 		openers.Wait()
 	}
 	each(func(i int) {
-		o := o
-		o.Filter, o.BufferSize = filters[i], 1<<20
 		var err error
-		if opened[i], err = Open(o); err != nil {
+		opened[i], err = listen(question{iface: o.Interface, snap: o.Snap, expression: filters[i]})
+		if err != nil {
 			t.Errorf("%s: %v", filters[i], err)
 		}
 	})
@@ -273,7 +272,7 @@ func TestRecorderRefusesFilters(t *testing.T) {
 		"tcp and udp and not ip":  "rejects all",
 		"host nowhere.invalid.":   "nowhere.invalid",
 	} {
-		if _, err := r.Compile(filter); err == nil || !strings.HasPrefix(err.Error(), "bpf: ") || !strings.Contains(err.Error(), words) {
+		if _, err := NewCompiler().CompileRecorded(t.Context(), r.Recorder, filter); err == nil || !strings.HasPrefix(err.Error(), "bpf: ") || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: want %q, got %v", filter, words, err)
 		}
 	}
@@ -574,7 +573,7 @@ func TestRecorderWaitsForItsInterface(t *testing.T) {
 	if said := <-r.said; !strings.Contains(said, `"late": no such network interface`) {
 		t.Errorf("want no such network interface, was told %q", said)
 	}
-	_, compileErr := r.Compile("udp")
+	_, compileErr := NewCompiler().CompileRecorded(t.Context(), r.Recorder, "udp")
 	_, readErr := r.Read(ReaderOptions{Snap: 100})
 	for _, err := range []error{compileErr, readErr, r.Status().Err} {
 		if err == nil || !strings.Contains(err.Error(), "no such network interface") {
@@ -592,7 +591,7 @@ func TestRecorderWaitsForItsInterface(t *testing.T) {
 	if got := r.read(t, "udp", ReaderOptions{}).LinkType(); got != 101 {
 		t.Errorf("want link type 101, got %d", got)
 	}
-	filter, err := r.Compile("udp")
+	filter, err := NewCompiler().CompileRecorded(t.Context(), r.Recorder, "udp")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -636,7 +635,11 @@ func TestRecorderIgnoresDown(t *testing.T) {
 func TestRecorderCuts(t *testing.T) {
 	testbed.NeedRoot(t)
 	ns := testbed.NewNamespace(t, "cut")
-	r := startRecorder(t, ns, Options{Interface: "lo", Snap: 60, BufferSize: 1 << 20, Filter: "udp port 4000"}, 4<<20)
+	filter, err := NewCompiler().Compile(t.Context(), "lo", 60, "udp port 4000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := startRecorder(t, ns, Options{Interface: "lo", Snap: 60, BufferSize: 1 << 20, Filter: filter}, 4<<20)
 	r.awaitUp(t)
 	s := startSender(t, ns, "lo", time.Millisecond, 100)
 	time.Sleep(300 * time.Millisecond)
