@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 )
 
 func TestBufferReadsWhatWasWritten(t *testing.T) {
@@ -101,6 +103,37 @@ func TestPoolReturnsIdleChunks(t *testing.T) {
 	if b = newBuffer(p); b == nil {
 		t.Error("no chunk from a pool that has released all")
 	}
+}
+
+// TestPoolReturnsIdleChunksEachTime: what is no longer in use goes back to the
+// kernel when nobody wants it for a while, not only for the first time.
+func TestPoolReturnsIdleChunksEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPool(4 * chunkSize)
+		for round := range 3 {
+			b := newBuffer(p)
+			if _, err := b.Write(make([]byte, 3*chunkSize)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * chunkRest)
+			b.free()
+			time.Sleep(chunkRest - time.Second)
+			if want, got := 3, kept(p); want != got {
+				t.Errorf("round %d: want %d chunks kept for the next capture, got %d", round, want, got)
+			}
+			time.Sleep(2 * time.Second)
+			if got := kept(p); got != 0 {
+				t.Errorf("round %d: want no chunk kept after %v, got %d", round, chunkRest, got)
+			}
+		}
+	})
+}
+
+// kept returns how many chunks a pool keeps for the next capture.
+func kept(p *pool) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle)
 }
 
 // randomBytes returns bytes that show when any of them is out of place.

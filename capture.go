@@ -23,6 +23,9 @@ const (
 	// overrun is the time after the end at which a capture ends in any case,
 	// as after a clock that was set back.
 	overrun = time.Second
+	// clockTolerance is how far the clock may be from where it should be
+	// until it counts as set.
+	clockTolerance = time.Second
 	// retryPause is the wait after a failed read.
 	retryPause = 10 * time.Millisecond
 )
@@ -66,45 +69,90 @@ type outcome struct {
 	counts
 	stop  string
 	ended time.Time
-	err   error // why packets may be missing
+	note  string // what else there is to say of it, as of one that is whole
+	err   error  // why packets may be missing
 }
 
 // An ending is the moment at which a capture ends, and why. It is moved
-// forward when the context of the capture ends before its time.
+// forward when the context of the capture ends before its time, and with the
+// clock when that is set: packets bear the clock's time, but a capture lasts as
+// long as it is meant to.
 type ending struct {
-	// at is Unix time in nanoseconds. The loop reads it for every packet, C too.
-	at atomic.Int64
+	// at is the end for packets, as Unix time in nanoseconds. The loop reads it
+	// for every packet, C too.
+	at    atomic.Int64
+	began time.Time
+	clock func() time.Time // a test sets it
 
 	mu      sync.Mutex
 	stop    string
-	moment  time.Time
+	lasts   time.Duration // whatever the clock says
+	moment  time.Time     // the end, as the clock says
+	set     time.Duration // by how much the clock was set
 	overdue *time.Timer
 }
 
 // newEnding returns the ending of a capture that lasts for a timeout.
 func newEnding(start time.Time, timeout time.Duration) *ending {
-	e := &ending{stop: stopTimeout, moment: start.Add(timeout)}
+	e := &ending{began: time.Now(), clock: time.Now, stop: stopTimeout, lasts: timeout, moment: start.Add(timeout)}
 	e.at.Store(e.moment.UnixNano())
-	// Whatever the packets' clock says.
-	e.overdue = time.AfterFunc(timeout+overrun, func() { e.at.Store(0) })
 	return e
+}
+
+// watch sees to it that the end comes, whatever the packets' clock says, until
+// the returned function is called.
+func (e *ending) watch() (end func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	due := time.AfterFunc(e.lasts, e.follow) // the clock may have been set back
+	e.overdue = time.AfterFunc(e.lasts+overrun, func() { e.at.Store(0) })
+	return func() {
+		due.Stop()
+		e.overdue.Stop()
+	}
 }
 
 // bringForward makes now the end, for a reason, unless it has passed.
 func (e *ending) bringForward(stop string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := time.Now()
-	if e.stop != stopTimeout || !now.Before(e.moment) {
+	lasted := time.Since(e.began)
+	if e.stop != stopTimeout || lasted >= e.lasts {
 		return
 	}
-	e.stop, e.moment = stop, now
-	e.at.Store(now.UnixNano())
+	e.adjust() // or the moment would be moved again
+	e.stop, e.lasts, e.moment = stop, lasted, e.clock()
+	e.at.Store(e.moment.UnixNano())
 	e.overdue.Reset(overrun)
 }
 
+// follow moves the end with the clock.
+func (e *ending) follow() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.adjust()
+}
+
+// adjust is follow for who holds the lock.
+func (e *ending) adjust() {
+	set := e.clock().Round(0).Sub(e.began.Round(0)) - time.Since(e.began)
+	if by := set - e.set; by.Abs() > clockTolerance {
+		e.set, e.moment = set, e.moment.Add(by)
+		e.at.Add(int64(by))
+	}
+}
+
+// excludes tells whether a packet does not lie before the end.
+func (e *ending) excludes(stamp time.Time) bool {
+	if stamp.UnixNano() < e.at.Load() {
+		return false
+	}
+	e.follow()
+	return stamp.UnixNano() >= e.at.Load()
+}
+
 // passed tells whether no packet from before the end is to be expected any more.
-func (e *ending) passed() bool { return time.Now().UnixNano() >= e.at.Load()+int64(tail) }
+func (e *ending) passed() bool { return e.clock().UnixNano() >= e.at.Load()+int64(tail) }
 
 // reached returns when and why the end was.
 func (e *ending) reached() (stop string, moment time.Time) {
@@ -113,28 +161,14 @@ func (e *ending) reached() (stop string, moment time.Time) {
 	return e.stop, e.moment
 }
 
-// record writes a source's packets to the buffer as a pcap file, until the
-// bounds or the context end it. A packet belongs to the capture if its own time
-// stamp lies before the end, however late libpcap hands it over.
-func record(ctx context.Context, src source, start time.Time, b bounds, buf *buffer) outcome {
-	end := newEnding(start, b.timeout)
-	defer end.overdue.Stop()
-	defer context.AfterFunc(ctx, func() { end.bringForward(stopShutdown) })()
-
-	c := capture{source: src, bounds: b, end: end, buffer: buf}
-	stop, err := c.run()
-	out := outcome{stop: stop, ended: time.Now(), err: err}
-	if stop == stopTimeout {
-		out.stop, out.ended = end.reached()
+// note says if the clock was set.
+func (e *ending) note() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.set == 0 {
+		return ""
 	}
-	out.Packets, out.Bytes = c.packets, buf.size
-	stats, err := src.Stats()
-	if err != nil {
-		out.err = errors.Join(out.err, fmt.Errorf("read statistics: %w", err))
-		return out
-	}
-	out.Received, out.Dropped, out.IfDropped = stats.Received, stats.Dropped, stats.IfDropped
-	return out
+	return fmt.Sprintf("the clock was set by %+.0f s", e.set.Seconds())
 }
 
 // A capture is one that is being made.
@@ -144,6 +178,35 @@ type capture struct {
 	end     *ending
 	buffer  *buffer
 	packets int64 // in the buffer
+}
+
+// newCapture returns a capture that is to be recorded to a buffer.
+func newCapture(src source, start time.Time, b bounds, buf *buffer) *capture {
+	return &capture{source: src, bounds: b, end: newEnding(start, b.timeout), buffer: buf}
+}
+
+// record writes the source's packets to the buffer as a pcap file, until the
+// bounds or the context end it. A packet belongs to the capture if its own time
+// stamp lies before the end, however late libpcap hands it over.
+func (c *capture) record(ctx context.Context) outcome {
+	defer c.end.watch()()
+	defer context.AfterFunc(ctx, func() { c.end.bringForward(stopShutdown) })()
+
+	stop, err := c.run()
+	out := outcome{stop: stop, ended: c.end.clock(), err: err}
+	if stop == stopTimeout {
+		out.stop, out.ended = c.end.reached()
+	}
+	c.end.follow()
+	out.note = c.end.note()
+	out.Packets, out.Bytes = c.packets, c.buffer.size
+	stats, err := c.source.Stats()
+	if err != nil {
+		out.err = errors.Join(out.err, fmt.Errorf("read statistics: %w", err))
+		return out
+	}
+	out.Received, out.Dropped, out.IfDropped = stats.Received, stats.Dropped, stats.IfDropped
+	return out
 }
 
 // run is the capture loop; it returns why it stopped, stopTimeout if the end
@@ -170,7 +233,8 @@ func (c *capture) run() (stop string, err error) {
 				return stopPackets, nil
 			}
 		case errors.Is(err, tap.ErrTimeout):
-			if c.end.passed() {
+			broken = time.Time{} // so the interface works
+			if c.end.follow(); c.end.passed() {
 				return stopTimeout, nil
 			}
 		case errors.Is(err, tap.ErrEnd): // nothing of a file is left to wait for
@@ -211,7 +275,7 @@ func (c *capture) copyMany() {
 func (c *capture) judge(packet tap.Packet) (stop string) {
 	size := packetHeaderSize + len(packet.Data)
 	switch {
-	case packet.Timestamp.UnixNano() >= c.end.at.Load():
+	case c.end.excludes(packet.Timestamp):
 		return stopTimeout
 	case c.buffer.size+int64(size) > c.bounds.bytes:
 		return stopBytes

@@ -64,6 +64,11 @@ func inTurn(packets ...tap.Packet) func() (tap.Packet, error) {
 	}
 }
 
+// record makes a capture.
+func record(ctx context.Context, src source, start time.Time, b bounds, buf *buffer) outcome {
+	return newCapture(src, start, b, buf).record(ctx)
+}
+
 // recordAll records from a fake source with room for everything, and returns what is in the file.
 func recordAll(t *testing.T, ctx context.Context, src source, b bounds) (outcome, []testbed.Packet) {
 	t.Helper()
@@ -236,6 +241,150 @@ func TestRecordEndsWithItsInterface(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 	})
+}
+
+// A steppedClock is a clock that was set some time ago, or will be.
+type steppedClock struct {
+	at time.Time
+	by time.Duration
+}
+
+// now returns what the clock says.
+func (c steppedClock) now() time.Time {
+	if now := time.Now(); now.Before(c.at) {
+		return now
+	}
+	return time.Now().Add(c.by)
+}
+
+// TestRecordWhileClockIsSet: a capture lasts as long as it is meant to, and
+// says by how much the clock was set, unless that is next to nothing.
+func TestRecordWhileClockIsSet(t *testing.T) {
+	const pause, perMinute = 10 * time.Millisecond, 6000
+	for name, test := range map[string]struct {
+		by   time.Duration
+		note string
+	}{
+		"forward":           {time.Hour, "the clock was set by +3600 s"},
+		"forward, not far":  {20 * time.Second, "the clock was set by +20 s"},
+		"back":              {-time.Hour, "the clock was set by -3600 s"},
+		"back, not far":     {-5 * time.Second, "the clock was set by -5 s"},
+		"next to nothing":   {900 * time.Millisecond, ""},
+		"a year, at a boot": {365 * 24 * time.Hour, "the clock was set by +31536000 s"},
+	} {
+		for link, pause := range map[string]time.Duration{"busy": pause, "quiet": 0} {
+			t.Run(name+", "+link, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					start := time.Now()
+					clock := steppedClock{start.Add(2 * time.Second), test.by}
+					read := inTurn()
+					if pause > 0 {
+						read = func() (tap.Packet, error) {
+							time.Sleep(pause)
+							return at(clock.now(), 1), nil
+						}
+					}
+					b := unbounded
+					b.timeout = time.Minute
+					buf := newBuffer(newPool(chunkSize))
+					c := newCapture(&fakeSource{read: read}, start, b, buf)
+					c.end.clock = clock.now
+					out := c.record(t.Context())
+					took, tolerance := time.Since(start), overrun
+					if took < b.timeout-tolerance || took > b.timeout+tolerance {
+						t.Errorf("want it to last %v, took %v", b.timeout, took)
+					}
+					if out.note != test.note || out.stop != stopTimeout || out.err != nil {
+						t.Errorf("want note %q, got %+v", test.note, out)
+					}
+					want := start.Add(b.timeout)
+					if test.note != "" {
+						want = want.Add(test.by)
+					}
+					if !out.ended.Equal(want) {
+						t.Errorf("want the end at %v, got %v", want, out.ended)
+					}
+					if pause > 0 && (out.Packets < perMinute-100 || out.Packets > perMinute) {
+						t.Errorf("want the %d packets of a minute, less those of a second, got %d", perMinute, out.Packets)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestStopAfterClockWasSet: a stop is seen at once, and its moment is what the clock says then.
+func TestStopAfterClockWasSet(t *testing.T) {
+	for _, by := range []time.Duration{-time.Hour, time.Hour, -10 * time.Second, 10 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			clock := steppedClock{start.Add(2 * time.Second), by}
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(5*time.Second+time.Millisecond, cancel)
+			read := func() (tap.Packet, error) {
+				time.Sleep(10 * time.Millisecond)
+				return at(clock.now(), 1), nil
+			}
+			b := unbounded
+			b.timeout = time.Minute
+			c := newCapture(&fakeSource{read: read}, start, b, newBuffer(newPool(chunkSize)))
+			c.end.clock = clock.now
+			out := c.record(ctx)
+			if took := time.Since(start); took > 5*time.Second+10*time.Millisecond || out.stop != stopShutdown || out.Packets != 500 {
+				t.Errorf("set by %v: want 500 packets of 5 s and stop %s, took %v: %+v", by, stopShutdown, took, out)
+			}
+			if want := start.Add(5*time.Second + time.Millisecond + by); !out.ended.Equal(want) || out.note == "" {
+				t.Errorf("set by %v: want the end at %v, got %+v", by, want, out)
+			}
+		})
+	}
+}
+
+// TestStopIsNoTimeout: whenever the stop comes, it is what ended the capture, and not in the future.
+func TestStopIsNoTimeout(t *testing.T) {
+	buf := newBuffer(newPool(chunkSize))
+	b := unbounded
+	b.timeout = time.Hour
+	reads := 0
+	src := &fakeSource{read: func() (tap.Packet, error) {
+		if reads++; reads%100 == 0 {
+			return at(time.Now(), 0), nil
+		}
+		return tap.Packet{}, tap.ErrTimeout
+	}}
+	for n := range 500 {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Duration(n%50)*time.Microsecond, cancel)
+		out := record(ctx, src, time.Now(), b, buf)
+		if now := time.Now(); out.stop != stopShutdown || out.ended.After(now) {
+			t.Fatalf("try %d: want stop %s until %v, got %+v", n, stopShutdown, now, out)
+		}
+		buf.size = 0
+	}
+}
+
+// TestRecordSurvivesOutages: errors that go away end nothing, however many there are over time.
+func TestRecordSurvivesOutages(t *testing.T) {
+	for name, between := range map[string]error{"on a quiet link": tap.ErrTimeout, "between packets": nil} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start, n := time.Now(), 0
+				read := func() (tap.Packet, error) { // an error in two of ten reads
+					if n++; n%10 < 2 {
+						return tap.Packet{}, errors.New("the interface was taken down")
+					}
+					time.Sleep(tap.ReadTimeout)
+					return at(time.Now(), 1), between
+				}
+				b := unbounded
+				b.timeout = time.Minute
+				out, _ := recordAll(t, t.Context(), &fakeSource{read: read}, b)
+				if took := time.Since(start); out.stop != stopTimeout || out.err != nil || took < b.timeout {
+					t.Errorf("want stop %s after %v, took %v: %+v", stopTimeout, b.timeout, took, out)
+				}
+			})
+		})
+	}
 }
 
 func TestRecordWithoutStatistics(t *testing.T) {

@@ -44,7 +44,7 @@ func (s *jobs) run(life lifetime, j *job) {
 	r.Started = stamp(start)
 	s.tell(r, j.asked())
 
-	outcome := record(life.recording, source, start, j.bounds, j.buffer)
+	outcome := newCapture(source, start, j.bounds, j.buffer).record(life.recording)
 	s.working.Go(source.Close) // takes tens of milliseconds
 	s.release()
 	s.metrics.capture(outcome.counts)
@@ -87,6 +87,7 @@ func (j *job) asked() logrus.Fields {
 // finish delivers what was captured and returns the last result.
 func (s *jobs) finish(life lifetime, j *job, r result, outcome outcome) result {
 	r.State, r.Stop, r.counts, r.Ended = stateDone, outcome.stop, &outcome.counts, stamp(outcome.ended)
+	r.Error = outcome.note
 	err := outcome.err
 	if outcome.Packets > 0 {
 		place, lost := s.delivery.deliver(life.delivering, life.stopping, s.recording(j, r))
