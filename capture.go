@@ -38,6 +38,7 @@ const (
 	stopMemory    = "memory"
 	stopShutdown  = "shutdown"
 	stopInterface = "interface"
+	stopRequest   = "request"
 )
 
 // A source hands out packets: a live interface, a file, or a test. All calls
@@ -67,6 +68,7 @@ type bounds struct {
 // An outcome is what became of a capture.
 type outcome struct {
 	counts
+	losses
 	stop  string
 	ended time.Time
 	note  string // what else there is to say of it, as of one that is whole
@@ -178,7 +180,14 @@ type capture struct {
 	end     *ending
 	buffer  *buffer
 	packets int64 // in the buffer
+	reached progress
 }
+
+// A progress is how far a capture is; it may be looked at any time.
+type progress struct{ packets, bytes atomic.Int64 }
+
+// counts returns what the capture holds.
+func (p *progress) counts() *counts { return &counts{Packets: p.packets.Load(), Bytes: p.bytes.Load()} }
 
 // newCapture returns a capture that is to be recorded to a buffer.
 func newCapture(src source, start time.Time, b bounds, buf *buffer) *capture {
@@ -190,7 +199,13 @@ func newCapture(src source, start time.Time, b bounds, buf *buffer) *capture {
 // stamp lies before the end, however late libpcap hands it over.
 func (c *capture) record(ctx context.Context) outcome {
 	defer c.end.watch()()
-	defer context.AfterFunc(ctx, func() { c.end.bringForward(stopShutdown) })()
+	defer context.AfterFunc(ctx, func() {
+		stop := stopShutdown
+		if errors.Is(context.Cause(ctx), errStopRequested) {
+			stop = stopRequest
+		}
+		c.end.bringForward(stop)
+	})()
 
 	stop, err := c.run()
 	out := outcome{stop: stop, ended: c.end.clock(), err: err}
@@ -219,6 +234,8 @@ func (c *capture) run() (stop string, err error) {
 	var broken time.Time // since when reads fail; zero: they do not
 	for {
 		c.copyMany()
+		c.reached.packets.Store(c.packets)
+		c.reached.bytes.Store(c.buffer.size)
 		packet, err := c.source.Next()
 		switch {
 		case err == nil:

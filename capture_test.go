@@ -97,8 +97,11 @@ func TestRecordEndsAtPackets(t *testing.T) {
 		if out.stop != stopPackets || len(packets) != 3 || out.err != nil {
 			t.Errorf("want 3 packets and stop %s, got %d, %+v", stopPackets, len(packets), out)
 		}
-		if want := (counts{Packets: 3, Bytes: 24 + 3*16 + 6, Received: 9, Dropped: 2, IfDropped: 1}); out.counts != want {
+		if want := (counts{Packets: 3, Bytes: 24 + 3*16 + 6}); out.counts != want {
 			t.Errorf("want %+v, got %+v", want, out.counts)
+		}
+		if want := (losses{Received: 9, Dropped: 2, IfDropped: 1}); out.losses != want {
+			t.Errorf("want %+v, got %+v", want, out.losses)
 		}
 	})
 }
@@ -527,7 +530,7 @@ func TestBulkIsTheSame(t *testing.T) {
 			if bulk.stop != test.stop || test.packets >= 0 && bulk.Packets != test.packets {
 				t.Errorf("want %d packets and stop %s, got %+v", test.packets, test.stop, bulk)
 			}
-			if bulk.stop != single.stop || bulk.counts != single.counts {
+			if bulk.stop != single.stop || bulk.counts != single.counts || bulk.losses != single.losses {
 				t.Errorf("packet by packet: %+v, in bulk: %+v", single, bulk)
 			}
 			if !bytes.Equal(recordings[0], recordings[1]) || !bytes.Equal(content[:len(recordings[1])], recordings[1]) {

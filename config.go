@@ -65,6 +65,8 @@ type capacity struct {
 	captures int64 // at one time
 	memory   int64 // bytes
 	buffer   int64 // of the kernel, for one capture, in bytes
+	// share is how long after the first request equal ones share its capture.
+	share time.Duration
 }
 
 // A redisConfig says where requests come from and where results go.
@@ -202,6 +204,7 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.Var(newNumber(&c.capacity.captures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
 	fs.Var(newSize(&c.capacity.memory, 512*humanize.MiByte, chunkSize, math.MaxInt64), "maxmemory", "`size` of the memory that all captures together may hold, those being delivered included")
 	fs.Var(newSize(&c.capacity.buffer, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize", "`size` of the kernel buffer of one capture")
+	fs.Var(newDuration(&c.capacity.share, time.Second, 0, day), "share", "`duration` after a request within which equal ones share its capture; 0: never")
 	fs.StringVar(&c.redis.results, "resultchannel", "capture-results", "`channel` on which results are published; empty or none: no results")
 	fs.StringVar(&raw.redisURL, "redisurl", "", "redis:// or rediss:// `address` with user, password, host, port; wins over -redisnode and -redisport")
 	fs.StringVar(&raw.redisCAFile, "rediscafile", "", "`file` with CA certificates for a rediss:// server")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,28 +22,30 @@ const lateDelivery = 5 * time.Second
 
 // A daemon serves requests: it judges them, and has its jobs make the captures.
 type daemon struct {
-	config  config
-	inbox   addressee
-	jobs    *jobs
-	disk    *disk
-	metrics *metrics
-	log     *logrus.Logger
-	health  *health
+	config    config
+	inbox     addressee
+	jobs      *jobs
+	disk      *disk
+	metrics   *metrics
+	log       *logrus.Logger
+	health    *health
+	rollCalls chan struct{} // holds a token for each that waits
 }
 
 // newDaemon returns a daemon that tells its results to an outlet and looks after its health.
 func newDaemon(c config, results outlet, health *health, log *logrus.Logger) *daemon {
 	d := &daemon{
-		config:  c,
-		inbox:   addressee{node: c.node, implied: c.mode == requesting},
-		disk:    &disk{},
-		metrics: newMetrics(version),
-		health:  health,
-		log:     log,
+		config:    c,
+		inbox:     addressee{node: c.node, implied: c.mode == requesting},
+		disk:      &disk{},
+		metrics:   newMetrics(version),
+		health:    health,
+		log:       log,
+		rollCalls: make(chan struct{}, maxRollCalls),
 	}
-	d.jobs = &jobs{node: c.node, limits: c.limits, capacity: c.capacity, pool: newPool(c.capacity.memory),
-		prepare: newTapPreparer(), delivery: newDelivery(c.delivery, d.disk, witness{d.metrics, log}),
-		results: results, metrics: d.metrics, log: log, changed: health.changed}
+	d.jobs = newJobs(c)
+	d.jobs.prepare, d.jobs.delivery = newTapPreparer(), newDelivery(c.delivery, d.disk, witness{d.metrics, log})
+	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.changed
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
 		func() float64 { return float64(d.jobs.count()) })
 	d.metrics.watch("pcapdaemon_memory_held_bytes", "Memory that captures hold, those being delivered included.",
@@ -233,22 +236,43 @@ func (d *daemon) handle(life lifetime, message []byte) error {
 		d.log.WithError(err).Warn("message ignored")
 		return err
 	}
-	var bounds bounds
 	if err == nil {
-		bounds, err = d.config.limits.bounds(request)
+		err = d.obey(life, request)
 	}
 	if err != nil {
 		iface := ""
 		if len(request.Interfaces) == 1 {
 			iface = request.Interfaces[0]
 		}
-		d.jobs.refuse(request, iface, err)
-		return nil
+		d.jobs.refuse(asker{request, iface}, err, logrus.WarnLevel)
 	}
-	for _, iface := range request.Interfaces {
-		if err := d.jobs.start(life, &job{request: request, iface: iface, bounds: bounds}); err != nil {
-			d.jobs.refuse(request, iface, err)
+	return nil
+}
+
+// obey does what a request asks for. The error says why nothing of it can be done.
+func (d *daemon) obey(life lifetime, r request) error {
+	switch {
+	case r.Stop != "":
+		if d.jobs.stop(r.Stop, r.By) {
+			d.log.WithFields(logrus.Fields{"request": r.Stop, "by": r.By}).Info("capture asked to stop")
 		}
+		return nil
+	case r.RollCall:
+		return d.answerRollCall(life.recording, r)
+	}
+	bounds, err := d.config.limits.bounds(r)
+	if err != nil {
+		return err
+	}
+	for _, iface := range r.Interfaces {
+		asker := asker{request: r, iface: iface}
+		if err := d.config.limits.allow(iface); err != nil {
+			d.jobs.refuse(asker, err, logrus.WarnLevel)
+			continue
+		}
+		want := wanted{iface: iface, filter: r.Filter, snap: int(cmp.Or(r.Snap, maxSnap)),
+			buffer: int(d.config.capacity.buffer)}
+		d.jobs.start(life, newJob(asker, want, bounds))
 	}
 	return nil
 }

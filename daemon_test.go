@@ -90,6 +90,12 @@ func newBench(t *testing.T, change func(*config)) *bench {
 	return b
 }
 
+// slowlyRefused is a preparer that finds nothing good after a second.
+func slowlyRefused(context.Context, wanted) (opener, error) {
+	time.Sleep(time.Second)
+	return nil, errors.New("interface: no such network interface")
+}
+
 // steady returns a read function that returns a packet every 10 ms.
 func steady() func() (tap.Packet, error) {
 	return func() (tap.Packet, error) {
@@ -335,8 +341,7 @@ func TestRefusedTakesNoSlot(t *testing.T) {
 		good := b.jobs.prepare
 		b.jobs.prepare = func(ctx context.Context, w wanted) (opener, error) {
 			if w.iface != "lo" {
-				time.Sleep(time.Second)
-				return nil, errors.New("interface: no such network interface")
+				return slowlyRefused(ctx, w)
 			}
 			return good(ctx, w)
 		}

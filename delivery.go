@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -126,28 +125,3 @@ func fileName(node, iface string, start time.Time) string {
 
 // maxTags is the number of tags that CloudShark takes.
 const maxTags = 30
-
-// uploadTags returns what a request and its host give a recording as tags.
-// If they are too many, the request's own give way.
-func uploadTags(r request, node, iface string) []string {
-	var ours []string
-	add := func(key, value string) {
-		if value != "" {
-			ours = append(ours, key+":"+strings.ReplaceAll(value, ",", "_"))
-		}
-	}
-	add("customer", r.Customer)
-	if r.AlertID != nil {
-		add("alertid", strconv.FormatUint(*r.AlertID, 10))
-	}
-	add("node", node)
-	add("interface", iface)
-
-	var tags []string
-	for tag := range strings.SplitSeq(r.Tags, ",") {
-		if tag = strings.TrimSpace(tag); tag != "" && len(tags) < maxTags-len(ours) {
-			tags = append(tags, tag)
-		}
-	}
-	return append(tags, ours...)
-}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -232,23 +231,5 @@ func TestFileName(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 60, time.FixedZone("", 3600))
 	if want, got := "we_b-eth0.5_-20260102T020405.000000060Z.pcap", fileName("we/b", "eth0.5:", at); want != got {
 		t.Errorf("want %s, got %s", want, got)
-	}
-}
-
-func TestUploadTags(t *testing.T) {
-	many := strings.Repeat("t,", 40)
-	for name, test := range map[string]struct {
-		request request
-		want    string
-	}{
-		"none": {request{}, "node:web1,interface:eth0"},
-		"all": {request{Tags: "a, b,,", Customer: "A,B", AlertID: new(uint64)},
-			"a,b,customer:A_B,alertid:0,node:web1,interface:eth0"},
-		"ours before theirs": {request{Tags: many, Customer: "c"},
-			strings.Repeat("t,", 27) + "customer:c,node:web1,interface:eth0"},
-	} {
-		if got := strings.Join(uploadTags(test.request, "web1", "eth0"), ","); got != test.want {
-			t.Errorf("%s: want %s, got %s", name, test.want, got)
-		}
 	}
 }

@@ -2,9 +2,12 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,12 +16,70 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// A job is one capture, from opening the interface to its last result.
+// A job is one capture, from opening the interface to the last result of all
+// who asked for it.
 type job struct {
+	want   wanted
+	bounds bounds
+	// alone is set if no other request may share the capture.
+	alone  bool
+	born   time.Time               // when the first request came
+	stop   context.CancelCauseFunc // ends the capture
+	buffer *buffer
+
+	// What follows is under the lock of the jobs until the capture has ended.
+	askers    []asker
+	ids       map[string]bool // of the askers
+	started   time.Time       // zero until the source is open
+	capture   *capture        // nil until then
+	stoppedBy string          // who asked to stop
+}
+
+// An asker is one of those who asked for a capture.
+type asker struct {
 	request request
-	iface   string
-	bounds  bounds
-	buffer  *buffer
+	iface   string // the name that was asked for
+}
+
+// A shareKey holds all that makes two captures differ.
+type shareKey struct {
+	want   wanted
+	bounds bounds
+}
+
+// newJob returns a capture that one request has asked for.
+func newJob(a asker, want wanted, b bounds) *job {
+	j := &job{want: want, bounds: b, alone: a.request.Return, born: time.Now(), ids: map[string]bool{}}
+	j.add(a)
+	return j
+}
+
+// key returns what an equal capture has too.
+func (j *job) key() shareKey { return shareKey{j.want, j.bounds} }
+
+// add takes one more asker.
+func (j *job) add(a asker) {
+	a.request.Interfaces = nil // 20,000 of them are to be small
+	j.askers = append(j.askers, a)
+	j.ids[a.request.ID] = true
+}
+
+// takes tells whether another request may share this capture, which may be nil.
+func (j *job) takes(other *job, within time.Duration) bool {
+	return j != nil && other.born.Sub(j.born) < within && len(j.askers) < maxAskers
+}
+
+// result returns what one of the askers is told.
+func (j *job) result(a asker, node, state string) result {
+	r := newResult(a.request, node, a.iface, state)
+	r.Started = stamp(j.started)
+	if first := j.askers[0].request.ID; first != a.request.ID {
+		r.Shared = first
+	}
+	if state == stateStarted {
+		r.Limits = &granted{Packets: j.bounds.packets, Bytes: j.bounds.bytes, Timeout: j.bounds.timeout.Seconds()}
+	}
+	return r
 }
 
 // An outlet takes results to whoever asked. Publish never blocks.
@@ -30,31 +91,28 @@ type silence struct{}
 // Publish implements outlet.
 func (silence) Publish([]byte) {}
 
-// run makes a capture, from judging the filter to the last result.
+// run makes a capture, from judging the filter to the last results.
 func (s *jobs) run(life lifetime, j *job) {
 	source, err := s.open(life, j)
 	if err != nil {
-		s.refuse(j.request, j.iface, err)
+		for i, a := range s.end(j) {
+			s.refuse(a, err, levelOf(i, logrus.WarnLevel))
+		}
 		return
 	}
 	defer j.buffer.free()
-	start := time.Now()
-	s.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
-	r := newResult(j.request, s.node, j.iface, stateStarted)
-	r.Started = stamp(start)
-	s.tell(r, j.asked())
-
-	outcome := newCapture(source, start, j.bounds, j.buffer).record(life.recording)
+	s.begin(j, source)
+	outcome := s.record(life, j)
 	s.working.Go(source.Close) // takes tens of milliseconds
+	askers := s.end(j)
 	s.release()
-	s.metrics.capture(outcome.counts)
-	s.tell(s.finish(life, j, r, outcome), nil)
+	s.metrics.capture(outcome)
+	s.finish(life, j, askers, outcome)
 }
 
 // open admits a capture and opens its source.
 func (s *jobs) open(life lifetime, j *job) (source, error) {
-	open, err := s.prepare(life.recording, wanted{iface: j.iface, filter: j.request.Filter,
-		snap: int(cmp.Or(j.request.Snap, maxSnap)), buffer: int(s.capacity.buffer)})
+	open, err := s.prepare(life.recording, j.want)
 	if err != nil {
 		return nil, err
 	}
@@ -69,77 +127,196 @@ func (s *jobs) open(life lifetime, j *job) (source, error) {
 	return source, err
 }
 
+// begin tells all who have asked until now that their capture has started.
+// Who comes later is told by join.
+func (s *jobs) begin(j *job, source source) {
+	s.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j.started = time.Now()
+	j.capture = newCapture(source, j.started, j.bounds, j.buffer)
+	for i, a := range j.askers {
+		s.tell(j.result(a, s.node, stateStarted), levelOf(i, logrus.InfoLevel), j.asked())
+	}
+}
+
+// levelOf returns the level at which the i-th asker's result is logged: one line
+// says how many there are, the others are seen at debug level only.
+func levelOf(i int, first logrus.Level) logrus.Level {
+	if i == 0 {
+		return first
+	}
+	return logrus.DebugLevel
+}
+
 // asked returns everything that was asked for, for those who want to know later who captured what.
 func (j *job) asked() logrus.Fields {
-	fields := logrus.Fields{"bpf": j.request.Filter, "packets": j.bounds.packets, "bytes": j.bounds.bytes,
-		"timeout": formatDuration(j.bounds.timeout), "snap": cmp.Or(j.request.Snap, maxSnap)}
-	for name, value := range map[string]string{"tags": j.request.Tags, "customer": j.request.Customer, "by": j.request.By} {
+	first := j.askers[0].request
+	fields := logrus.Fields{"bpf": first.Filter, "packets": j.bounds.packets, "bytes": j.bounds.bytes,
+		"timeout": formatDuration(j.bounds.timeout), "snap": j.want.snap}
+	for name, value := range map[string]string{"tags": first.Tags, "customer": first.Customer, "by": first.By} {
 		if value != "" {
 			fields[name] = value
 		}
 	}
-	if j.request.AlertID != nil {
-		fields["alertid"] = *j.request.AlertID
+	if first.AlertID != nil {
+		fields["alertid"] = *first.AlertID
 	}
 	return fields
 }
 
-// finish delivers what was captured and returns the last result.
-func (s *jobs) finish(life lifetime, j *job, r result, outcome outcome) result {
-	r.State, r.Stop, r.counts, r.Ended = stateDone, outcome.stop, &outcome.counts, stamp(outcome.ended)
+// finish delivers what was captured and tells all who asked.
+func (s *jobs) finish(life lifetime, j *job, askers []asker, outcome outcome) {
+	r := j.result(askers[0], s.node, stateDone)
+	r.Stop, r.counts, r.losses, r.Ended = outcome.stop, &outcome.counts, &outcome.losses, stamp(outcome.ended)
 	r.Error = outcome.note
+	if outcome.stop == stopRequest {
+		r.StoppedBy = j.stoppedBy
+	}
 	err := outcome.err
 	if outcome.Packets > 0 {
-		place, lost := s.delivery.deliver(life.delivering, life.stopping, s.recording(j, r))
+		place, lost := s.delivery.deliver(life.delivering, life.stopping, s.recording(j, askers, r))
 		r.File, r.URL = place.file, place.url
 		err = errors.Join(err, lost)
-	} else if tap.IsDown(j.iface) {
+	} else if tap.IsDown(j.want.iface) {
 		r.Error = "the interface is down"
 	}
+	level := logrus.InfoLevel
 	if err != nil {
 		r.State, r.Error = stateFailed, strings.ReplaceAll(err.Error(), "\n", "; ")
+		level = logrus.ErrorLevel
 		s.failed.Add(1)
 	}
-	return r
+	for i, a := range askers {
+		s.tell(r.to(j.result(a, s.node, r.State)), levelOf(i, level), logrus.Fields{"askers": len(askers)})
+	}
 }
 
 // recording describes a finished capture to its destinations.
-func (s *jobs) recording(j *job, r result) recording {
+func (s *jobs) recording(j *job, askers []asker, r result) recording {
+	comments := fmt.Sprintf("filter: %s; stop: %s; packets: %d; dropped: %d; request: %s",
+		cmp.Or(r.Filter, "none"), r.Stop, r.Packets, r.Dropped+r.IfDropped, r.ID)
+	if n := len(askers); n > 1 {
+		comments += fmt.Sprintf("; asked for %d times", n)
+	}
 	return recording{
-		id:      r.ID,
-		name:    fileName(r.Node, r.Interface, time.Time(r.Started)),
-		size:    r.Bytes,
-		content: j.buffer.reader,
-		tags:    uploadTags(j.request, r.Node, r.Interface),
-		comments: fmt.Sprintf("filter: %s; stop: %s; packets: %d; dropped: %d; request: %s",
-			cmp.Or(r.Filter, "none"), r.Stop, r.Packets, r.Dropped+r.IfDropped, r.ID),
+		id:       r.ID,
+		name:     fileName(r.Node, j.want.iface, time.Time(r.Started)),
+		size:     r.Bytes,
+		content:  j.buffer.reader,
+		tags:     uploadTags(askers, r.Node, j.want.iface),
+		comments: comments,
+	}
+}
+
+// uploadTags returns the tags of a capture: all that the first request and its
+// host give, where the request's own give way if they are too many, then what
+// the others add.
+func uploadTags(askers []asker, node, iface string) []string {
+	first := askers[0].request
+	ours := append(first.marks(), "node:"+flat(node), "interface:"+flat(iface))
+	tags := first.tags()
+	tags = append(tags[:min(len(tags), maxTags-len(ours))], ours...)
+	for _, a := range askers[1:] {
+		for _, tag := range slices.Concat(a.request.tags(), a.request.marks()) {
+			if len(tags) == maxTags {
+				return tags
+			}
+			if !slices.Contains(tags, tag) {
+				tags = append(tags, tag)
+			}
+		}
+	}
+	return tags
+}
+
+// tags returns the request's own tags.
+func (r request) tags() []string {
+	var tags []string
+	for tag := range strings.SplitSeq(r.Tags, ",") {
+		if tag = strings.TrimSpace(tag); tag != "" {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
+
+// marks returns what else of a request becomes a tag.
+func (r request) marks() []string {
+	var marks []string
+	if r.Customer != "" {
+		marks = append(marks, "customer:"+flat(r.Customer))
+	}
+	if r.AlertID != nil {
+		marks = append(marks, "alertid:"+strconv.FormatUint(*r.AlertID, 10))
+	}
+	return marks
+}
+
+// flat returns a text as a part of one tag, which commas would end.
+func flat(text string) string { return strings.ReplaceAll(text, ",", "_") }
+
+// record makes the capture, and tells those who want to know how far it is meanwhile.
+func (s *jobs) record(life lifetime, j *job) outcome {
+	done := make(chan struct{})
+	defer close(done)
+	s.working.Go(func() {
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		for second := int64(1); ; second++ {
+			select {
+			case <-ticker.C:
+				s.tellProgress(j, second)
+			case <-done:
+				return
+			}
+		}
+	})
+	return j.capture.record(life.recording)
+}
+
+// tellProgress tells those askers how far a capture is who want to know it in this second.
+func (s *jobs) tellProgress(j *job, second int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, runs := s.running[j]; !runs {
+		return // nothing comes after the last result
+	}
+	for _, a := range j.askers {
+		if every := a.request.Progress; every > 0 && second%every == 0 {
+			r := j.result(a, s.node, stateRunning)
+			r.counts = j.capture.reached.counts()
+			s.tell(r, logrus.DebugLevel, nil)
+		}
 	}
 }
 
 // refuse answers a request that is not served.
-func (s *jobs) refuse(r request, iface string, err error) {
+func (s *jobs) refuse(a asker, err error, level logrus.Level) {
 	s.refused.Add(1)
 	s.metrics.requests.WithLabelValues(outcomeRefused).Inc()
-	refusal := newResult(r, s.node, iface, stateRefused)
+	refusal := newResult(a.request, s.node, a.iface, stateRefused)
 	refusal.Error = err.Error()
-	s.tell(refusal, nil)
+	s.tell(refusal, level, nil)
 }
 
 // tell reports a result and writes it to the log, with more fields if there are any.
-func (s *jobs) tell(r result, more logrus.Fields) {
+func (s *jobs) tell(r result, level logrus.Level, more logrus.Fields) {
 	s.results.Publish(r.encode())
+	if !s.log.IsLevelEnabled(level) {
+		return
+	}
 	fields := logrus.Fields{"request": r.ID, "interface": r.Interface}
 	maps.Copy(fields, more)
-	if r.counts != nil {
+	if r.losses != nil {
 		fields["stop"], fields["packets"], fields["bytes"] = r.Stop, r.Packets, r.Bytes
 		fields["dropped"] = r.Dropped + r.IfDropped
 		fields["took"] = time.Since(time.Time(r.Started)).Round(time.Millisecond)
 	}
-	for name, value := range map[string]string{"file": r.File, "url": r.URL, "error": r.Error} {
+	for name, value := range map[string]string{"file": r.File, "url": r.URL, "error": r.Error, "stoppedby": r.StoppedBy} {
 		if value != "" {
 			fields[name] = value
 		}
 	}
-	level := map[string]logrus.Level{stateFailed: logrus.ErrorLevel, stateRefused: logrus.WarnLevel}[r.State]
-	s.log.WithFields(fields).Log(cmp.Or(level, logrus.InfoLevel), "capture "+r.State)
+	s.log.WithFields(fields).Log(level, "capture "+r.State)
 }

@@ -2,12 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 
 	"github.com/sirupsen/logrus"
 )
+
+// maxAskers is how many requests share one capture at the most.
+const maxAskers = 20_000
+
+// errStopRequested ends a capture that somebody has asked to stop.
+var errStopRequested = errors.New("asked to stop")
 
 // jobs are the captures that run now, and what all of them have in common.
 type jobs struct {
@@ -19,14 +26,22 @@ type jobs struct {
 	delivery *delivery
 	results  outlet
 	metrics  *metrics
-	log      logrus.FieldLogger
+	log      *logrus.Logger
 	changed  bell // rung when a capture starts or ends
 
 	mu      sync.Mutex
-	running int
-	failed  atomic.Int64   // captures that ended as failed
-	refused atomic.Int64   // requests
-	working sync.WaitGroup // captures, deliveries, closing handles
+	slots   int               // taken
+	running map[*job]struct{} // those being opened included, those being delivered not
+	newest  map[shareKey]*job // of those that run; later ones with the same key may share it
+	failed  atomic.Int64      // captures that ended as failed
+	refused atomic.Int64      // requests
+	working sync.WaitGroup    // captures, deliveries, closing handles
+}
+
+// newJobs returns the jobs of a host where none runs yet.
+func newJobs(c config) *jobs {
+	return &jobs{node: c.node, limits: c.limits, capacity: c.capacity, pool: newPool(c.capacity.memory),
+		running: map[*job]struct{}{}, newest: map[shareKey]*job{}}
 }
 
 // A wanted source is what a request asks for.
@@ -66,13 +81,35 @@ type preparer func(context.Context, wanted) (opener, error)
 // An opener opens what has been prepared.
 type opener func() (source, error)
 
-// start begins a capture and does not wait for it.
-func (s *jobs) start(life lifetime, j *job) error {
-	if err := s.limits.allow(j.iface); err != nil {
-		return err
+// start begins a capture, or lets its asker share one that runs and would be
+// the same. It does not wait for either.
+func (s *jobs) start(life lifetime, j *job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first := s.newest[j.key()]; !j.alone && first.takes(j, s.capacity.share) {
+		s.join(first, j.askers[0])
+		return
 	}
-	s.working.Go(func() { s.run(life, j) })
-	return nil
+	recording, stop := context.WithCancelCause(life.recording)
+	j.stop = stop
+	s.running[j] = struct{}{}
+	if !j.alone {
+		s.newest[j.key()] = j
+	}
+	s.working.Go(func() {
+		defer stop(nil)
+		s.run(lifetime{recording, life.delivering, life.stopping}, j)
+	})
+}
+
+// join adds an asker to a capture that runs. The caller holds the lock.
+func (s *jobs) join(first *job, a asker) {
+	s.metrics.requests.WithLabelValues(outcomeShared).Inc()
+	a.request.Filter = first.want.filter // the same text once
+	first.add(a)
+	if !first.started.IsZero() {
+		s.tell(first.result(a, s.node, stateStarted), logrus.DebugLevel, nil)
+	}
 }
 
 // admit takes a slot and the first memory for a capture, if there is room for
@@ -80,13 +117,13 @@ func (s *jobs) start(life lifetime, j *job) error {
 func (s *jobs) admit(j *job) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if int64(s.running) == s.capacity.captures {
+	if int64(s.slots) == s.capacity.captures {
 		return fmt.Errorf("-maxcaptures %d are running already", s.capacity.captures)
 	}
 	if j.buffer = newBuffer(s.pool); j.buffer == nil {
 		return fmt.Errorf("-maxmemory %s is in use already", formatSize(s.capacity.memory))
 	}
-	s.running++
+	s.slots++
 	s.changed.ring()
 	return nil
 }
@@ -94,14 +131,40 @@ func (s *jobs) admit(j *job) error {
 // release frees the slot of a capture.
 func (s *jobs) release() {
 	s.mu.Lock()
-	s.running--
+	s.slots--
 	s.mu.Unlock()
 	s.changed.ring()
+}
+
+// end closes a capture for further askers and for stops, and returns its askers.
+func (s *jobs) end(j *job) []asker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, j)
+	if s.newest[j.key()] == j {
+		delete(s.newest, j.key())
+	}
+	return j.askers
+}
+
+// stop ends the captures that a request asked for, and tells whether there are any.
+func (s *jobs) stop(id, by string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := false
+	for j := range s.running {
+		if j.ids[id] {
+			found = true
+			j.stoppedBy = by
+			j.stop(errStopRequested)
+		}
+	}
+	return found
 }
 
 // count returns how many captures run.
 func (s *jobs) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.running
+	return s.slots
 }

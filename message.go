@@ -35,6 +35,10 @@ type request struct {
 	Tags       string
 	Customer   string
 	By         string  // who asks
+	Progress   int64   // seconds between results on the way; 0: none
+	Return     bool    // to the asker, through Redis
+	Stop       string  // id of captures to be ended; nothing is captured
+	RollCall   bool    // who is there? nothing is captured
 	AlertID    *uint64 // nil: not given, which differs from 0
 }
 
@@ -143,7 +147,32 @@ func (f fields) request(message, rest []byte, wrong error) (request, error) {
 	if r.ID == "" {
 		r.ID = rand.Text()
 	}
+	if wrong == nil {
+		wrong = f.checkCommand(r)
+	}
 	return r, wrong
+}
+
+// checkCommand refuses fields beside those that a request has which captures
+// nothing: whoever gives them means something else.
+func (f fields) checkCommand(r request) error {
+	var command string
+	allowed := []string{"node", "nodere", "by"}
+	switch {
+	case r.Stop != "":
+		command = "stop"
+	case r.RollCall:
+		command = "rollcall"
+		allowed = append(allowed, "id")
+	default:
+		return nil
+	}
+	for _, field := range f {
+		if field.name != command && !slices.Contains(allowed, field.name) {
+			return fmt.Errorf("%s: not allowed with %s", field.name, command)
+		}
+	}
+	return nil
 }
 
 // set decodes one field into its place.
@@ -158,6 +187,14 @@ func (r *request) set(name string, value json.RawMessage) (err error) {
 		r.Customer, err = decodeShortText(value, maxText)
 	case "by":
 		r.By, err = decodeShortText(value, maxText)
+	case "progress":
+		r.Progress, err = decodeCount[int64](value)
+	case "return":
+		r.Return, err = decodeSwitch(value)
+	case "stop":
+		r.Stop, err = decodeName(value, maxID)
+	case "rollcall":
+		r.RollCall, err = decodeSwitch(value)
 	case "bpf":
 		r.Filter, err = decodeName(value, maxFilter)
 	case "id":
@@ -225,6 +262,15 @@ func decodeCount[T int64 | uint64](value json.RawMessage) (T, error) {
 		return 0, fmt.Errorf("takes a 64-bit integer, not %s", printable(string(value)))
 	}
 	return *n, nil
+}
+
+// decodeSwitch reads true or false.
+func decodeSwitch(value json.RawMessage) (bool, error) {
+	var on *bool // tells null from false
+	if err := json.Unmarshal(value, &on); err != nil || on == nil {
+		return false, fmt.Errorf("takes true or false, not %s", printable(string(value)))
+	}
+	return *on, nil
 }
 
 // decodeInterfaces reads one name or a list of names, each taken once.

@@ -21,6 +21,7 @@ import (
 const (
 	outcomeAccepted  = "accepted"
 	outcomeRefused   = "refused"
+	outcomeShared    = "shared" // accepted, and answered by a capture that runs already
 	outcomeOtherNode = "other_node"
 	outcomeMalformed = "malformed"
 )
@@ -54,7 +55,7 @@ func newMetrics(version string) *metrics {
 	f.NewGauge(prometheus.GaugeOpts{Name: "pcapdaemon_build_info", Help: "1, labelled with what this program is.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version(), "libpcap": tap.Version()}}).Set(1)
 
-	for _, outcome := range []string{outcomeAccepted, outcomeRefused, outcomeOtherNode, outcomeMalformed} {
+	for _, outcome := range []string{outcomeAccepted, outcomeShared, outcomeRefused, outcomeOtherNode, outcomeMalformed} {
 		m.requests.WithLabelValues(outcome)
 	}
 	for _, name := range []string{(&cloudshark{}).name(), directory{}.name()} {
@@ -76,7 +77,7 @@ func (m *metrics) count(name, help string, value func() float64) {
 }
 
 // capture counts a finished capture.
-func (m *metrics) capture(c counts) {
+func (m *metrics) capture(c outcome) {
 	m.packets.Add(float64(c.Packets))
 	m.bytes.Add(float64(c.Bytes))
 	m.drops.Add(float64(c.Dropped + c.IfDropped))

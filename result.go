@@ -9,44 +9,93 @@ import (
 // States of a result.
 const (
 	stateStarted = "started"
+	stateRunning = "running" // on the way, if progress was asked for
+	stateKept    = "kept"    // the upload has to wait, the capture is in the spool
 	stateDone    = "done"
 	stateFailed  = "failed"
 	stateRefused = "refused"
+	statePresent = "present" // the answer to a roll call
 )
 
 // A result tells whoever asked how one capture stands.
 type result struct {
-	ID        string  `json:"id"`
-	Node      string  `json:"node"`
-	Interface string  `json:"interface,omitempty"`
-	State     string  `json:"state"`
-	Stop      string  `json:"stop,omitempty"`
-	*counts           // of done and failed only
-	Started   stamp   `json:"started,omitzero"`
-	Ended     stamp   `json:"ended,omitzero"`
-	File      string  `json:"file,omitempty"`
-	URL       string  `json:"url,omitempty"`
-	Error     string  `json:"error,omitempty"`
-	Tags      string  `json:"tags,omitempty"`
-	Customer  string  `json:"customer,omitempty"`
-	AlertID   *uint64 `json:"alertid,omitempty"`
-	Filter    string  `json:"bpf,omitempty"`
-	By        string  `json:"by,omitempty"`
+	ID        string   `json:"id"`
+	Node      string   `json:"node"`
+	Interface string   `json:"interface,omitempty"`
+	State     string   `json:"state"`
+	Shared    string   `json:"shared,omitempty"` // id of the first request for the same capture
+	Stop      string   `json:"stop,omitempty"`
+	StoppedBy string   `json:"stoppedby,omitempty"`
+	*counts            // of running, kept, done and failed only
+	*losses            // of kept, done and failed only
+	Started   stamp    `json:"started,omitzero"`
+	Ended     stamp    `json:"ended,omitzero"`
+	Limits    *granted `json:"limits,omitempty"`
+	File      string   `json:"file,omitempty"`
+	URL       string   `json:"url,omitempty"`
+	Key       string   `json:"key,omitempty"`  // in Redis
+	Name      string   `json:"name,omitempty"` // of the file that is there
+	Error     string   `json:"error,omitempty"`
+	Tags      string   `json:"tags,omitempty"`
+	Customer  string   `json:"customer,omitempty"`
+	AlertID   *uint64  `json:"alertid,omitempty"`
+	Filter    string   `json:"bpf,omitempty"`
+	By        string   `json:"by,omitempty"`
+	*presence          // of present only
 }
 
-// counts are the figures of a capture.
+// counts say how much a capture holds.
 type counts struct {
-	Packets   int64 `json:"packets"`   // written
-	Bytes     int64 `json:"bytes"`     // of the file
+	Packets int64 `json:"packets"` // written
+	Bytes   int64 `json:"bytes"`   // of the file
+}
+
+// losses say what a capture's source received and what of it was lost.
+type losses struct {
 	Received  int64 `json:"received"`  // by the filter, as libpcap counts
 	Dropped   int64 `json:"dropped"`   // by the kernel, for want of buffer
 	IfDropped int64 `json:"ifdropped"` // by the interface or its driver
+}
+
+// granted are the limits that hold: for one capture, or for all of a host.
+type granted struct {
+	Packets  int64   `json:"packets"`
+	Bytes    int64   `json:"bytes"`
+	Timeout  float64 `json:"timeout"` // seconds
+	Snap     int64   `json:"snap,omitempty"`
+	Captures int64   `json:"captures,omitempty"`
+	Return   *int64  `json:"return,omitempty"` // bytes; 0: nothing is returned
+}
+
+// A presence is what a host says of itself.
+type presence struct {
+	Version    string      `json:"version"`
+	Format     string      `json:"format"`
+	Running    int         `json:"running"` // captures
+	Interfaces []presented `json:"interfaces"`
+}
+
+// A presented interface may be captured on.
+type presented struct {
+	Name     string   `json:"name"`
+	Alias    string   `json:"alias,omitempty"` // its second name
+	Up       bool     `json:"up"`
+	Recorded *float64 `json:"recorded,omitempty"` // seconds that its ring reaches back; nil: not recorded
 }
 
 // newResult returns a result that echoes what was asked.
 func newResult(r request, node, iface, state string) result {
 	return result{ID: r.ID, Node: node, Interface: iface, State: state,
 		Tags: r.Tags, Customer: r.Customer, AlertID: r.AlertID, Filter: r.Filter, By: r.By}
+}
+
+// to returns the result as another asker is told it: what became of the
+// capture is the same, what was asked is theirs.
+func (r result) to(theirs result) result {
+	theirs.Stop, theirs.StoppedBy, theirs.counts, theirs.losses = r.Stop, r.StoppedBy, r.counts, r.losses
+	theirs.Started, theirs.Ended = r.Started, r.Ended
+	theirs.File, theirs.URL, theirs.Key, theirs.Name, theirs.Error = r.File, r.URL, r.Key, r.Name, r.Error
+	return theirs
 }
 
 // encode returns the result as one line of JSON.
@@ -62,7 +111,7 @@ func (r result) encode() []byte {
 
 // decodeResult reads a result that another program has published.
 func decodeResult(message []byte) (result, error) {
-	r := result{counts: &counts{}} // json makes none for an embedded pointer
+	r := result{counts: &counts{}, losses: &losses{}, presence: &presence{}} // json makes none for embedded pointers
 	err := json.Unmarshal(message, &r)
 	return r, err
 }

@@ -11,7 +11,7 @@ func TestResultEncode(t *testing.T) {
 	started := newResult(asked, "web1", "eth0", stateStarted)
 	started.Started = stamp(at)
 	done := newResult(request{ID: "x"}, "web1", "eth0", stateDone)
-	done.Stop, done.counts = stopPackets, &counts{Bytes: 24}
+	done.Stop, done.counts, done.losses = stopPackets, &counts{Bytes: 24}, &losses{}
 	refused := newResult(request{ID: "x"}, "web1", "", stateRefused)
 	refused.Error = "bpf: no"
 	for want, r := range map[string]result{

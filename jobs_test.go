@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// sharing is a bench whose equal requests share.
+func sharing(t *testing.T) *bench {
+	t.Helper()
+	return newBench(t, func(c *config) { c.capacity.share = time.Second })
+}
+
+// TestShare: a storm of equal requests makes one capture, and each asker is told.
+func TestShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		for n := range 100 {
+			b.ask(t, fmt.Sprintf(`{"node":"web1","interface":"x0","id":"%d","timeout":2,"customer":"c%d","tags":"t%d","alertid":%d}`, n, n, n, n))
+		}
+		time.Sleep(3 * time.Second)
+		if n := len(b.upload.names); n != 1 {
+			t.Errorf("want one upload, got %d", n)
+		}
+		told := map[string]string{}
+		for _, r := range b.memo.results {
+			told[r.ID] += r.State + " "
+			if want := map[bool]string{false: "0"}[r.ID == "0"]; r.Shared != want {
+				t.Errorf("%s: want shared %q, got %q", r.ID, want, r.Shared)
+			}
+			if want := "c" + r.ID; r.Customer != want {
+				t.Errorf("%s: want their own customer %s, got %s", r.ID, want, r.Customer)
+			}
+		}
+		for n := range 100 {
+			if got := told[fmt.Sprint(n)]; got != "started done " {
+				t.Errorf("%d: want started and done, got %s", n, got)
+			}
+		}
+	})
+}
+
+// TestShareOnlyEqual: whatever the host would do differently makes a capture of its own.
+func TestShareOnlyEqual(t *testing.T) {
+	const first = `{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":96,"id":"a"}`
+	for request, want := range map[string]bool{
+		first: true,
+		`{"nodere":"^w","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":96,"tags":"t","customer":"c","alertid":1,"by":"b","progress":1}`: true,
+		`{"node":"web1","interface":"x1","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":96}`:                                                             false,
+		`{"node":"web1","interface":"x0","bpf":"UDP","packets":10,"bytes":1000,"timeout":60,"snap":96}`:                                                             false,
+		`{"node":"web1","interface":"x0","packets":10,"bytes":1000,"timeout":60,"snap":96}`:                                                                         false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":11,"bytes":1000,"timeout":60,"snap":96}`:                                                             false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1001,"timeout":60,"snap":96}`:                                                             false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":61,"snap":96}`:                                                             false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":97}`:                                                             false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"snap":96}`:                                                                          true, // the default
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := sharing(t)
+			b.ask(t, first)
+			b.ask(t, request)
+			if got := b.jobs.count() == 1; got != want {
+				t.Errorf("%s: want shared %v, got %v", request, want, got)
+			}
+		})
+	}
+}
+
+// TestShareWindow: it is counted from the first request, and ends with the capture.
+func TestShareWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		ask := func(id, limits string) {
+			b.ask(t, `{"node":"web1","interface":"x0","id":"`+id+`",`+limits+`}`)
+		}
+		ask("a", `"timeout":60`)
+		time.Sleep(999 * time.Millisecond)
+		ask("b", `"timeout":60`)
+		time.Sleep(time.Millisecond)
+		ask("late", `"timeout":60`)
+		if n := b.jobs.count(); n != 2 {
+			t.Errorf("want a capture of its own for who comes late, got %d in all", n)
+		}
+		b.ask(t, `{"node":"any","stop":"a"}`)
+		b.ask(t, `{"node":"any","stop":"late"}`)
+		time.Sleep(time.Second)
+		ask("c", `"packets":5`)
+		time.Sleep(100 * time.Millisecond)
+		ask("d", `"packets":5`)
+		time.Sleep(time.Second)
+		var shared []string
+		for _, r := range b.memo.results {
+			if r.State == stateDone && r.Shared != "" {
+				shared = append(shared, r.ID)
+			}
+		}
+		if want := []string{"b"}; !slices.Equal(want, shared) {
+			t.Errorf("want %q to share, got %q", want, shared)
+		}
+	})
+}
+
+// TestShareRefused: if the capture cannot start, each asker is refused.
+func TestShareRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		b.jobs.prepare = slowlyRefused
+		for n := range 3 {
+			b.ask(t, fmt.Sprintf(`{"node":"web1","interface":"x0","id":"%d"}`, n))
+		}
+		time.Sleep(2 * time.Second)
+		b.checkStates(t, "0 refused", "1 refused", "2 refused")
+	})
+}
+
+// TestShareStop: any of the ids ends the capture, a shutdown too.
+func TestShareStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"b"}`)
+		time.Sleep(105 * time.Millisecond)
+		b.ask(t, `{"node":"web1","stop":"b","by":"me@here"}`)
+		time.Sleep(time.Second)
+		b.checkStates(t, "a started", "b started", "a done", "b done")
+		for _, r := range b.memo.results[2:] {
+			if r.Stop != stopRequest || r.StoppedBy != "me@here" || r.Packets != 10 {
+				t.Errorf("want 10 packets, stopped by me, got %+v", r)
+			}
+		}
+	})
+}
+
+// TestStopUnknown: a host without such a capture says nothing.
+func TestStopUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5}`)
+		b.ask(t, `{"node":"web1","stop":"b"}`)
+		time.Sleep(time.Second)
+		b.ask(t, `{"node":"web1","stop":"a"}`)
+		b.checkStates(t, "a started", "a done")
+	})
+}
+
+// TestStopBeforeTheStart: the capture starts, and ends without packets.
+func TestStopBeforeTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		good := b.jobs.prepare
+		b.jobs.prepare = func(ctx context.Context, w wanted) (opener, error) {
+			time.Sleep(time.Second)
+			return good(ctx, w)
+		}
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
+		b.ask(t, `{"node":"web1","stop":"a"}`)
+		time.Sleep(3 * time.Second)
+		b.checkStates(t, "a started", "a done")
+		if got := b.memo.last(); got.Stop != stopRequest || got.Packets != 0 {
+			t.Errorf("want no packets and stop %s, got %+v", stopRequest, got)
+		}
+	})
+}
+
+// TestProgress: who asked for it is told how far the capture is, and nothing after the end.
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","timeout":5,"progress":2}`)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"b","timeout":5}`)
+		time.Sleep(10 * time.Second)
+		b.checkStates(t, "a started", "b started", "a running", "a running", "a done", "b done")
+		if got := b.memo.results[2].Packets; got < 190 || got > 200 {
+			t.Errorf("want about 200 packets after 2 s, got %d", got)
+		}
+	})
+}
+
+// TestRollCall: answers within half a second, and not for ever many of them.
+func TestRollCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		for n := range maxRollCalls + 1 {
+			b.ask(t, fmt.Sprintf(`{"node":"web1","rollcall":true,"id":"%d"}`, n))
+		}
+		time.Sleep(rollCallSpread)
+		synctest.Wait()
+		states := strings.Join(b.memo.states(), ",")
+		if want, got := maxRollCalls, strings.Count(states, statePresent); want != got {
+			t.Errorf("want %d answers, got %d", want, got)
+		}
+		if want := fmt.Sprint(maxRollCalls, " ", stateRefused); !strings.HasPrefix(states, want) {
+			t.Errorf("want %q first, got %s", want, states)
+		}
+		if got := b.memo.last(); got.presence == nil || got.Version != version || got.Limits.Captures != 2 {
+			t.Errorf("want version and limits, got %+v", got)
+		}
+	})
+}
