@@ -21,6 +21,12 @@ const (
 	olderAskerACL = "resetchannels &capture &capture-results -@all +publish +subscribe +ping"
 )
 
+// What is needed besides to return captures through keys.
+const (
+	hostKeysACL  = "(%W~capture-results:* +set +setrange +expire +del)"
+	askerKeysACL = "(~capture-results:* +getrange +strlen +del)"
+)
+
 // permit gives the server a user with the password secret and what it may do.
 func permit(t *testing.T, r *testbed.Redis, user, rules string) {
 	t.Helper()
@@ -54,6 +60,12 @@ func TestACL(t *testing.T) {
 		"asker": {askerACL,
 			"PING;PUBLISH capture x;SUBSCRIBE capture-results",
 			"PUBLISH capture-results x;SUBSCRIBE capture;PSUBSCRIBE *;GET x;CONFIG GET *"},
+		"host that returns": {hostACL + " " + hostKeysACL,
+			"SET capture-results:x y;SETRANGE capture-results:x 0 z;EXPIRE capture-results:x 600;DEL capture-results:x;PING",
+			"SET other x;SETRANGE capture 0 x;DEL other;GETRANGE capture-results:x 0 1;GET capture-results:x;PUBLISH capture x"},
+		"asker that fetches": {askerACL + " " + askerKeysACL,
+			"STRLEN capture-results:x;GETRANGE capture-results:x 0 9;DEL capture-results:x;PING",
+			"SET capture-results:x y;SETRANGE capture-results:x 0 y;GETRANGE other 0 9;DEL other;PUBLISH capture-results x"},
 		"older host": {olderHostACL,
 			"PING;PUBLISH capture-results x;PUBLISH capture x;SUBSCRIBE capture",
 			"PUBLISH other x;GET x"},
@@ -126,7 +138,7 @@ func TestReadmeACL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, acl := range []string{hostACL, askerACL, olderHostACL, olderAskerACL} {
+	for _, acl := range []string{hostACL, askerACL, hostKeysACL, askerKeysACL, olderHostACL, olderAskerACL} {
 		if !strings.Contains(strings.ReplaceAll(string(readme), "'", ""), acl) { // the shell wants quotes
 			t.Errorf("the README does not hold %q", acl)
 		}

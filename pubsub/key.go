@@ -1,0 +1,255 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+)
+
+const (
+	// keyExpiry is how long a key lives.
+	keyExpiry = 10 * time.Minute
+	// pieceSize is how much of a value goes over the wire at a time: neither here
+	// nor in the server does a value need its size twice.
+	pieceSize = 1 << 20
+	// awayTimeout is how long what concerns keys waits for a server that is away.
+	awayTimeout = 30 * time.Second
+	// maxNames is how many names are tried for a key.
+	maxNames = 100
+	// maxTries is how often a value is written that the server drops meanwhile.
+	maxTries = 3
+)
+
+// errVanished says that the server does not have what was just written there: it
+// was evicted or removed.
+var errVanished = errors.New("the key has vanished meanwhile")
+
+// Store writes a value of size bytes, at least one, to a key and returns the name of the key:
+// a name that is in use gets -2, -3 … appended. The key expires ten minutes later,
+// and never lives for ever, whatever happens meanwhile. Content returns the value
+// from its beginning each time it is called. A server that is away is waited for,
+// but not for more than 30 s. Refusals of the server are in the error as it said them.
+func (s *Server) Store(ctx context.Context, key string, size int64, content func() io.Reader) (string, error) {
+	w := keyWriter{name: key, size: size, content: content}
+	err := errVanished
+	for try := 0; try < maxTries && errors.Is(err, errVanished); try++ {
+		err = s.insist(ctx, w.write)
+	}
+	if err != nil {
+		if w.made {
+			s.discard(ctx, w.name)
+		}
+		return "", fmt.Errorf("store %s: %w", key, err)
+	}
+	return w.name, nil
+}
+
+// Fetch writes the value of a key to w and returns its size. A connection that
+// breaks is replaced, as with Store.
+func (s *Server) Fetch(ctx context.Context, key string, w io.Writer) (size int64, err error) {
+	r := keyReader{name: key, to: w}
+	if err := s.insist(ctx, r.read); err != nil {
+		return r.done, fmt.Errorf("fetch %s: %w", key, err)
+	}
+	return r.done, nil
+}
+
+// Remove removes a key; there need not be one.
+func (s *Server) Remove(ctx context.Context, key string) error {
+	err := s.insist(ctx, func(conn redis.Conn, _ func()) error {
+		_, err := redis.DoWithTimeout(conn, answerTimeout, "DEL", key)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", key, err)
+	}
+	return nil
+}
+
+// discard removes what is left of a value that could not be written. If it
+// cannot, the key expires.
+func (s *Server) discard(ctx context.Context, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), LastAttempt)
+	defer cancel()
+	_ = s.Remove(ctx, key)
+}
+
+// insist calls work with a connection. When it breaks, or the server cannot do
+// what it is asked for now, work is called again with a new one. It may call
+// alive when the server has answered; 30 s after that insist gives up.
+func (s *Server) insist(ctx context.Context, work func(conn redis.Conn, alive func()) error) error {
+	delay := newReconnectDelay(shortDelay)
+	answered := time.Now()
+	for {
+		passing, err := s.attempt(ctx, func(conn redis.Conn) error {
+			return work(conn, func() { answered = time.Now() })
+		})
+		switch {
+		case err == nil || !passing:
+			return err
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case time.Since(answered) > awayTimeout:
+			return fmt.Errorf("away for %v: %w", awayTimeout, err)
+		}
+		select {
+		case <-time.After(delay.NextBackOff()):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// attempt calls work once with a connection. A failure is passing if another
+// connection may do better.
+func (s *Server) attempt(ctx context.Context, work func(redis.Conn) error) (passing bool, err error) {
+	conn, err := s.dial(ctx)
+	if err != nil {
+		var refusal redis.Error
+		return !errors.As(err, &refusal) || isPassing(refusal), err
+	}
+	defer conn.Close()
+	err = work(conn)
+	var refusal redis.Error
+	if errors.As(err, &refusal) {
+		return isPassing(refusal), err
+	}
+	return conn.Err() != nil, err
+}
+
+// isPassing tells whether a server that starts, or that is just being replaced
+// by another one, refuses what it or the other one will do soon.
+func isPassing(refusal redis.Error) bool {
+	code, _, _ := strings.Cut(string(refusal), " ")
+	return slices.Contains([]string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"}, code)
+}
+
+// A keyWriter writes a value. The last piece comes first: it makes the key as
+// long as it will be, so that the answer to every other piece tells whether all of the
+// value is still there. A key that vanishes would be made again by the next piece,
+// shorter and with zeros in front.
+type keyWriter struct {
+	name    string
+	made    bool // the key is ours
+	size    int64
+	content func() io.Reader
+}
+
+// write writes the whole value over one connection: a server that was
+// restarted, or has become the master, may have an older state of it.
+func (w *keyWriter) write(conn redis.Conn, alive func()) error {
+	if err := w.create(conn); err != nil {
+		return err
+	}
+	last := (w.size - 1) / pieceSize * pieceSize
+	content := w.content()
+	if _, err := io.CopyN(io.Discard, content, last); err != nil {
+		return fmt.Errorf("read the value: %w", err)
+	}
+	piece := make([]byte, min(pieceSize, w.size))
+	if err := w.put(conn, last, content, piece[:w.size-last]); err != nil {
+		return err
+	}
+	content = w.content()
+	for offset := int64(0); offset < last; offset += pieceSize {
+		alive()
+		if err := w.put(conn, offset, content, piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// create makes an empty key, under a name that is free.
+func (w *keyWriter) create(conn redis.Conn) error {
+	seconds := int(keyExpiry.Seconds())
+	if w.made {
+		_, err := redis.DoWithTimeout(conn, answerTimeout, "SET", w.name, "", "EX", seconds)
+		return err
+	}
+	name := w.name
+	for n := 2; n <= maxNames; n++ {
+		switch answer, err := redis.DoWithTimeout(conn, answerTimeout, "SET", name, "", "EX", seconds, "NX"); {
+		case err != nil:
+			return err
+		case answer != nil:
+			w.name, w.made = name, true
+			return nil
+		}
+		name = fmt.Sprintf("%s-%d", w.name, n)
+	}
+	return fmt.Errorf("%d keys of that name exist", maxNames)
+}
+
+// put reads a piece and writes it at an offset. SETRANGE would make a key that
+// has vanished without an expiry; it gets one with the same packet.
+func (w *keyWriter) put(conn redis.Conn, offset int64, from io.Reader, piece []byte) error {
+	if _, err := io.ReadFull(from, piece); err != nil {
+		return fmt.Errorf("read the value: %w", err)
+	}
+	if err := conn.Send("SETRANGE", w.name, offset, piece); err != nil {
+		return err
+	}
+	if err := conn.Send("EXPIRE", w.name, int(keyExpiry.Seconds())); err != nil {
+		return err
+	}
+	if err := conn.Flush(); err != nil {
+		return err
+	}
+	length, err := redis.Int64(redis.ReceiveWithTimeout(conn, answerTimeout))
+	if err != nil {
+		return err
+	}
+	expires, err := redis.Bool(redis.ReceiveWithTimeout(conn, answerTimeout))
+	if err != nil {
+		return err
+	}
+	if length != w.size || !expires {
+		return errVanished
+	}
+	return nil
+}
+
+// A keyReader reads a value. GET would copy all of it into the server's output buffer.
+type keyReader struct {
+	name string
+	to   io.Writer
+	size int64 // 0: not known yet
+	done int64 // written to to
+}
+
+// read reads what is left of the value over one connection.
+func (r *keyReader) read(conn redis.Conn, alive func()) error {
+	switch size, err := redis.Int64(redis.DoWithTimeout(conn, answerTimeout, "STRLEN", r.name)); {
+	case err != nil:
+		return err
+	case size == 0:
+		return errors.New("no such key; it may have expired")
+	case r.size != 0 && r.size != size:
+		return errVanished
+	default:
+		r.size = size
+	}
+	for r.done < r.size {
+		alive()
+		want := min(pieceSize, r.size-r.done)
+		piece, err := redis.Bytes(redis.DoWithTimeout(conn, answerTimeout, "GETRANGE", r.name, r.done, r.done+want-1))
+		if err != nil {
+			return err
+		}
+		if int64(len(piece)) != want {
+			return errVanished
+		}
+		n, err := r.to.Write(piece)
+		r.done += int64(n)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,389 @@
+package pubsub
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+
+	"pcapdaemon/testbed"
+)
+
+// key is where the tests store.
+const key = "capture-results:id:node:eth0"
+
+// randomBytes returns so many of them.
+func randomBytes(size int) []byte {
+	value := make([]byte, size)
+	_, _ = rand.Read(value)
+	return value
+}
+
+// plain returns the content of a value, as Store wants it.
+func plain(value []byte) func() io.Reader {
+	return func() io.Reader { return bytes.NewReader(value) }
+}
+
+// A disturbance is the content of a value. Something happens before the nth piece
+// is written for the first time; the last piece is written first.
+type disturbance struct {
+	value  []byte
+	nth    int
+	happen func()
+	opened int
+}
+
+func (d *disturbance) open() io.Reader {
+	d.opened++
+	r := &disturbedReader{Reader: bytes.NewReader(d.value), happen: d.happen, at: -1}
+	switch {
+	case d.opened == 1 && d.nth == 0:
+		r.at = (len(d.value) - 1) / pieceSize * pieceSize
+	case d.opened == 2 && d.nth > 0:
+		r.at = (d.nth - 1) * pieceSize
+	}
+	return r
+}
+
+// A disturbedReader calls a function when it is read at an offset.
+type disturbedReader struct {
+	*bytes.Reader
+	at     int
+	happen func()
+}
+
+func (r *disturbedReader) Read(p []byte) (int, error) {
+	if offset := int(r.Size()) - r.Len(); offset == r.at {
+		r.happen()
+		r.at = -1
+	}
+	return r.Reader.Read(p)
+}
+
+// WriteTo hides that of bytes.Reader, which would not read.
+func (r *disturbedReader) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{r})
+}
+
+// value returns what a key holds.
+func value(t *testing.T, r *testbed.Redis, key string) []byte {
+	t.Helper()
+	value, err := redis.Bytes(r.Do(t, "GET", key), nil)
+	if err != nil {
+		t.Errorf("%s: %v", key, err)
+	}
+	return value
+}
+
+// checkExpires expects that keys exist and that each of them expires.
+func checkExpires(t *testing.T, r *testbed.Redis, keys ...string) {
+	t.Helper()
+	for _, key := range keys {
+		if ttl := r.Do(t, "TTL", key).(int64); ttl < 590 || ttl > 600 {
+			t.Errorf("%s: want it to expire within 10 minutes, got %d s", key, ttl)
+		}
+	}
+}
+
+// checkNoKeys expects that the server holds nothing.
+func checkNoKeys(t *testing.T, r *testbed.Redis) {
+	t.Helper()
+	if n := r.Do(t, "DBSIZE").(int64); n != 0 {
+		t.Errorf("want no keys, got %d", n)
+	}
+}
+
+func TestStoreAndFetch(t *testing.T) {
+	r := testbed.StartRedis(t)
+	permit(t, r, "host", hostACL+" "+hostKeysACL)
+	permit(t, r, "asker", askerACL+" "+askerKeysACL)
+	host, asker := reachAs(r, "host"), reachAs(r, "asker")
+	for name, size := range map[string]int{
+		"one byte": 1, "one piece": pieceSize, "a byte less": pieceSize - 1, "a byte more": pieceSize + 1,
+		"three pieces": 3 * pieceSize, "many and a bit": 16<<20 + 7,
+	} {
+		t.Run(name, func(t *testing.T) {
+			value := randomBytes(size)
+			used, err := host.Store(t.Context(), key, int64(size), plain(value))
+			if used != key || err != nil {
+				t.Fatalf("want %s, got %s, %v", key, used, err)
+			}
+			checkExpires(t, r, key)
+			var fetched bytes.Buffer
+			if n, err := asker.Fetch(t.Context(), key, &fetched); n != int64(size) || err != nil {
+				t.Errorf("want %d bytes, got %d, %v", size, n, err)
+			}
+			if !bytes.Equal(value, fetched.Bytes()) {
+				t.Error("what was fetched is not what was stored")
+			}
+			if err := asker.Remove(t.Context(), key); err != nil {
+				t.Error(err)
+			}
+			checkNoKeys(t, r)
+		})
+	}
+}
+
+// TestStoreKeepsOthers: nothing is overwritten.
+func TestStoreKeepsOthers(t *testing.T) {
+	r := testbed.StartRedis(t)
+	for _, want := range []string{key, key + "-2", key + "-3"} {
+		used, err := reach(r).Store(t.Context(), key, int64(len(want)), plain([]byte(want)))
+		if used != want || err != nil {
+			t.Errorf("want %s, got %s, %v", want, used, err)
+		}
+	}
+	for _, want := range []string{key, key + "-2", key + "-3"} {
+		if got := string(value(t, r, want)); got != want {
+			t.Errorf("want %s in the key of that name, got %s", want, got)
+		}
+	}
+}
+
+func TestStoreIsRefused(t *testing.T) {
+	for name, test := range map[string]struct{ command, want string }{
+		"memory is full":       {"CONFIG SET maxmemory 4mb", "OOM command not allowed"},
+		"no permission":        {"ACL SETUSER default -setrange", "NOPERM"},
+		"no permission at all": {"ACL SETUSER default -set", "NOPERM"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := testbed.StartRedis(t)
+			words := strings.Fields(test.command)
+			r.Do(t, words[0], redis.Args{}.AddFlat(words[1:])...)
+			value := randomBytes(8 << 20)
+			began := time.Now()
+			_, err := reach(r).Store(t.Context(), key, int64(len(value)), plain(value))
+			if err == nil || !strings.HasPrefix(err.Error(), "store "+key+": "+test.want) {
+				t.Errorf("want the server's words, got %v", err)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("want that at once, took %v", took)
+			}
+			checkNoKeys(t, r)
+		})
+	}
+}
+
+// TestStoreSurvives: whatever happens to server or connection half-way, what
+// is stored in the end is whole.
+func TestStoreSurvives(t *testing.T) {
+	whole := randomBytes(3*pieceSize + 99)
+	for name, happen := range map[string]func(*testing.T, *testbed.Redis, *testbed.Proxy){
+		"connection is cut": func(_ *testing.T, _ *testbed.Redis, proxy *testbed.Proxy) { proxy.Cut() },
+		"server is restarted": func(t *testing.T, r *testbed.Redis, _ *testbed.Proxy) {
+			r.Signal(t, syscall.SIGKILL)
+			r.Wait(t, 5*time.Second)
+			r.Restart(t)
+		},
+		"server goes back to an older state": func(t *testing.T, r *testbed.Redis, proxy *testbed.Proxy) {
+			proxy.Cut()
+			r.Do(t, "SET", key, make([]byte, len(whole)), "EX", 600)
+		},
+		"key is evicted": func(t *testing.T, r *testbed.Redis, _ *testbed.Proxy) { r.Do(t, "DEL", key) },
+	} {
+		for nth := range 4 {
+			t.Run(fmt.Sprint(name, " before piece ", nth), func(t *testing.T) {
+				t.Parallel()
+				r := testbed.StartRedis(t)
+				proxy := testbed.StartProxy(t, r.Address())
+				content := disturbance{value: whole, nth: nth, happen: func() { happen(t, r, proxy) }}
+				server := &Server{Addresses: []string{proxy.Address}}
+				used, err := server.Store(t.Context(), key, int64(len(whole)), content.open)
+				if used != key || err != nil {
+					t.Fatalf("want %s, got %s, %v", key, used, err)
+				}
+				if !bytes.Equal(value(t, r, key), whole) {
+					t.Error("what is stored is not what was given")
+				}
+				checkExpires(t, r, key)
+			})
+		}
+	}
+}
+
+// TestStoreDiesHalfWay: what a daemon leaves that does not live to the end expires.
+func TestStoreDiesHalfWay(t *testing.T) {
+	whole := randomBytes(3*pieceSize + 99)
+	for nth := range 4 {
+		r := testbed.StartRedis(t)
+		proxy := testbed.StartProxy(t, r.Address())
+		ctx, cancel := context.WithCancel(t.Context())
+		content := disturbance{value: whole, nth: nth, happen: func() {
+			proxy.Lead("") // it cannot clean up either
+			proxy.Cut()
+			cancel()
+		}}
+		server := &Server{Addresses: []string{proxy.Address}}
+		if _, err := server.Store(ctx, key, int64(len(whole)), content.open); !errors.Is(err, context.Canceled) {
+			t.Errorf("piece %d: want it canceled, got %v", nth, err)
+		}
+		checkExpires(t, r, key)
+	}
+}
+
+// TestStoreGivesUp: a server that drops the value each time, one that is away
+// and one that hangs are not tried for ever.
+func TestStoreGivesUp(t *testing.T) {
+	whole := randomBytes(2 * pieceSize)
+	size := int64(len(whole))
+	t.Run("evicted each time", func(t *testing.T) {
+		r := testbed.StartRedis(t)
+		content := func() io.Reader {
+			d := disturbance{value: whole, nth: 1, opened: 1, happen: func() { r.Do(t, "DEL", key) }}
+			return d.open()
+		}
+		if _, err := reach(r).Store(t.Context(), key, size, content); !errors.Is(err, errVanished) {
+			t.Errorf("want an error, got %v", err)
+		}
+		checkNoKeys(t, r)
+	})
+	for name, address := range unreachable(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			_, err := (&Server{Addresses: []string{address}}).Store(context.Background(), key, size, plain(whole))
+			if err == nil || !strings.Contains(err.Error(), "away for 30s") {
+				t.Errorf("want an error that says so, got %v", err)
+			}
+			if took := time.Since(began); took < awayTimeout || took > awayTimeout+answerTimeout+LastAttempt {
+				t.Errorf("want it to take a little more than %v, took %v", awayTimeout, took)
+			}
+		})
+	}
+}
+
+// TestStoreIsStopped: the context ends the waiting.
+func TestStoreIsStopped(t *testing.T) {
+	t.Parallel()
+	for name, address := range unreachable(t) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := (&Server{Addresses: []string{address}}).Store(ctx, key, 1, plain([]byte("x")))
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > time.Second+LastAttempt {
+			t.Errorf("%s: want its deadline passed after a second, got %v after %v", name, err, took)
+		}
+	}
+}
+
+// TestStoreShortContent: what cannot be read is not stored.
+func TestStoreShortContent(t *testing.T) {
+	r := testbed.StartRedis(t)
+	for _, size := range []int64{2, pieceSize, pieceSize + 1, 3 * pieceSize} {
+		_, err := reach(r).Store(t.Context(), key, size, plain(make([]byte, size-1)))
+		if err == nil || !strings.Contains(err.Error(), "read the value") {
+			t.Errorf("%d bytes less one: want an error, got %v", size, err)
+		}
+		checkNoKeys(t, r)
+	}
+}
+
+// A disturbedWriter calls a function before it is written to for the nth time.
+type disturbedWriter struct {
+	bytes.Buffer
+	nth    int
+	happen func() error
+}
+
+func (w *disturbedWriter) Write(p []byte) (int, error) {
+	if w.nth--; w.nth == 0 {
+		if err := w.happen(); err != nil {
+			return 0, err
+		}
+	}
+	return w.Buffer.Write(p)
+}
+
+func TestFetchSurvives(t *testing.T) {
+	r := testbed.StartRedis(t)
+	proxy := testbed.StartProxy(t, r.Address())
+	whole := randomBytes(3 * pieceSize)
+	if _, err := reach(r).Store(t.Context(), key, int64(len(whole)), plain(whole)); err != nil {
+		t.Fatal(err)
+	}
+	to := disturbedWriter{nth: 2, happen: func() error { proxy.Cut(); return nil }}
+	n, err := (&Server{Addresses: []string{proxy.Address}}).Fetch(t.Context(), key, &to)
+	if n != int64(len(whole)) || err != nil || !bytes.Equal(to.Bytes(), whole) {
+		t.Errorf("want all bytes, got %d, %v", n, err)
+	}
+}
+
+func TestFetchFails(t *testing.T) {
+	whole := randomBytes(3 * pieceSize)
+	for name, test := range map[string]struct{ commands, want string }{
+		"expired":          {"DEL " + key, errVanished.Error()},
+		"another value":    {"SET " + key + " x", errVanished.Error()},
+		"not a string":     {"DEL " + key + ";LPUSH " + key + " x", "WRONGTYPE"},
+		"no more allowed":  {"ACL SETUSER asker -getrange", "NOPERM"},
+		"no user any more": {"ACL DELUSER asker", "WRONGPASS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := testbed.StartRedis(t)
+			permit(t, r, "asker", "~* +getrange +strlen +del")
+			if _, err := reach(r).Store(t.Context(), key, int64(len(whole)), plain(whole)); err != nil {
+				t.Fatal(err)
+			}
+			to := disturbedWriter{nth: 2, happen: func() error {
+				for command := range strings.SplitSeq(test.commands, ";") {
+					words := strings.Fields(command)
+					r.Do(t, words[0], redis.Args{}.AddFlat(words[1:])...)
+				}
+				return nil
+			}}
+			_, err := reachAs(r, "asker").Fetch(t.Context(), key, &to)
+			if err == nil || !strings.HasPrefix(err.Error(), "fetch "+key+": ") || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("want %s, got %v", test.want, err)
+			}
+		})
+	}
+}
+
+// TestFetchCannotWrite: what cannot be written is not fetched again and again.
+func TestFetchCannotWrite(t *testing.T) {
+	r := testbed.StartRedis(t)
+	r.Do(t, "SET", key, "x")
+	full := errors.New("disk full")
+	to := disturbedWriter{nth: 1, happen: func() error { return full }}
+	if n, err := reach(r).Fetch(t.Context(), key, &to); n != 0 || !errors.Is(err, full) {
+		t.Errorf("want no bytes and the error, got %d, %v", n, err)
+	}
+}
+
+func TestFetchWithoutKey(t *testing.T) {
+	r := testbed.StartRedis(t)
+	var to bytes.Buffer
+	if _, err := reach(r).Fetch(t.Context(), key, &to); err == nil || !strings.Contains(err.Error(), "no such key") {
+		t.Errorf("want an error that says so, got %v", err)
+	}
+	if err := reach(r).Remove(t.Context(), key); err != nil {
+		t.Errorf("want no error, got %v", err)
+	}
+}
+
+// BenchmarkReturn stores, fetches and removes a value of 16 MiB.
+func BenchmarkReturn(b *testing.B) {
+	r := testbed.StartRedis(b)
+	whole := randomBytes(16 << 20)
+	b.SetBytes(int64(len(whole)))
+	b.ReportAllocs()
+	for b.Loop() {
+		used, err := reach(r).Store(b.Context(), key, int64(len(whole)), plain(whole))
+		if err == nil {
+			_, err = reach(r).Fetch(b.Context(), used, io.Discard)
+		}
+		if err == nil {
+			err = reach(r).Remove(b.Context(), used)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
