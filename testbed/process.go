@@ -62,6 +62,16 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	return p
 }
 
+// HasExited tells whether the program has ended.
+func (p *Process) HasExited() bool {
+	select {
+	case <-p.Exited:
+		return true
+	default:
+		return false
+	}
+}
+
 // Wait returns the exit code.
 func (p *Process) Wait(t testing.TB, within time.Duration) int {
 	t.Helper()

@@ -1,9 +1,9 @@
 package testbed
 
 import (
-	"net"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,23 +21,36 @@ type Redis struct {
 func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
 	NeedTools(t, "redis-server")
-	r := &Redis{Port: FreePort(t), args: args}
-	r.Restart(t)
-	return r
+	r := &Redis{args: args}
+	for range 5 { // others look for free ports at the same time
+		r.Port = FreePort(t)
+		if r.start(t) {
+			return r
+		}
+	}
+	t.Fatal("redis-server does not start: ", r.Output.String())
+	return nil
 }
 
 // Restart starts the server again, on the same port.
 func (r *Redis) Restart(t testing.TB) {
 	t.Helper()
+	if !r.start(t) {
+		t.Fatal("redis-server does not start again: ", r.Output.String())
+	}
+}
+
+// start starts the server and returns whether it listens. That something listens on
+// its port does not say that it is this one.
+func (r *Redis) start(t testing.TB) (listens bool) {
+	t.Helper()
 	args := append([]string{"--port", strconv.Itoa(r.Port), "--save", "", "--dir", t.TempDir()}, r.args...)
 	r.Process = Start(t, exec.Command("redis-server", args...))
-	Eventually(t, 10*time.Second, "redis-server listens", func() bool {
-		conn, err := net.Dial("tcp", r.Address())
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
+	Eventually(t, 10*time.Second, "redis-server listens or ends", func() bool {
+		listens = strings.Contains(r.Output.String(), "Ready to accept connections")
+		return listens || r.HasExited()
 	})
+	return listens
 }
 
 // Address returns host:port.
