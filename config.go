@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,9 @@ import (
 
 // defaultToken is what -cstoken holds when nobody has set it.
 const defaultToken = "xxxxxxx"
+
+// leastRecord is the smallest memory of a recorder, in bytes.
+const leastRecord = 4 * humanize.MiByte
 
 // noChannel is what -resultchannel takes for no results: an empty variable counts as not set.
 const noChannel = "none"
@@ -52,6 +56,7 @@ type config struct {
 	node     string
 	limits   limits
 	capacity capacity
+	record   recordConfig
 	redis    redisConfig
 	delivery deliveryConfig
 	listen   string // host:port; empty: no endpoint
@@ -67,6 +72,12 @@ type capacity struct {
 	buffer   int64 // of the kernel, for one capture, in bytes
 	// share is how long after the first request equal ones share its capture.
 	share time.Duration
+}
+
+// A recordConfig says what is recorded all the time.
+type recordConfig struct {
+	interfaces []string
+	size       int64 // bytes for each of them
 }
 
 // A redisConfig says where requests come from and where results go.
@@ -100,7 +111,7 @@ type rawConfig struct {
 	redisNode, redisURL, redisCAFile string
 	redisPort                        int64
 	csTokenFile, csCAFile            string
-	interfaces                       string
+	interfaces, record               string
 	request, publish                 string
 	version                          bool
 	given                            map[string]bool // names of the flags that were set
@@ -197,6 +208,8 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 
 	fs.StringVar(&c.node, "node", host, "this host's node `name`")
 	fs.StringVar(&raw.interfaces, "interfaces", "all", "comma-separated `list` of interfaces that may be captured on")
+	fs.StringVar(&raw.record, "record", "", "comma-separated `list` of interfaces that are always recorded in memory")
+	fs.Var(newSize(&c.record.size, 64*humanize.MiByte, leastRecord, math.MaxInt64), "recordsize", "`size` of the memory that each recorded interface has, beside -maxmemory")
 	fs.Var(newNumber(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets", "`number` of packets that one capture may have")
 	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes", "`size` of the largest capture file; no more than -maxmemory")
 	fs.Var(newDuration(&c.limits.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout", "`duration` of a capture whose request names no timeout; no more than -maxtimeout")
@@ -250,13 +263,8 @@ func (c *config) check(raw rawConfig) error {
 			return fmt.Errorf("-listen takes host:port or :port, not %q", c.listen)
 		}
 	}
-	if raw.interfaces != "all" {
-		for name := range strings.SplitSeq(raw.interfaces, ",") {
-			if name = strings.TrimSpace(name); name == "" {
-				return fmt.Errorf("-interfaces takes all, or interface names separated by commas, not %q", raw.interfaces)
-			}
-			c.limits.interfaces = append(c.limits.interfaces, name)
-		}
+	if err := c.checkInterfaces(raw); err != nil {
+		return err
 	}
 	if c.mode.usesRedis() {
 		if err := c.redis.check(raw); err != nil {
@@ -267,6 +275,43 @@ func (c *config) check(raw rawConfig) error {
 		return c.delivery.check(raw)
 	}
 	return nil
+}
+
+// checkInterfaces completes the lists of interfaces.
+func (c *config) checkInterfaces(raw rawConfig) error {
+	if raw.interfaces != "all" {
+		names, ok := splitNames(raw.interfaces)
+		if !ok {
+			return fmt.Errorf("-interfaces takes all, or interface names separated by commas, not %q", raw.interfaces)
+		}
+		c.limits.interfaces = names
+	}
+	if raw.record != "" && c.mode == serving {
+		names, ok := splitNames(raw.record)
+		if !ok {
+			return fmt.Errorf("-record takes interface names separated by commas, not %q", raw.record)
+		}
+		for _, name := range names {
+			if c.limits.allow(name) != nil {
+				return fmt.Errorf("-record takes interfaces that are in -interfaces, and %q is not", name)
+			}
+		}
+		c.record.interfaces, c.limits.recorded = names, names
+	}
+	return nil
+}
+
+// splitNames returns the names of a list with commas, each once; false means that one is empty.
+func splitNames(list string) (names []string, ok bool) {
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			return nil, false
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, true
 }
 
 // lowerDefaults keeps a default from being above a maximum that was given.

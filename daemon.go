@@ -26,6 +26,7 @@ type daemon struct {
 	inbox     addressee
 	jobs      *jobs
 	disk      *disk
+	recorders *recorders
 	metrics   *metrics
 	log       *logrus.Logger
 	health    *health
@@ -33,18 +34,24 @@ type daemon struct {
 }
 
 // newDaemon returns a daemon that tells its results to an outlet and looks after its health.
-func newDaemon(c config, results outlet, health *health, log *logrus.Logger) *daemon {
+func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*daemon, error) {
+	recorders, err := newRecorders(c.record, c.capacity.buffer)
+	if err != nil {
+		return nil, err
+	}
 	d := &daemon{
 		config:    c,
 		inbox:     addressee{node: c.node, implied: c.mode == requesting},
 		disk:      &disk{},
+		recorders: recorders,
 		metrics:   newMetrics(version),
 		health:    health,
 		log:       log,
 		rollCalls: make(chan struct{}, maxRollCalls),
 	}
 	d.jobs = newJobs(c)
-	d.jobs.prepare, d.jobs.delivery = newTapPreparer(), newDelivery(c.delivery, d.disk, witness{d.metrics, log})
+	d.jobs.prepare = system{tap.NewCompiler(), recorders}.prepare
+	d.jobs.delivery = newDelivery(c.delivery, d.disk, witness{d.metrics, log})
 	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.changed
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
 		func() float64 { return float64(d.jobs.count()) })
@@ -56,19 +63,47 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) *da
 		}
 		return 0
 	})
-	return d
+	recorders.watch(d.metrics)
+	return d, nil
 }
 
-// newTapPreparer returns the preparer of the real system.
-func newTapPreparer() preparer {
-	compiler := tap.NewCompiler()
-	return func(ctx context.Context, w wanted) (opener, error) {
-		filter, err := compiler.Compile(ctx, w.iface, w.snap, w.filter)
-		if err != nil {
+// A system prepares sources of the real system.
+type system struct {
+	compiler  *tap.Compiler
+	recorders *recorders
+}
+
+// prepare implements preparer. What is recorded is read from there, if the
+// interface is being recorded and the filter asks for nothing that is not.
+func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
+	recorder := s.recorders.find(w.iface)
+	if recorder != nil && (recorder.Up() || w.lookback > 0) {
+		filter, err := s.compiler.CompileRecorded(ctx, recorder, w.filter)
+		if err == nil {
+			return w.fromRecorder(recorder, filter), nil
+		}
+		if w.lookback > 0 {
 			return nil, err
 		}
-		options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer}
-		return func() (source, error) { return tap.Open(options) }, nil
+	}
+	filter, err := s.compiler.Compile(ctx, w.iface, w.snap, w.filter)
+	if err != nil {
+		return nil, err
+	}
+	options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer}
+	return func(time.Time) (source, time.Time, error) {
+		live, err := tap.Open(options)
+		return live, time.Now(), err
+	}, nil
+}
+
+// fromRecorder returns an opener of what a recorder holds: there is nothing to
+// wait for, so the capture begins with the request.
+func (w wanted) fromRecorder(recorder *tap.Recorder, filter *tap.Filter) opener {
+	return func(asked time.Time) (source, time.Time, error) {
+		reader, err := recorder.Read(tap.ReaderOptions{Filter: filter, Snap: w.snap,
+			From: asked.Add(-w.lookback), Past: w.lookback > 0})
+		return reader, asked, err
 	}
 }
 
@@ -122,7 +157,11 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 		subscriber.Before = publisher.Await // so that no capture holds the publisher's AUTH
 		results, lost = publisher, publisher.Lost
 	}
-	d := newDaemon(c, results, health, log)
+	d, err := newDaemon(c, results, health, log)
+	if err != nil {
+		log.WithError(err).Error("not started")
+		return exitFailed
+	}
 	d.metrics.count("pcapdaemon_results_lost_total", "Results that were dropped, because Redis was away for too long.",
 		func() float64 { return float64(lost()) })
 	open, endpoint := context.WithCancel(context.Background())
@@ -139,6 +178,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 			}
 		})
 	}
+	serving.Go(d.recorders.run(life.delivering, log))
 	serving.Go(func() { subscriber.Run(ctx) })
 
 	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.String(),
@@ -266,12 +306,16 @@ func (d *daemon) obey(life lifetime, r request) error {
 	}
 	for _, iface := range r.Interfaces {
 		asker := asker{request: r, iface: iface}
-		if err := d.config.limits.allow(iface); err != nil {
+		err := d.config.limits.allow(iface)
+		if err == nil && r.Lookback > 0 {
+			err = d.config.limits.remembers(iface)
+		}
+		if err != nil {
 			d.jobs.refuse(asker, err, logrus.WarnLevel)
 			continue
 		}
 		want := wanted{iface: iface, filter: r.Filter, snap: int(cmp.Or(r.Snap, maxSnap)),
-			buffer: int(d.config.capacity.buffer)}
+			buffer: int(d.config.capacity.buffer), lookback: time.Duration(r.Lookback) * time.Second}
 		d.jobs.start(life, newJob(asker, want, bounds))
 	}
 	return nil
@@ -283,5 +327,5 @@ func (d *daemon) status() string {
 	if err := d.health.trouble(); err != nil {
 		subscription = fmt.Sprintf("%s at %s %v", d.config.redis.requests, d.config.redis.server, err)
 	}
-	return subscription + "; " + english.Plural(d.jobs.count(), "capture", "") + " running"
+	return subscription + "; " + english.Plural(d.jobs.count(), "capture", "") + " running" + d.recorders.status()
 }

@@ -73,10 +73,13 @@ func newBench(t *testing.T, change func(*config)) *bench {
 		change(&c)
 	}
 	b := &bench{memo: &memo{}, upload: &fakeDestination{}, local: &fakeDestination{title: "local"}}
-	b.daemon = newDaemon(c, b.memo, newHealth(newBell()), quietLog())
+	var err error
+	if b.daemon, err = newDaemon(c, b.memo, newHealth(newBell()), quietLog()); err != nil {
+		t.Fatal(err)
+	}
 	b.jobs.delivery.upload, b.jobs.delivery.local = b.upload, b.local
 	b.jobs.prepare = func(context.Context, wanted) (opener, error) {
-		return func() (source, error) { return &fakeSource{read: steady()}, nil }, nil
+		return func(time.Time) (source, time.Time, error) { return &fakeSource{read: steady()}, time.Now(), nil }, nil
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
@@ -157,7 +160,9 @@ func TestDaemonRefuses(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, func(c *config) { c.limits.interfaces = []string{"x0", "broken"} })
 				b.jobs.prepare = func(context.Context, wanted) (opener, error) {
-					return func() (source, error) { return nil, errors.New("open broken: no such device") }, nil
+					return func(asked time.Time) (source, time.Time, error) {
+						return nil, asked, errors.New("open broken: no such device")
+					}, nil
 				}
 				b.ask(t, test.request)
 				b.checkStates(t, "a refused")

@@ -32,6 +32,8 @@ type job struct {
 	ids       map[string]bool // of the askers
 	started   time.Time       // zero until the source is open
 	capture   *capture        // nil until then
+	since     time.Time       // from when on a capture with a past is whole
+	gap       error           // when the interface was not there in that past
 	stoppedBy string          // who asked to stop
 }
 
@@ -72,7 +74,7 @@ func (j *job) takes(other *job, within time.Duration) bool {
 // result returns what one of the askers is told.
 func (j *job) result(a asker, node, state string) result {
 	r := newResult(a.request, node, a.iface, state)
-	r.Started = stamp(j.started)
+	r.Started, r.Since = stamp(j.started), stamp(j.since)
 	if first := j.askers[0].request.ID; first != a.request.ID {
 		r.Shared = first
 	}
@@ -93,7 +95,7 @@ func (silence) Publish([]byte) {}
 
 // run makes a capture, from judging the filter to the last results.
 func (s *jobs) run(life lifetime, j *job) {
-	source, err := s.open(life, j)
+	source, start, err := s.open(life, j)
 	if err != nil {
 		for i, a := range s.end(j) {
 			s.refuse(a, err, levelOf(i, logrus.WarnLevel))
@@ -101,7 +103,7 @@ func (s *jobs) run(life lifetime, j *job) {
 		return
 	}
 	defer j.buffer.free()
-	s.begin(j, source)
+	s.begin(j, source, start)
 	outcome := s.record(life, j)
 	s.working.Go(source.Close) // takes tens of milliseconds
 	askers := s.end(j)
@@ -110,30 +112,42 @@ func (s *jobs) run(life lifetime, j *job) {
 	s.finish(life, j, askers, outcome)
 }
 
-// open admits a capture and opens its source.
-func (s *jobs) open(life lifetime, j *job) (source, error) {
+// open admits a capture, opens its source and returns when the capture begins.
+func (s *jobs) open(life lifetime, j *job) (source, time.Time, error) {
 	open, err := s.prepare(life.recording, j.want)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
 	if err := s.admit(j); err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
-	source, err := open()
+	source, start, err := open(j.born)
 	if err != nil {
 		j.buffer.free()
 		s.release()
 	}
-	return source, err
+	return source, start, err
+}
+
+// A pastSource is a source that hands out packets from before the request.
+type pastSource interface {
+	source
+	// Since returns from when on nothing of the past is missing.
+	Since() time.Time
+	// Gap tells when the interface was not there, or nil.
+	Gap() error
 }
 
 // begin tells all who have asked until now that their capture has started.
 // Who comes later is told by join.
-func (s *jobs) begin(j *job, source source) {
+func (s *jobs) begin(j *job, source source, start time.Time) {
 	s.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j.started = time.Now()
+	j.started = start
+	if past, ok := source.(pastSource); ok && j.want.lookback > 0 {
+		j.since, j.gap = past.Since(), past.Gap()
+	}
 	j.capture = newCapture(source, j.started, j.bounds, j.buffer)
 	for i, a := range j.askers {
 		s.tell(j.result(a, s.node, stateStarted), levelOf(i, logrus.InfoLevel), j.asked())
@@ -154,6 +168,9 @@ func (j *job) asked() logrus.Fields {
 	first := j.askers[0].request
 	fields := logrus.Fields{"bpf": first.Filter, "packets": j.bounds.packets, "bytes": j.bounds.bytes,
 		"timeout": formatDuration(j.bounds.timeout), "snap": j.want.snap}
+	if j.want.lookback > 0 {
+		fields["lookback"] = formatDuration(j.want.lookback)
+	}
 	for name, value := range map[string]string{"tags": first.Tags, "customer": first.Customer, "by": first.By} {
 		if value != "" {
 			fields[name] = value
@@ -170,6 +187,9 @@ func (s *jobs) finish(life lifetime, j *job, askers []asker, outcome outcome) {
 	r := j.result(askers[0], s.node, stateDone)
 	r.Stop, r.counts, r.losses, r.Ended = outcome.stop, &outcome.counts, &outcome.losses, stamp(outcome.ended)
 	r.Error = outcome.note
+	if j.gap != nil {
+		r.Error = strings.TrimPrefix(r.Error+"; "+j.gap.Error(), "; ")
+	}
 	if outcome.stop == stopRequest {
 		r.StoppedBy = j.stoppedBy
 	}

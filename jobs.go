@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -50,6 +51,9 @@ type wanted struct {
 	filter string // pcap-filter(7)
 	snap   int    // bytes
 	buffer int    // of the kernel, in bytes
+	// lookback is how long before the request the capture begins; it needs a
+	// recorded interface.
+	lookback time.Duration
 }
 
 // A bell tells one goroutine that something has changed; ringing it again
@@ -78,8 +82,9 @@ type lifetime struct {
 // interface is there and the filter compiles. That may take seconds.
 type preparer func(context.Context, wanted) (opener, error)
 
-// An opener opens what has been prepared.
-type opener func() (source, error)
+// An opener opens what has been prepared, for a capture that was asked for at
+// a time, and returns when the capture begins.
+type opener func(asked time.Time) (source, time.Time, error)
 
 // start begins a capture, or lets its asker share one that runs and would be
 // the same. It does not wait for either.

@@ -14,6 +14,7 @@ type limits struct {
 	packets, bytes          int64
 	timeout, defaultTimeout time.Duration
 	interfaces              []string // nil: all
+	recorded                []string // of them, those that have a past
 }
 
 // bounds returns the ends of the request's captures. The error names the
@@ -45,6 +46,14 @@ func (l limits) bounds(r request) (bounds, error) {
 func (l limits) allow(name string) error {
 	if l.interfaces != nil && !slices.Contains(l.interfaces, name) {
 		return fmt.Errorf("interface: %s is not in -interfaces", quote(name))
+	}
+	return nil
+}
+
+// remembers says why nothing from before the request can be had of an interface, or nil.
+func (l limits) remembers(name string) error {
+	if !slices.Contains(l.recorded, name) {
+		return fmt.Errorf("lookback: %s is not in -record", printable(name))
 	}
 	return nil
 }

@@ -102,7 +102,11 @@ func runOnce(ctx context.Context, c config, log *logrus.Logger, stdin io.Reader,
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
 	out := &printer{to: stdout}
-	d := newDaemon(c, out, newHealth(newBell()), log)
+	d, err := newDaemon(c, out, newHealth(newBell()), log)
+	if err != nil {
+		log.WithError(err).Error("not started")
+		return exitFailed
+	}
 	switch err := d.handle(life, message); {
 	case errors.Is(err, errOtherNode):
 		log.WithField("node", c.node).Error("request is for another node")

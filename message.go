@@ -21,6 +21,8 @@ const (
 	maxNames   = 64       // interfaces in one request
 	maxName    = 128      // characters of an interface
 	maxSnap    = 262144   // bytes, libpcap's own maximum
+	// maxLookback is a day, in seconds.
+	maxLookback = 24 * 60 * 60
 )
 
 // A request asks for captures. Limits are 0 where the message names none.
@@ -31,6 +33,7 @@ type request struct {
 	Packets    int64
 	Bytes      int64
 	Timeout    int64 // seconds
+	Lookback   int64 // seconds before the request
 	Snap       int64 // bytes
 	Tags       string
 	Customer   string
@@ -187,6 +190,11 @@ func (r *request) set(name string, value json.RawMessage) (err error) {
 		r.Customer, err = decodeShortText(value, maxText)
 	case "by":
 		r.By, err = decodeShortText(value, maxText)
+	case "lookback":
+		r.Lookback, err = decodeCount[int64](value)
+		if err == nil && r.Lookback > maxLookback {
+			err = fmt.Errorf("%d s are more than %d", r.Lookback, maxLookback)
+		}
 	case "progress":
 		r.Progress, err = decodeCount[int64](value)
 	case "return":

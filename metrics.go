@@ -76,6 +76,18 @@ func (m *metrics) count(name, help string, value func() float64) {
 	promauto.With(m.registry).NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
 }
 
+// watchOf is watch for one interface of several.
+func (m *metrics) watchOf(iface, name, help string, value func() float64) {
+	labels := prometheus.Labels{"interface": iface}
+	promauto.With(m.registry).NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)
+}
+
+// countOf is count for one interface of several.
+func (m *metrics) countOf(iface, name, help string, value func() float64) {
+	labels := prometheus.Labels{"interface": iface}
+	promauto.With(m.registry).NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, value)
+}
+
 // capture counts a finished capture.
 func (m *metrics) capture(c outcome) {
 	m.packets.Add(float64(c.Packets))

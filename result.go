@@ -30,6 +30,7 @@ type result struct {
 	*losses            // of kept, done and failed only
 	Started   stamp    `json:"started,omitzero"`
 	Ended     stamp    `json:"ended,omitzero"`
+	Since     stamp    `json:"since,omitzero"` // from when on a capture with a lookback is whole
 	Limits    *granted `json:"limits,omitempty"`
 	File      string   `json:"file,omitempty"`
 	URL       string   `json:"url,omitempty"`

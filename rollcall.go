@@ -47,7 +47,8 @@ func (d *daemon) present(r request) result {
 	}
 	for _, i := range interfaces {
 		if l.allow(i.Name) == nil {
-			answer.Interfaces = append(answer.Interfaces, presented{Name: i.Name, Up: i.Flags&net.FlagUp != 0})
+			answer.Interfaces = append(answer.Interfaces, presented{Name: i.Name, Up: i.Flags&net.FlagUp != 0,
+				Recorded: d.recorders.reach(i.Name)})
 		}
 	}
 	return answer

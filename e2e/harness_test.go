@@ -54,7 +54,7 @@ type reported struct {
 	ID, Node, Interface, State, Stop      string
 	Packets, Bytes, Received, Dropped     *int64
 	IfDropped                             *int64
-	Started, Ended                        time.Time
+	Started, Ended, Since                 time.Time
 	File, URL, Error, Tags, Customer, BPF string
 	AlertID                               *uint64
 }

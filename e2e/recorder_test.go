@@ -1,0 +1,170 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/testbed"
+)
+
+// recording are the flags for a daemon that records the loopback interface.
+func recording(t testing.TB, more ...string) []string {
+	t.Helper()
+	return append(append(keeping(t.TempDir()), "-record", "lo", "-recordsize", "16MiB"), more...)
+}
+
+// TestLookback: the file begins before the request, goes on after it, and no packet is missing or twice.
+func TestLookback(t *testing.T) {
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	startDaemon(t, r, recording(t)...)
+	stream := testbed.StartStream(t, time.Millisecond)
+	time.Sleep(2500 * time.Millisecond)
+	asked := time.Now()
+	r.Publish(t, `{"node":"web1","interface":"lo","lookback":2,"timeout":1,"bpf":"`+stream.Filter()+`"}`)
+	started := l.await(t, 5*time.Second, "started")
+	if ahead := asked.Sub(started.Since).Round(100 * time.Millisecond); ahead != 2*time.Second {
+		t.Errorf("want it whole since 2 s before the request, got %v", ahead)
+	}
+	done := l.await(t, 5*time.Second, "done", "failed")
+	for name, pair := range map[string][2]any{
+		"state": {"done", done.State}, "stop": {"timeout", done.Stop}, "error": {"", done.Error},
+		"dropped": {int64(0), *done.Dropped}, "received": {*done.Packets, *done.Received}, "since": {started.Since, done.Since},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: want %v, got %v", name, pair[0], pair[1])
+		}
+	}
+	file, err := os.Open(done.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	packets, _ := testbed.ReadPcap(t, file)
+	if n := len(packets); n < 2900 || n > 3010 {
+		t.Errorf("want three seconds of packets, got %d", n)
+	}
+	first, last := packets[0].Timestamp, packets[len(packets)-1].Timestamp
+	if before := asked.Sub(first); before < 1990*time.Millisecond || before > 2010*time.Millisecond {
+		t.Errorf("want the first packet 2 s before the request, got %v", before)
+	}
+	if after := last.Sub(asked); after < 990*time.Millisecond || after > 1010*time.Millisecond {
+		t.Errorf("want the last packet 1 s after the request, got %v", after)
+	}
+	if _, err := file.Seek(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	testbed.CheckNoGap(t, testbed.Numbers(t, file))
+}
+
+// TestRecordedWithoutLookback: a capture begins with the request, not before it.
+func TestRecordedWithoutLookback(t *testing.T) {
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	startDaemon(t, r, recording(t)...)
+	stream := testbed.StartStream(t, time.Millisecond)
+	time.Sleep(time.Second)
+	asked := time.Now()
+	r.Publish(t, `{"node":"web1","interface":"lo","packets":100,"bpf":"`+stream.Filter()+`"}`)
+	done := l.await(t, 5*time.Second, "done", "failed")
+	if done.State != "done" || *done.Packets != 100 || !done.Since.IsZero() {
+		t.Errorf("want 100 packets and no since, got %+v", done)
+	}
+	file, err := os.Open(done.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	packets, _ := testbed.ReadPcap(t, file)
+	if late := packets[0].Timestamp.Sub(asked); late < -time.Millisecond || late > 20*time.Millisecond {
+		t.Errorf("want the first packet right after the request, got it %v after", late)
+	}
+}
+
+// TestLookbackRefused: what cannot be had is refused in words that say why.
+func TestLookbackRefused(t *testing.T) {
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	startDaemon(t, r, recording(t)...)
+	for request, culprit := range map[string]string{
+		`"interface":"any","lookback":5`:                     "lookback: any is not in -record",
+		`"interface":"lo","lookback":86401`:                  "lookback",
+		`"interface":"lo","lookback":-1`:                     "lookback",
+		`"interface":"lo","lookback":5,"bpf":"inbound"`:      "bpf",
+		`"interface":"lo","lookback":5,"bpf":"udp porrt 53"`: "bpf",
+	} {
+		r.Publish(t, `{"node":"web1",`+request+`}`)
+		if got := l.next(t, 5*time.Second); got.State != "refused" || !strings.Contains(got.Error, culprit) {
+			t.Errorf("%s: want it refused for %q, got %s, %s", request, culprit, got.State, got.Error)
+		}
+	}
+	r.Publish(t, `{"node":"web1","interface":"lo","bpf":"inbound","timeout":1}`)
+	if got := l.next(t, 5*time.Second); got.State != "started" {
+		t.Errorf("want a live capture for what is not recorded, got %s, %s", got.State, got.Error)
+	}
+}
+
+// TestRecordedInterfaceReturns: a recorder waits for its interface, says so
+// once, and what was recorded can be had when the interface has gone.
+func TestRecordedInterfaceReturns(t *testing.T) {
+	ns, far := testbed.NewNamespace(t, "rec"), testbed.NewNamespace(t, "recfar")
+	testbed.NeedTools(t, "redis-server", "redis-cli")
+	testbed.Start(t, ns.Command("redis-server", "--save", "", "--dir", t.TempDir()))
+	cli := func(args ...string) string {
+		out, _ := ns.Command("redis-cli", args...).CombinedOutput()
+		return string(out)
+	}
+	testbed.Eventually(t, 5*time.Second, "redis-server answers", func() bool { return strings.Contains(cli("PING"), "PONG") })
+	results := testbed.Start(t, ns.Command("redis-cli", "SUBSCRIBE", "capture-results"))
+	dir := t.TempDir()
+	d := testbed.Start(t, ns.Command(binary, append(keeping(dir), "-node", "web1", "-record", "v0", "-recordsize", "8MiB")...))
+	testbed.Eventually(t, 10*time.Second, "subscribed", func() bool { return strings.HasSuffix(strings.TrimSpace(cli("PUBSUB", "NUMSUB", "capture")), "1") })
+	time.Sleep(3 * time.Second)
+	if n := strings.Count(d.Output.String(), "not recorded"); n != 1 {
+		t.Errorf("want one line about what is missing, got %d", n)
+	}
+	ns.Pair(t, far)
+	testbed.Eventually(t, 5*time.Second, "recorded", func() bool { return strings.Contains(d.Output.String(), "msg=recorded") })
+	ns.Do(t, func() { // somebody has to listen: a refused packet makes the next one fail
+		sink, err := net.ListenPacket("udp", "10.99.0.1:9")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { sink.Close() })
+	})
+	far.Do(t, func() {
+		conn := testbed.DialUDPAt(t, "10.99.0.1:9")
+		for range 6 {
+			fmt.Fprint(conn, "packet")
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	time.Sleep(2 * readTimeout)
+	ns.IP(t, "link", "del", "v0")
+	time.Sleep(time.Second)
+	cli("PUBLISH", "capture", `{"node":"web1","interface":"v0","lookback":60,"timeout":5,"bpf":"udp port 9"}`)
+	testbed.Eventually(t, 10*time.Second, "the past is delivered, and why there is no more", func() bool {
+		out := results.Output.String()
+		return strings.Contains(out, `"stop":"interface"`) && strings.Contains(out, `"packets":6`) && strings.Contains(out, `"failed"`)
+	})
+}
+
+// TestRecorderMetrics: what is recorded shows in metrics and status.
+func TestRecorderMetrics(t *testing.T) {
+	r := testbed.StartRedis(t)
+	port := testbed.FreePort(t)
+	startDaemon(t, r, recording(t, "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
+	testbed.StartStream(t, time.Millisecond)
+	time.Sleep(2 * time.Second)
+	for name, least := range map[string]float64{"packets_total": 1000, "bytes": 50_000, "seconds": 1, "up": 1, "dropped_total": 0} {
+		if got := series(t, port, fmt.Sprintf(`pcapdaemon_recorder_%s{interface="lo"}`, name)); got < least {
+			t.Errorf("%s: want at least %v, got %v", name, least, got)
+		}
+	}
+}
