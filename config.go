@@ -29,6 +29,9 @@ const defaultToken = "xxxxxxx"
 // leastRecord is the smallest memory of a recorder, in bytes.
 const leastRecord = 4 * humanize.MiByte
 
+// mostReturned is the largest value that Redis takes, in bytes.
+const mostReturned = 512 * humanize.MiByte
+
 // noChannel is what -resultchannel takes for no results: an empty variable counts as not set.
 const noChannel = "none"
 
@@ -212,6 +215,7 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.Var(newSize(&c.record.size, 64*humanize.MiByte, leastRecord, math.MaxInt64), "recordsize", "`size` of the memory that each recorded interface has, beside -maxmemory")
 	fs.Var(newNumber(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets", "`number` of packets that one capture may have")
 	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes", "`size` of the largest capture file; no more than -maxmemory")
+	fs.Var(newSize(&c.limits.returned, 0, 0, mostReturned), "maxreturn", "`size` of the largest capture that is returned to whoever asked, through Redis; 0: none is")
 	fs.Var(newDuration(&c.limits.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout", "`duration` of a capture whose request names no timeout; no more than -maxtimeout")
 	fs.Var(newDuration(&c.limits.timeout, time.Hour, time.Second, 365*day), "maxtimeout", "`duration` that a request may ask for at most")
 	fs.Var(newNumber(&c.capacity.captures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
@@ -241,10 +245,15 @@ func (c *config) check(raw rawConfig) error {
 		c.redis.results = ""
 	}
 	c.lowerDefaults(raw.given)
+	c.limits.onlyReturns = !c.delivery.upload && !c.delivery.writeLocal
 	switch {
 	case c.mode == publishing && c.redis.results == "":
 		return errors.New("-publish follows the results and needs a -resultchannel")
-	case c.mode.delivers() && !c.delivery.upload && !c.delivery.writeLocal:
+	case c.limits.returned > 0 && c.limits.returned < fileHeaderSize:
+		return fmt.Errorf("-maxreturn takes 0, or %d bytes to %s", fileHeaderSize, formatSize(mostReturned))
+	case c.limits.returned > 0 && c.redis.results == "":
+		return errors.New("-maxreturn returns captures beside the results and needs a -resultchannel")
+	case c.mode.delivers() && c.limits.onlyReturns && (c.limits.returned == 0 || c.mode == requesting):
 		return errors.New("nowhere to deliver captures to: give -upload, -writelocal or both")
 	case c.redis.requests == "":
 		return errors.New("-redischannel takes the name of a channel")

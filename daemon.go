@@ -52,6 +52,7 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 	d.jobs = newJobs(c)
 	d.jobs.prepare = system{tap.NewCompiler(), recorders}.prepare
 	d.jobs.delivery = newDelivery(c.delivery, d.disk, witness{d.metrics, log})
+	d.jobs.delivery.back = mailbox{c.redis.server}
 	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.changed
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
 		func() float64 { return float64(d.jobs.count()) })
@@ -292,6 +293,8 @@ func (d *daemon) handle(life lifetime, message []byte) error {
 // obey does what a request asks for. The error says why nothing of it can be done.
 func (d *daemon) obey(life lifetime, r request) error {
 	switch {
+	case d.config.mode == requesting && (r.Stop != "" || r.RollCall):
+		return errors.New("stop and rollcall are for hosts that listen: give the request to -publish")
 	case r.Stop != "":
 		if d.jobs.stop(r.Stop, r.By) {
 			d.log.WithFields(logrus.Fields{"request": r.Stop, "by": r.By}).Info("capture asked to stop")
@@ -299,6 +302,9 @@ func (d *daemon) obey(life lifetime, r request) error {
 		return nil
 	case r.RollCall:
 		return d.answerRollCall(life.recording, r)
+	}
+	if r.Return && d.config.mode == requesting {
+		return errors.New("return: -request prints where captures are, and returns none")
 	}
 	bounds, err := d.config.limits.bounds(r)
 	if err != nil {

@@ -17,12 +17,15 @@ type recording struct {
 	content  func() io.Reader
 	tags     []string
 	comments string
+	key      string // where it is returned to whoever asked; empty: it is not
 }
 
 // A receipt says where a recording is now.
 type receipt struct {
 	file string // absolute path
 	url  string // for people
+	key  string // from which it is fetched, and
+	name string // of the file that is there
 }
 
 // A destination keeps recordings.
@@ -50,6 +53,7 @@ type observer interface {
 type delivery struct {
 	upload destination // nil: none
 	local  archive     // nil: none
+	back   destination // for what is returned; nil: nothing is
 	// always is set if every recording goes to the archive; otherwise it
 	// keeps what could not be uploaded.
 	always   bool
@@ -59,14 +63,32 @@ type delivery struct {
 // deliver stores a recording at all destinations at once; none waits for
 // another one or suffers from its failure. The receipt holds what succeeded.
 //
-// A context that ends stops the upload only: a local file is always finished.
-// From stop on, the daemon is about to end: what is still being uploaded is
-// written at once, and stays even if the upload then succeeds after all.
+// A context that ends stops what goes over the network only: a local file is
+// always finished. From stop on, the daemon is about to end: what is still
+// being uploaded is written at once, and stays even if the upload then
+// succeeds after all.
 func (d *delivery) deliver(ctx context.Context, stop <-chan struct{}, r recording) (receipt, error) {
 	if d.local != nil {
-		r.name = d.local.unused(r.name) // upload and file bear the same name
+		r.name = d.local.unused(r.name) // all of them bear the same name
 	}
-	if d.upload == nil {
+	var back receipt
+	var failed error
+	var returning sync.WaitGroup
+	if r.key != "" {
+		returning.Go(func() { back, failed = d.store(ctx, d.back, r) })
+	}
+	place, err := d.keep(ctx, stop, r)
+	returning.Wait()
+	place.key, place.name = back.key, back.name
+	return place, errors.Join(err, failed)
+}
+
+// keep stores a recording where it stays.
+func (d *delivery) keep(ctx context.Context, stop <-chan struct{}, r recording) (receipt, error) {
+	switch {
+	case d.upload == nil && !d.always:
+		return receipt{}, nil
+	case d.upload == nil:
 		return d.store(ctx, d.local, r)
 	}
 	var place receipt

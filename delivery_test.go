@@ -104,14 +104,14 @@ func TestDeliver(t *testing.T) {
 		want          receipt
 		failure       bool
 	}{
-		"both":                       {good(), disk(), true, receipt{"/x.pcap", "http://x.pcap"}, false},
-		"upload only":                {good(), nil, false, receipt{"", "http://x.pcap"}, false},
-		"upload, spare directory":    {good(), disk(), false, receipt{"", "http://x.pcap"}, false},
-		"local only":                 {nil, disk(), true, receipt{"/x.pcap", ""}, false},
-		"upload fails":               {bad(), disk(), true, receipt{"/x.pcap", ""}, true},
-		"upload fails, kept":         {bad(), disk(), false, receipt{"/x.pcap", ""}, true},
+		"both":                       {good(), disk(), true, receipt{file: "/x.pcap", url: "http://x.pcap"}, false},
+		"upload only":                {good(), nil, false, receipt{file: "", url: "http://x.pcap"}, false},
+		"upload, spare directory":    {good(), disk(), false, receipt{file: "", url: "http://x.pcap"}, false},
+		"local only":                 {nil, disk(), true, receipt{file: "/x.pcap", url: ""}, false},
+		"upload fails":               {bad(), disk(), true, receipt{file: "/x.pcap", url: ""}, true},
+		"upload fails, kept":         {bad(), disk(), false, receipt{file: "/x.pcap", url: ""}, true},
 		"upload fails, kept nowhere": {bad(), nil, false, receipt{}, true},
-		"local fails":                {good(), badDisk(), true, receipt{"", "http://x.pcap"}, true},
+		"local fails":                {good(), badDisk(), true, receipt{file: "", url: "http://x.pcap"}, true},
 		"both fail":                  {bad(), badDisk(), true, receipt{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -167,10 +167,10 @@ func TestDeliverAtStop(t *testing.T) {
 		"upload goes on for ever": {&fakeDestination{takes: time.Hour}, &fakeDestination{title: "local"}, false,
 			10 * time.Second, 40 * time.Second, receipt{file: "/x.pcap"}, context.Canceled},
 		"upload succeeds after all": {&fakeDestination{takes: 20 * time.Second}, &fakeDestination{title: "local"}, false,
-			10 * time.Second, 20 * time.Second, receipt{"/x.pcap", "http://x.pcap"}, nil},
+			10 * time.Second, 20 * time.Second, receipt{file: "/x.pcap", url: "http://x.pcap"}, nil},
 		"upload succeeds, disk is broken": {&fakeDestination{takes: 20 * time.Second},
 			&fakeDestination{title: "local", err: broken}, false,
-			10 * time.Second, 20 * time.Second, receipt{"", "http://x.pcap"}, nil},
+			10 * time.Second, 20 * time.Second, receipt{file: "", url: "http://x.pcap"}, nil},
 		"upload fails before the stop": {&fakeDestination{takes: 5 * time.Second, err: broken},
 			&fakeDestination{title: "local"}, false,
 			5 * time.Second, 5 * time.Second, receipt{file: "/x.pcap"}, broken},

@@ -196,7 +196,7 @@ func (s *jobs) finish(life lifetime, j *job, askers []asker, outcome outcome) {
 	err := outcome.err
 	if outcome.Packets > 0 {
 		place, lost := s.delivery.deliver(life.delivering, life.stopping, s.recording(j, askers, r))
-		r.File, r.URL = place.file, place.url
+		r.File, r.URL, r.Key, r.Name = place.file, place.url, place.key, place.name
 		err = errors.Join(err, lost)
 	} else if tap.IsDown(j.want.iface) {
 		r.Error = "the interface is down"
@@ -219,7 +219,12 @@ func (s *jobs) recording(j *job, askers []asker, r result) recording {
 	if n := len(askers); n > 1 {
 		comments += fmt.Sprintf("; asked for %d times", n)
 	}
+	key := ""
+	if askers[0].request.Return {
+		key = strings.Join([]string{s.channel, r.ID, r.Node, j.want.iface}, ":")
+	}
 	return recording{
+		key:      key,
 		id:       r.ID,
 		name:     fileName(r.Node, j.want.iface, time.Time(r.Started)),
 		size:     r.Bytes,

@@ -20,7 +20,7 @@ var errStopRequested = errors.New("asked to stop")
 // jobs are the captures that run now, and what all of them have in common.
 type jobs struct {
 	node     string
-	limits   limits
+	channel  string // of the results; what is returned has keys that begin with it
 	capacity capacity
 	pool     *pool
 	prepare  preparer // a test stands in for the system here
@@ -41,7 +41,7 @@ type jobs struct {
 
 // newJobs returns the jobs of a host where none runs yet.
 func newJobs(c config) *jobs {
-	return &jobs{node: c.node, limits: c.limits, capacity: c.capacity, pool: newPool(c.capacity.memory),
+	return &jobs{node: c.node, channel: c.redis.results, capacity: c.capacity, pool: newPool(c.capacity.memory),
 		running: map[*job]struct{}{}, newest: map[shareKey]*job{}}
 }
 

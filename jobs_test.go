@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -201,4 +202,59 @@ func TestRollCall(t *testing.T) {
 			t.Errorf("want version and limits, got %+v", got)
 		}
 	})
+}
+
+// A fakeKeeper is a server that keeps nothing.
+type fakeKeeper struct{ keys []string }
+
+// Store implements keeper.
+func (f *fakeKeeper) Store(_ context.Context, key string, _ int64, content func() io.Reader) (string, error) {
+	f.keys = append(f.keys, key)
+	return key + "-2", nil
+}
+
+// TestReturn: a capture that is to be returned is put where its asker finds
+// it, is no larger than that allows, and is shared with nobody.
+func TestReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) {
+			c.capacity.share, c.limits.returned, c.redis.results = time.Second, 1000, "results"
+		})
+		server := &fakeKeeper{}
+		b.jobs.delivery.back = mailbox{server}
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","return":true}`)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"b","return":true,"bytes":1001}`)
+		time.Sleep(time.Minute)
+		b.checkStates(t, "a started", "b refused", "a done")
+		if got := b.memo.results[1].Error; !strings.Contains(got, "-maxreturn") {
+			t.Errorf("want it refused for -maxreturn, got %s", got)
+		}
+		got := b.memo.last()
+		if got.Key != "results:a:web1:x0-2" || !strings.HasPrefix(got.Name, "web1-x0-") || got.Bytes > 1000 || got.Stop != stopBytes {
+			t.Errorf("want it returned within its bounds, got %+v", got)
+		}
+		b.ask(t, `{"node":"web1","interface":"x0","id":"c","packets":5,"return":true}`)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"d","packets":5,"return":true}`)
+		time.Sleep(time.Second)
+		if want := []string{"results:a:web1:x0", "results:c:web1:x0", "results:d:web1:x0"}; !slices.Equal(want, server.keys) {
+			t.Errorf("want the keys %q, got %q", want, server.keys)
+		}
+	})
+}
+
+// TestOnlyReturns: a host that keeps nothing tells how its captures can be had.
+func TestOnlyReturns(t *testing.T) {
+	l := limits{packets: 1, bytes: 1000, returned: 100, timeout: time.Minute, onlyReturns: true}
+	_, err := l.bounds(request{Interfaces: []string{"lo"}})
+	if err == nil || !strings.Contains(err.Error(), "-destdir") {
+		t.Errorf("want -destdir in the error, got %v", err)
+	}
+	got, err := l.bounds(request{Interfaces: []string{"lo"}, Return: true})
+	if err != nil || got.bytes != 100 {
+		t.Errorf("want at most 100 bytes, got %d, %v", got.bytes, err)
+	}
+	l.returned = 0
+	if _, err := l.bounds(request{Interfaces: []string{"lo"}, Return: true}); err == nil || !strings.Contains(err.Error(), "-maxreturn") {
+		t.Errorf("want -maxreturn in the error, got %v", err)
+	}
 }

@@ -15,6 +15,8 @@ type limits struct {
 	timeout, defaultTimeout time.Duration
 	interfaces              []string // nil: all
 	recorded                []string // of them, those that have a past
+	returned                int64    // bytes of what is returned to whoever asked; 0: nothing is
+	onlyReturns             bool     // captures go nowhere else
 }
 
 // bounds returns the ends of the request's captures. The error names the
@@ -30,14 +32,24 @@ func (l limits) bounds(r request) (bounds, error) {
 		return bounds{}, fmt.Errorf("bytes: %d is above -maxbytes %d", r.Bytes, l.bytes)
 	case r.Bytes != 0 && r.Bytes < fileHeaderSize:
 		return bounds{}, fmt.Errorf("bytes: %d is less than the %d of a file header", r.Bytes, fileHeaderSize)
+	case r.Return && l.returned == 0:
+		return bounds{}, errors.New("return: nothing is returned here, -maxreturn is 0")
+	case r.Return && r.Bytes > l.returned:
+		return bounds{}, fmt.Errorf("bytes: %d is above -maxreturn %d", r.Bytes, l.returned)
+	case !r.Return && l.onlyReturns:
+		return bounds{}, errors.New("return: captures go nowhere else here; -publish asks for it with -destdir")
 	case r.Timeout > maxSeconds:
 		return bounds{}, fmt.Errorf("timeout: %d s is above -maxtimeout %s", r.Timeout, formatDuration(l.timeout))
 	case r.Snap > maxSnap:
 		return bounds{}, fmt.Errorf("snap: %d is above %d", r.Snap, maxSnap)
 	}
+	bytes := l.bytes
+	if r.Return {
+		bytes = min(bytes, l.returned)
+	}
 	return bounds{
 		packets: cmp.Or(r.Packets, l.packets),
-		bytes:   cmp.Or(r.Bytes, l.bytes),
+		bytes:   cmp.Or(r.Bytes, bytes),
 		timeout: cmp.Or(time.Duration(r.Timeout)*time.Second, l.defaultTimeout),
 	}, nil
 }

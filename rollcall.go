@@ -39,7 +39,7 @@ func (d *daemon) present(r request) result {
 	l, c := d.config.limits, d.config.capacity
 	answer := newResult(r, d.config.node, "", statePresent)
 	answer.Limits = &granted{Packets: l.packets, Bytes: l.bytes, Timeout: l.timeout.Seconds(),
-		Snap: maxSnap, Captures: c.captures, Return: new(int64)}
+		Snap: maxSnap, Captures: c.captures, Return: &l.returned}
 	answer.presence = &presence{Version: version, Format: "pcap", Running: d.jobs.count(), Interfaces: []presented{}}
 	interfaces, err := net.Interfaces()
 	if err != nil {
