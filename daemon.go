@@ -112,7 +112,7 @@ func (w wanted) fromRecorder(recorder *tap.Recorder, filter *tap.Filter) opener 
 func newDelivery(c deliveryConfig, disk *disk, observer observer) *delivery {
 	to := &delivery{always: c.writeLocal, observer: observer}
 	if c.dir != "" {
-		to.local = directory{c.dir, disk}
+		to.local = &directory{path: c.dir, disk: disk, observer: observer}
 	}
 	if c.upload {
 		to.upload = &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,
@@ -138,6 +138,21 @@ func (w witness) retried(r recording, err error, wait time.Duration) {
 	fields := logrus.Fields{"request": r.id, "file": r.name, "wait": wait}
 	w.log.WithFields(fields).WithError(err).Warn("upload will be tried again")
 }
+
+// removed implements observer.
+func (w witness) removed(names []string, size int64) {
+	w.metrics.removed.Add(float64(len(names)))
+	if len(names) > 10 {
+		w.log.WithFields(logrus.Fields{"captures": len(names), "bytes": size}).Info("old captures removed")
+		return
+	}
+	for _, name := range names {
+		w.log.WithField("file", name).Info("old capture removed")
+	}
+}
+
+// troubled implements observer.
+func (w witness) troubled(err error) { w.log.WithError(err).Error("trouble with files") }
 
 // serve serves what comes from Redis until the context ends, delivers what is
 // captured by then, and returns the exit code.

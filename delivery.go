@@ -47,6 +47,11 @@ type observer interface {
 	delivered(destination string, took time.Duration, err error)
 	// retried tells of a try that failed and of the wait for the next one.
 	retried(r recording, err error, wait time.Duration)
+	// removed tells of old captures that have made room, and their bytes.
+	removed(names []string, size int64)
+	// troubled tells of what went wrong with the files of a destination,
+	// beside the delivery of any recording.
+	troubled(err error)
 }
 
 // A delivery brings recordings to their destinations.
@@ -132,17 +137,24 @@ func (d *delivery) store(ctx context.Context, to destination, r recording) (rece
 	return receipt, err
 }
 
+// fileTime is the start of a capture as its file's name tells it.
+const fileTime = "20060102T150405.000000000Z"
+
 // fileName returns the name of a capture's file: node, interface and time of
-// the start, without characters that mean something to a shell or a file system.
+// the start.
 func fileName(node, iface string, start time.Time) string {
-	name := node + "-" + iface + "-" + start.UTC().Format("20060102T150405.000000000Z") + ".pcap"
+	return plain(node + "-" + iface + "-" + start.UTC().Format(fileTime) + ".pcap")
+}
+
+// plain returns a text without characters that mean something to a shell or a file system.
+func plain(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', strings.ContainsRune("._-", r):
 			return r
 		}
 		return '_'
-	}, name)
+	}, text)
 }
 
 // maxTags is the number of tags that CloudShark takes.

@@ -76,6 +76,8 @@ type countingObserver struct {
 	deliveries int
 	retries    []error
 	waits      []time.Duration // before retries
+	gone       []string        // captures that made room
+	troubles   []error
 }
 
 // delivered implements observer.
@@ -90,6 +92,20 @@ func (o *countingObserver) retried(_ recording, err error, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.retries, o.waits = append(o.retries, err), append(o.waits, wait)
+}
+
+// removed implements observer.
+func (o *countingObserver) removed(names []string, _ int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gone = append(o.gone, names...)
+}
+
+// troubled implements observer.
+func (o *countingObserver) troubled(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.troubles = append(o.troubles, err)
 }
 
 func TestDeliver(t *testing.T) {
@@ -137,7 +153,7 @@ func TestDeliver(t *testing.T) {
 // TestDeliverAtOnce: a file is there while the upload still hangs.
 func TestDeliverAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir := directory{t.TempDir(), &disk{}}
+		dir := newTestDirectory(t)
 		d := delivery{upload: &fakeDestination{takes: time.Hour}, local: dir, always: true, observer: &countingObserver{}}
 		r, _ := newRecording(100)
 		var delivering sync.WaitGroup
@@ -214,7 +230,7 @@ func TestDeliverAtStop(t *testing.T) {
 
 // TestDeliverSameName: the upload bears the name of the file.
 func TestDeliverSameName(t *testing.T) {
-	dir := directory{t.TempDir(), &disk{}}
+	dir := newTestDirectory(t)
 	r, _ := newRecording(100)
 	if err := os.WriteFile(filepath.Join(dir.path, r.name), nil, 0o600); err != nil {
 		t.Fatal(err)

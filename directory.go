@@ -1,55 +1,98 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
-// A directory is a local destination.
+// tidyPeriod is how often a directory is looked at as a whole.
+const tidyPeriod = time.Hour
+
+// A directory is a local destination. What it removes when its bounds are
+// passed are captures that bear a name as this node gives them, the oldest
+// first, and never the newest.
 type directory struct {
-	path string // absolute
-	disk *disk
+	path     string // absolute
+	disk     *disk
+	node     string
+	maxSize  int64         // bytes of all captures of this node; 0: no bound
+	maxAge   time.Duration // of a capture; 0: no bound
+	observer observer
+
+	mu    sync.Mutex
+	files []captureFile // sorted; nil: not looked yet
+	size  int64         // of the files, in bytes
 }
 
-func (directory) name() string { return "local" }
+// A captureFile is a file that bears a capture's name.
+type captureFile struct {
+	start time.Time // of the capture, as the name says
+	name  string
+	size  int64 // bytes
+}
 
-// unused returns the name, with -2, -3 … before its extension if it is taken.
-func (d directory) unused(name string) string {
+// compare orders files by age, the oldest first.
+func (f captureFile) compare(other captureFile) int {
+	return cmp.Or(f.start.Compare(other.start), strings.Compare(f.name, other.name))
+}
+
+// name implements destination.
+func (*directory) name() string { return "local" }
+
+// unused implements archive.
+func (d *directory) unused(name string) string {
+	return freeName(name, func(name string) bool {
+		_, err := os.Lstat(filepath.Join(d.path, name))
+		return err == nil
+	})
+}
+
+// freeName returns the name, with -2, -3 … before its extension if it is taken.
+func freeName(name string, taken func(string) bool) string {
 	base, extension := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name)
-	for n := 2; ; n++ {
-		if _, err := os.Lstat(filepath.Join(d.path, name)); err != nil {
-			return name
-		}
+	for n := 2; taken(name); n++ {
 		name = base + "-" + strconv.Itoa(n) + extension
 	}
+	return name
 }
 
 // store writes a recording to a file of its own. A context that ends does not
 // stop it: part of a capture is worth nothing.
-func (d directory) store(_ context.Context, r recording) (receipt, error) {
-	path := filepath.Join(d.path, r.name)
-	draft, err := d.disk.draft(d.path, r.content())
+func (d *directory) store(_ context.Context, r recording) (receipt, error) {
+	path, err := d.write(r)
 	if err != nil {
 		return receipt{}, fmt.Errorf("write %s: %w", path, cause(err))
 	}
+	d.wrote(filepath.Base(path), r.size)
+	return receipt{file: path}, nil
+}
+
+// write writes the file and returns its path.
+func (d *directory) write(r recording) (string, error) {
+	path := filepath.Join(d.path, r.name)
+	draft, err := d.disk.draft(d.path, r.content())
+	if err != nil {
+		return path, err
+	}
 	defer draft.discard()
 	for {
-		err := draft.publish(path)
-		if errors.Is(err, fs.ErrExist) { // taken since unused looked
-			path = filepath.Join(d.path, d.unused(r.name))
-			continue
+		if err = draft.publish(path); !errors.Is(err, fs.ErrExist) {
+			return path, err
 		}
-		if err != nil {
-			return receipt{}, fmt.Errorf("write %s: %w", path, cause(err))
-		}
-		return receipt{file: path}, nil
+		path = filepath.Join(d.path, d.unused(r.name)) // taken since unused looked
 	}
 }
 
@@ -59,4 +102,159 @@ func cause(err error) error {
 		return number
 	}
 	return err
+}
+
+// run removes what a killed daemon has left, and keeps the directory within its
+// bounds until the context ends.
+func (d *directory) run(ctx context.Context) {
+	if err := d.disk.sweep(d.path); err != nil {
+		d.observer.troubled(fmt.Errorf("remove what was left in %s: %w", d.path, cause(err)))
+	}
+	again := time.NewTicker(tidyPeriod)
+	defer again.Stop()
+	for {
+		d.tidy()
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
+}
+
+// bounded tells whether anything is ever removed.
+func (d *directory) bounded() bool { return d.maxSize > 0 || d.maxAge > 0 }
+
+// tidy looks at all files anew, because others may have removed some, and
+// removes what is beyond the bounds.
+func (d *directory) tidy() {
+	if !d.bounded() {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.look() {
+		d.prune("")
+	}
+}
+
+// wrote takes a file that has just been written into account, and removes what
+// is beyond the bounds now.
+func (d *directory) wrote(name string, size int64) {
+	if !d.bounded() {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.files == nil && !d.look() {
+		return
+	}
+	if start, ours := captureTime(d.node, name); ours {
+		file := captureFile{start, name, size}
+		if i, found := slices.BinarySearchFunc(d.files, file, captureFile.compare); !found {
+			d.files = slices.Insert(d.files, i, file)
+			d.size += size
+		}
+	}
+	d.prune(name)
+}
+
+// look reads the directory; false means that it cannot.
+func (d *directory) look() bool {
+	entries, err := readDirectory(d.path)
+	if err != nil {
+		d.observer.troubled(fmt.Errorf("keep %s within its bounds: %w", d.path, cause(err)))
+		return false
+	}
+	d.files, d.size = make([]captureFile, 0, len(entries)), 0
+	for _, entry := range entries {
+		start, ours := captureTime(d.node, entry.Name())
+		if !ours || !entry.Type().IsRegular() {
+			continue
+		}
+		if info, err := entry.Info(); err == nil { // else it has just gone
+			d.files = append(d.files, captureFile{start, entry.Name(), info.Size()})
+			d.size += info.Size()
+		}
+	}
+	slices.SortFunc(d.files, captureFile.compare)
+	return true
+}
+
+// prune removes the oldest files beyond the bounds, but neither the newest one
+// nor the one that has just been written.
+func (d *directory) prune(written string) {
+	var names []string
+	var size int64
+	oldest := time.Now().Add(-d.maxAge)
+	n := 0 // files at the front that are dealt with
+	var spared *captureFile
+	for ; n < len(d.files)-1; n++ {
+		file := d.files[n]
+		tooOld := d.maxAge > 0 && file.start.Before(oldest)
+		if !tooOld && (d.maxSize == 0 || d.size <= d.maxSize) {
+			break
+		}
+		if file.name == written {
+			spared = &file
+			continue
+		}
+		err := d.disk.remove(filepath.Join(d.path, file.name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.observer.troubled(fmt.Errorf("keep %s within its bounds: remove %s: %w", d.path, file.name, cause(err)))
+			break
+		}
+		d.size -= file.size
+		if err == nil {
+			names, size = append(names, file.name), size+file.size
+		}
+	}
+	if spared != nil {
+		n--
+		d.files[n] = *spared
+	}
+	d.files = d.files[n:]
+	if len(names) > 0 {
+		d.observer.removed(names, size)
+	}
+}
+
+// nearlyFull says that less than a twentieth of the file system is free, or
+// nothing. Writing is tried all the same.
+func (d *directory) nearlyFull() error {
+	free, size, err := space(d.path)
+	if err == nil && free < size/20 {
+		err = fmt.Errorf("%s is nearly full: %s free of %s", d.path, humanize.IBytes(free), humanize.IBytes(size))
+	}
+	return err
+}
+
+// captureTime returns the start that the name of a capture's file tells; false
+// means that this node does not name captures so.
+func captureTime(node, name string) (time.Time, bool) {
+	rest, found := strings.CutPrefix(name, plain(node)+"-")
+	if !found {
+		return time.Time{}, false
+	}
+	extension := filepath.Ext(rest)
+	if extension != ".pcap" && extension != ".pcapng" {
+		return time.Time{}, false
+	}
+	rest = strings.TrimSuffix(rest, extension)
+	if before, number, found := cutLast(rest, "Z-"); found {
+		if n, err := strconv.ParseUint(number, 10, 32); err == nil && n > 1 {
+			rest = before + "Z" // one of several that would bear the name
+		}
+	}
+	iface, stamp, _ := cutLast(rest, "-")
+	start, err := time.Parse(fileTime, stamp)
+	return start, err == nil && iface != ""
+}
+
+// cutLast cuts a text around the last separator.
+func cutLast(text, separator string) (before, after string, found bool) {
+	if i := strings.LastIndex(text, separator); i >= 0 {
+		return text[:i], text[i+len(separator):], true
+	}
+	return text, "", false
 }

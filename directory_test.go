@@ -2,21 +2,32 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"pcapdaemon/testbed"
 )
 
+// newTestDirectory returns an empty directory without bounds.
+func newTestDirectory(t *testing.T) *directory {
+	return &directory{path: t.TempDir(), disk: &disk{}, node: "web1", observer: &countingObserver{}}
+}
+
 func TestDirectory(t *testing.T) {
-	d := directory{t.TempDir(), &disk{}}
+	d := newTestDirectory(t)
 	r, content := newRecording(2_500_000)
 	for _, want := range []string{"web1-eth0.pcap", "web1-eth0-2.pcap", "web1-eth0-3.pcap"} {
 		got, err := d.store(t.Context(), r)
@@ -54,7 +65,7 @@ func checkDirectory(t *testing.T, dir string, want int) {
 
 // TestDirectoryShowsNoPart: while a file is being written, nothing has its name.
 func TestDirectoryShowsNoPart(t *testing.T) {
-	d := directory{t.TempDir(), &disk{}}
+	d := newTestDirectory(t)
 	r, content := newRecording(1_000_000)
 	reads := 0
 	inner := bytes.NewReader(content)
@@ -80,7 +91,8 @@ func TestDirectoryOnStrangeDisk(t *testing.T) {
 		"no link either": {"rename": unix.EINVAL, "link": unix.EPERM},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := directory{t.TempDir(), without(broken)}
+			d := newTestDirectory(t)
+			d.disk = without(broken)
 			for n := range 3 {
 				r, content := newRecording(1000 + n)
 				got, err := d.store(t.Context(), r)
@@ -98,13 +110,14 @@ func TestDirectoryOnStrangeDisk(t *testing.T) {
 
 func TestDirectoryFails(t *testing.T) {
 	r, _ := newRecording(100)
-	gone := directory{filepath.Join(t.TempDir(), "gone"), &disk{}}
+	gone := newTestDirectory(t)
+	gone.path += "/gone"
 	_, err := gone.store(t.Context(), r)
 	want := "write " + filepath.Join(gone.path, r.name) + ": no such file or directory"
 	if err == nil || err.Error() != want {
 		t.Errorf("want %q, got %v", want, err)
 	}
-	broken := directory{t.TempDir(), &disk{}}
+	broken := newTestDirectory(t)
 	r.content = func() io.Reader { return io.MultiReader(bytes.NewReader(make([]byte, 50)), errorReader{}) }
 	if _, err := broken.store(t.Context(), r); err == nil {
 		t.Error("want an error")
@@ -115,7 +128,7 @@ func TestDirectoryFails(t *testing.T) {
 // TestDirectoryFull fills a small file system.
 func TestDirectoryFull(t *testing.T) {
 	testbed.NeedRoot(t)
-	d := directory{t.TempDir(), &disk{}}
+	d := newTestDirectory(t)
 	testbed.MountTmpfs(t, d.path, "size=1m")
 	r, _ := newRecording(3 << 20)
 	_, err := d.store(t.Context(), r)
@@ -153,7 +166,8 @@ func TestDirectoryOfSomebodyElse(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	d := directory{dir, &disk{}}
+	d := newTestDirectory(t)
+	d.path = dir
 	r, _ := newRecording(100)
 	asNobody(t, func() {
 		_, err := d.store(t.Context(), r)
@@ -182,9 +196,274 @@ func TestDirectoryIsRelative(t *testing.T) {
 	}
 	t.Chdir("/")
 	r, _ := newRecording(100)
-	got, err := directory{c.delivery.dir, &disk{}}.store(t.Context(), r)
+	d := newTestDirectory(t)
+	d.path = c.delivery.dir
+	got, err := d.store(t.Context(), r)
 	if want := filepath.Join(parent, "captures", r.name); err != nil || got.file != want {
 		t.Errorf("want %s, got %s, %v", want, got.file, err)
+	}
+}
+
+// files returns the names in a directory.
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}
+
+// checkEqual fails unless two values look the same.
+func checkEqual(t *testing.T, what string, want, got any) {
+	t.Helper()
+	if fmt.Sprintf("%+v", want) != fmt.Sprintf("%+v", got) {
+		t.Errorf("%s: want %+v, got %+v", what, want, got)
+	}
+}
+
+// touch makes files of a size.
+func touch(t *testing.T, dir string, size int, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// captureNames returns names of captures that began so many hours ago.
+func captureNames(hours ...int) []string {
+	var names []string
+	for _, n := range hours {
+		names = append(names, fileName("web1", "eth0", time.Now().Add(-time.Duration(n)*time.Hour)))
+	}
+	return names
+}
+
+// TestDirectoryBounds: the oldest captures make room, and nothing else does.
+func TestDirectoryBounds(t *testing.T) {
+	for name, test := range map[string]struct {
+		size   int64
+		age    time.Duration
+		hours  []int // since the captures that are there, 1000 bytes each
+		writes int   // hours since a capture of 1000 bytes that is written; -1: none
+		want   []int
+	}{
+		"no bounds":              {0, 0, []int{3, 2, 1}, 0, []int{3, 2, 1, 0}},
+		"size":                   {2500, 0, []int{3, 2, 1}, 0, []int{1, 0}},
+		"size, exactly":          {4000, 0, []int{3, 2, 1}, 0, []int{3, 2, 1, 0}},
+		"age":                    {0, 90 * time.Minute, []int{3, 2, 1}, 0, []int{1, 0}},
+		"both":                   {3000, 150 * time.Minute, []int{5, 4, 2, 1}, 0, []int{2, 1, 0}},
+		"the written one stays":  {1500, 0, []int{3, 2, 1}, 4, []int{4, 1}},
+		"written, old and large": {500, time.Hour, []int{3, 2}, 4, []int{4, 2}},
+		"the newest one stays":   {500, time.Minute, []int{3, 2}, -1, []int{2}},
+		"one alone":              {1, time.Minute, nil, 3, []int{3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newTestDirectory(t)
+				d.maxSize, d.maxAge = test.size, test.age
+				touch(t, d.path, 1000, captureNames(test.hours...)...)
+				if test.writes >= 0 {
+					r, _ := newRecording(1000)
+					r.name = captureNames(test.writes)[0]
+					if _, err := d.store(t.Context(), r); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					d.tidy()
+				}
+				want := captureNames(test.want...)
+				slices.Sort(want)
+				checkEqual(t, "left", want, files(t, d.path))
+				told := d.observer.(*countingObserver).gone
+				all := append(captureNames(test.hours...), captureNames(test.writes)...)
+				if test.writes < 0 {
+					all = all[:len(all)-1]
+				}
+				checkEqual(t, "told", len(all)-len(want), len(told))
+			})
+		})
+	}
+}
+
+// TestDirectoryTouchesNothingElse: only what bears a name as this node gives them is removed.
+func TestDirectoryTouchesNothingElse(t *testing.T) {
+	const stamp = "20200102T030405.000000006Z"
+	theirs := []string{
+		"web2-eth0-" + stamp + ".pcap", "web-eth0-" + stamp + ".pcap",
+		"web1--" + stamp + ".pcap", "web1-" + stamp + ".pcap",
+		"web1-eth0-" + stamp + ".pcap.gz", "web1-eth0-" + stamp, "web1-eth0-20201302T030405.000000006Z.pcap",
+		"web1-eth0-20200102T030405Z.pcap", "web1-eth0-" + stamp + "-1.pcap", "web1-eth0-" + stamp + "-x.pcap",
+		"xweb1-eth0-" + stamp + ".pcap", "web1-eth0-" + stamp + ".txt", "notes.pcap", "web1-eth0.pcap", "README",
+	}
+	ours := []string{
+		"web1-eth0-" + stamp + ".pcap", "web1-eth0-" + stamp + "-2.pcap", "web1-eth0.5-" + stamp + "-12.pcapng",
+		"web1-a-b-" + stamp + ".pcap", "web1-Z-1-" + stamp + ".pcap",
+	}
+	d := newTestDirectory(t)
+	d.maxSize = 1
+	newest := captureNames(0)
+	touch(t, d.path, 10, slices.Concat(theirs, ours, newest)...)
+	for _, name := range []string{"web1-dir-", "web1-link-"} {
+		name = filepath.Join(d.path, name+stamp+".pcap")
+		theirs = append(theirs, filepath.Base(name))
+		err := os.Mkdir(name, 0o700)
+		if strings.Contains(name, "link") {
+			err = errors.Join(os.Remove(name), os.Symlink("/nowhere", name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.tidy()
+	want := slices.Concat(theirs, newest)
+	slices.Sort(want)
+	checkEqual(t, "left", want, files(t, d.path))
+}
+
+// TestDirectoryIsNotReadAgain: one look at the directory serves all captures of
+// an hour; the next one finds what others have done meanwhile.
+func TestDirectoryIsNotReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDirectory(t)
+		d.maxSize = 3500
+		first := captureNames(9)
+		touch(t, d.path, 1000, first...)
+		var running sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		running.Go(func() { d.run(ctx) })
+		time.Sleep(time.Minute)
+		unseen := captureNames(20, 19)
+		touch(t, d.path, 1000, unseen...)
+		for _, name := range captureNames(3, 2, 1) {
+			r, _ := newRecording(1000)
+			r.name = name
+			if _, err := d.store(ctx, r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		checkEqual(t, "told before the hour", first, d.observer.(*countingObserver).gone)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		checkEqual(t, "told", append(first, unseen...), d.observer.(*countingObserver).gone)
+		cancel()
+		running.Wait()
+	})
+}
+
+// TestDirectoryMeetsOthers: files that others have removed are no trouble, and
+// one that cannot be removed is told and tried again.
+func TestDirectoryMeetsOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDirectory(t)
+		d.maxSize = 1
+		old := captureNames(5, 4, 3, 2, 1)
+		touch(t, d.path, 1000, old...)
+		readOnly := true
+		d.disk.fault = func(operation, path string) error {
+			if operation == "remove" && readOnly && filepath.Ext(path) == ".pcap" {
+				return unix.EROFS
+			}
+			return nil
+		}
+		seen := d.observer.(*countingObserver)
+		write := func() {
+			r, _ := newRecording(1000)
+			r.name = captureNames(0)[0]
+			if _, err := d.store(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		write()
+		want := "keep " + d.path + " within its bounds: remove " + old[0] + ": read-only file system"
+		checkEqual(t, "troubles", []string{want}, seen.troubles)
+		readOnly = false
+		for _, name := range old[2:4] {
+			if err := os.Remove(filepath.Join(d.path, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write()
+		checkEqual(t, "left", 1, len(files(t, d.path)))
+		checkEqual(t, "told", 4, len(seen.gone)) // three old ones and the first one written
+		checkEqual(t, "troubles in all", 1, len(seen.troubles))
+	})
+}
+
+// TestDirectoryIsSwept: drafts of a killed daemon go at the start, those of a living one do not.
+func TestDirectoryIsSwept(t *testing.T) {
+	d := newTestDirectory(t)
+	touch(t, d.path, 10, draftPrefix+"left")
+	living, err := d.disk.draft(d.path, strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	d.run(ctx)
+	checkEqual(t, "left", []string{filepath.Base(living.file.Name())}, files(t, d.path))
+}
+
+// TestDirectoryIsLarge: 100,000 captures are looked through and removed within a second of this process's time.
+func TestDirectoryIsLarge(t *testing.T) {
+	const count = 100_000
+	testbed.NeedRoot(t)
+	d := newTestDirectory(t)
+	testbed.MountTmpfs(t, d.path, "size=100m")
+	d.maxSize = 1
+	start := time.Now().Add(-count * time.Second)
+	for n := range time.Duration(count) {
+		name := fileName("web1", "eth0", start.Add(n*time.Second))
+		file, err := os.Create(filepath.Join(d.path, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file.Close()
+	}
+	used := func() time.Duration {
+		var usage unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	}
+	before, began := used(), time.Now()
+	d.tidy()
+	t.Logf("looked after %v, %v of the processor", time.Since(began), used()-before)
+	if took := used() - before; took > time.Second || len(d.files) != count {
+		t.Errorf("want %d files within a second, got %d after %v", count, len(d.files), took)
+	}
+	touch(t, d.path, 10, captureNames(0)...)
+	before, began = used(), time.Now()
+	d.tidy()
+	t.Logf("removed after %v, %v of the processor", time.Since(began), used()-before)
+	if took := used() - before; took > 2*time.Second {
+		t.Errorf("want them removed within 2 s, got %v", took)
+	}
+	checkEqual(t, "left", 1, len(files(t, d.path)))
+}
+
+// TestDirectoryIsNearlyFull: that is said from five per cent on, and files are written all the same.
+func TestDirectoryIsNearlyFull(t *testing.T) {
+	testbed.NeedRoot(t)
+	d := newTestDirectory(t)
+	testbed.MountTmpfs(t, d.path, "size=1m")
+	checkEqual(t, "empty", nil, d.nearlyFull())
+	touch(t, d.path, 1_010_000, "filler")
+	want := d.path + " is nearly full: "
+	if err := d.nearlyFull(); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("want %s, got %v", want, err)
+	}
+	r, _ := newRecording(1000)
+	if _, err := d.store(t.Context(), r); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -2,9 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -38,39 +41,71 @@ func (d *disk) do(operation, path string, act func() error) error {
 	return act()
 }
 
-// A draft is a file that is whole and on the disk, and does not bear its name yet.
+// A draft is a file that is whole and on the disk, and does not bear its name
+// yet. It is locked until it is discarded, so that a daemon that starts does
+// not take it for what a killed one has left.
 type draft struct {
 	disk *disk
-	path string
+	file *os.File
 }
 
 // draft writes content to a new file in a directory. The caller discards it.
 func (d *disk) draft(dir string, content io.Reader) (_ *draft, err error) {
-	var file *os.File
+	f := &draft{disk: d}
 	err = d.do("create", dir, func() (err error) {
-		file, err = os.CreateTemp(dir, draftPrefix+"*")
+		f.file, err = os.CreateTemp(dir, draftPrefix+"*")
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	f := &draft{d, file.Name()}
 	defer func() {
-		if closing := file.Close(); err == nil {
-			err = closing // NFS and quotas may speak up only here
-		}
 		if err != nil {
 			f.discard()
 		}
 	}()
-	to := &flusher{disk: d, file: file}
+	_ = unix.Flock(int(f.file.Fd()), unix.LOCK_EX|unix.LOCK_NB) // not every file system can
+	to := &flusher{disk: d, file: f.file}
 	if _, err := io.Copy(to, content); err != nil {
 		return nil, err
 	}
-	if err := d.do("chmod", f.path, func() error { return file.Chmod(0o640) }); err != nil {
+	if err := d.do("chmod", f.file.Name(), func() error { return f.file.Chmod(0o640) }); err != nil {
 		return nil, err
 	}
 	return f, to.sync()
+}
+
+// sweep removes the drafts that a killed daemon has left in a directory.
+func (d *disk) sweep(dir string) error {
+	entries, err := readDirectory(dir)
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		if strings.HasPrefix(entry.Name(), draftPrefix) && entry.Type().IsRegular() && isAbandoned(path) {
+			_ = d.remove(path)
+		}
+	}
+	return err
+}
+
+// readDirectory returns what is in a directory, in no order: sorting 100,000
+// names costs more than reading them.
+func readDirectory(path string) ([]fs.DirEntry, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.ReadDir(-1)
+}
+
+// isAbandoned tells whether nobody works on a file.
+func isAbandoned(path string) bool {
+	file, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
 // publish gives the draft its name, which survives a power failure. It fails
@@ -86,11 +121,11 @@ func (f *draft) publish(path string) error {
 // rename renames the draft and never overwrites a file.
 func (f *draft) rename(path string) error {
 	err := f.disk.do("rename", path, func() error {
-		return unix.Renameat2(unix.AT_FDCWD, f.path, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+		return unix.Renameat2(unix.AT_FDCWD, f.file.Name(), unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
 	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // NFS, for one
 		// The old name goes when the draft is discarded.
-		err = f.disk.do("link", path, func() error { return os.Link(f.path, path) })
+		err = f.disk.do("link", path, func() error { return os.Link(f.file.Name(), path) })
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 			return f.replace(path) // neither, as FUSE may have it
 		}
@@ -111,19 +146,40 @@ func (f *draft) replace(path string) error {
 	if err != nil {
 		return err
 	}
-	err = f.disk.do("replace", path, func() error { return os.Rename(f.path, path) })
+	err = f.disk.do("replace", path, func() error { return os.Rename(f.file.Name(), path) })
 	if err != nil {
 		_ = f.disk.remove(path)
 	}
 	return err
 }
 
-// discard removes the draft, if it has not been published.
-func (f *draft) discard() { _ = f.disk.remove(f.path) }
+// discard removes the draft, if it has not been published, and unlocks it.
+func (f *draft) discard() {
+	_ = f.disk.remove(f.file.Name())
+	f.file.Close() // what matters has been synced
+}
+
+// space returns how many bytes of a file system everybody may use, and how many it has.
+func space(path string) (free, size uint64, err error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(path, &stat); err != nil {
+		return 0, 0, fmt.Errorf("look at the space of %s: %w", path, err)
+	}
+	return stat.Bavail * uint64(stat.Bsize), stat.Blocks * uint64(stat.Bsize), nil
+}
 
 // remove removes a file.
 func (d *disk) remove(path string) error {
 	return d.do("remove", path, func() error { return os.Remove(path) })
+}
+
+// move renames a file within its directory.
+func (d *disk) move(from, to string) error {
+	err := d.do("move", from, func() error { return os.Rename(from, to) })
+	if err == nil {
+		d.syncDirectory(filepath.Dir(to))
+	}
+	return err
 }
 
 // syncDirectory brings the names in a directory to the disk.

@@ -32,6 +32,7 @@ type metrics struct {
 	requests   *prometheus.CounterVec // by outcome
 	packets    prometheus.Counter
 	bytes      prometheus.Counter
+	removed    prometheus.Counter
 	drops      prometheus.Counter
 	deliveries *prometheus.CounterVec   // by destination and outcome
 	seconds    *prometheus.HistogramVec // by destination
@@ -47,6 +48,7 @@ func newMetrics(version string) *metrics {
 		requests:   f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_requests_total", Help: "Requests by what became of them, counted for each interface asked for."}, []string{"outcome"}),
 		packets:    f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_captured_packets_total", Help: "Packets captured."}),
 		bytes:      f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_captured_bytes_total", Help: "Bytes of capture files."}),
+		removed:    f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_removed_captures_total", Help: "Captures that were removed from -destdir to keep it within its bounds."}),
 		drops:      f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_dropped_packets_total", Help: "Packets that the kernel or an interface dropped during captures."}),
 		deliveries: f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_deliveries_total", Help: "Deliveries of captures by destination and outcome."}, []string{"destination", "outcome"}),
 		seconds: f.NewHistogramVec(prometheus.HistogramOpts{Name: "pcapdaemon_delivery_seconds", Help: "Time that deliveries took, retries included.",
@@ -58,7 +60,7 @@ func newMetrics(version string) *metrics {
 	for _, outcome := range []string{outcomeAccepted, outcomeShared, outcomeRefused, outcomeOtherNode, outcomeMalformed} {
 		m.requests.WithLabelValues(outcome)
 	}
-	for _, name := range []string{(&cloudshark{}).name(), directory{}.name(), mailbox{}.name()} {
+	for _, name := range []string{(&cloudshark{}).name(), (&directory{}).name(), mailbox{}.name()} {
 		m.deliveries.WithLabelValues(name, "ok")
 		m.deliveries.WithLabelValues(name, "error")
 		m.seconds.WithLabelValues(name)
