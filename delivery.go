@@ -18,6 +18,7 @@ type recording struct {
 	tags     []string
 	comments string
 	key      string // where it is returned to whoever asked; empty: it is not
+	note     []byte // handed back when an upload has had to wait
 }
 
 // A receipt says where a recording is now.
@@ -26,6 +27,7 @@ type receipt struct {
 	url  string // for people
 	key  string // from which it is fetched, and
 	name string // of the file that is there
+	kept bool   // in the spool: the upload has to wait
 }
 
 // A destination keeps recordings.
@@ -59,6 +61,7 @@ type delivery struct {
 	upload destination // nil: none
 	local  archive     // nil: none
 	back   destination // for what is returned; nil: nothing is
+	spool  *spool      // for what could not be uploaded yet; nil: none
 	// always is set if every recording goes to the archive; otherwise it
 	// keeps what could not be uploaded.
 	always   bool
@@ -67,10 +70,12 @@ type delivery struct {
 
 // deliver stores a recording at all destinations at once; none waits for
 // another one or suffers from its failure. The receipt holds what succeeded.
+// What cannot be uploaded in time goes to the spool, else to the archive; what
+// CloudShark refuses for good goes to the archive.
 //
-// A context that ends stops what goes over the network only: a local file is
-// always finished. From stop on, the daemon is about to end: what is still
-// being uploaded is written at once, and stays even if the upload then
+// A context that ends stops what goes over the network only: a file is always
+// finished. From stop on, the daemon is about to end: what is still being
+// uploaded is written at once, and a local file stays even if the upload then
 // succeeds after all.
 func (d *delivery) deliver(ctx context.Context, stop <-chan struct{}, r recording) (receipt, error) {
 	if d.local != nil {
@@ -80,7 +85,7 @@ func (d *delivery) deliver(ctx context.Context, stop <-chan struct{}, r recordin
 	var failed error
 	var returning sync.WaitGroup
 	if r.key != "" {
-		returning.Go(func() { back, failed = d.store(ctx, d.back, r) })
+		returning.Go(func() { back, failed = storeAt(ctx, d.back, r, d.observer) })
 	}
 	place, err := d.keep(ctx, stop, r)
 	returning.Wait()
@@ -94,47 +99,95 @@ func (d *delivery) keep(ctx context.Context, stop <-chan struct{}, r recording) 
 	case d.upload == nil && !d.always:
 		return receipt{}, nil
 	case d.upload == nil:
-		return d.store(ctx, d.local, r)
+		return storeAt(ctx, d.local, r, d.observer)
 	}
-	var place receipt
-	var writeErr error
-	var writing sync.WaitGroup
-	write := func() { place, writeErr = d.store(context.WithoutCancel(ctx), d.local, r) }
-	failed, succeeded := make(chan struct{}), make(chan struct{})
-	switch {
-	case d.always:
-		writing.Go(write)
-	case d.local != nil:
-		writing.Go(func() {
-			select {
-			case <-stop:
-				write()
-			case <-failed:
-				write()
-			case <-succeeded:
-			}
-		})
+	c := &copies{delivery: d, recording: r}
+	ended := make(chan error, 1) // holds what became of the upload
+	var copying sync.WaitGroup
+	copying.Go(func() { c.make(stop, ended) })
+	uploaded, err := storeAt(ctx, d.upload, r, d.observer)
+	ended <- err
+	copying.Wait()
+	if err == nil {
+		return c.uploaded(uploaded)
 	}
-	uploaded, err := d.store(ctx, d.upload, r)
-	if err != nil {
-		close(failed)
-	} else {
-		close(succeeded)
-	}
-	writing.Wait()
-	place.url = uploaded.url
-	if err == nil && !d.always {
-		return place, nil // nobody asked for the file
-	}
-	return place, errors.Join(err, writeErr)
+	return c.failed(err)
 }
 
-// store stores a recording at one destination, counted and timed.
-func (d *delivery) store(ctx context.Context, to destination, r recording) (receipt, error) {
+// storeAt stores a recording at one destination, counted and timed.
+func storeAt(ctx context.Context, to destination, r recording, o observer) (receipt, error) {
 	began := time.Now()
-	receipt, err := to.store(ctx, r)
-	d.observer.delivered(to.name(), time.Since(began), err)
-	return receipt, err
+	place, err := to.store(ctx, r)
+	o.delivered(to.name(), time.Since(began), err)
+	return place, err
+}
+
+// copies are what there is of a recording beside its upload.
+type copies struct {
+	*delivery
+	recording recording
+	place     receipt // of the file
+	fileErr   error
+	parcel    *parcel // in the spool; nil: none
+	spoolErr  error
+}
+
+// make makes the copies that are wanted in any case, and those that are needed
+// because of a stop or of what became of the upload.
+func (c *copies) make(stop <-chan struct{}, ended <-chan error) {
+	if c.always {
+		c.write()
+	}
+	var err error
+	select {
+	case err = <-ended:
+	default:
+		select {
+		case err = <-ended:
+		case <-stop:
+			err = errors.New("stopped")
+		}
+	}
+	if err == nil {
+		return
+	}
+	if c.spool != nil && !isRefusal(err) {
+		began := time.Now()
+		c.parcel, c.spoolErr = c.spool.keep(c.recording, c.place, c.fileErr)
+		c.observer.delivered(c.spool.name(), time.Since(began), c.spoolErr)
+	}
+	if c.parcel == nil && c.local != nil && !c.always {
+		c.write()
+	}
+}
+
+// write writes the file, however long it takes.
+func (c *copies) write() {
+	c.place, c.fileErr = storeAt(context.Background(), c.local, c.recording, c.observer)
+}
+
+// uploaded returns where a recording is that was uploaded.
+func (c *copies) uploaded(place receipt) (receipt, error) {
+	if c.parcel != nil {
+		c.spool.drop(c.parcel)
+	}
+	place.file = c.place.file
+	if !c.always {
+		return place, nil // nobody asked for the file
+	}
+	return place, c.fileErr
+}
+
+// failed returns where a recording is that was not uploaded.
+func (c *copies) failed(err error) (receipt, error) {
+	switch {
+	case c.parcel == nil:
+		return c.place, errors.Join(err, c.spoolErr, c.fileErr)
+	case isRefusal(err): // after it was kept because of a stop
+		return c.spool.refuse(c.parcel, c.recording, err)
+	}
+	c.observer.retried(c.recording, err, c.spool.release(c.parcel, err))
+	return receipt{file: c.place.file, kept: true}, c.fileErr
 }
 
 // fileTime is the start of a capture as its file's name tells it.

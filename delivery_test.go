@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -223,6 +224,92 @@ func TestDeliverAtStop(t *testing.T) {
 					t.Errorf("want it written after %v and delivered after %v, got %v and %v",
 						test.written, test.took, written, took)
 				}
+			})
+		})
+	}
+}
+
+// TestDeliverToSpool: what is not uploaded in time goes to the spool, and to
+// the directory only if the spool does not take it, or CloudShark refuses it.
+// A stop comes after 10 s, the end of all uploads after 40 s.
+func TestDeliverToSpool(t *testing.T) {
+	broken, no := errors.New("broken"), refusal{errors.New("401")}
+	const file, url = "/x.pcap", "http://x.pcap"
+	after := func(seconds time.Duration, err error) *fakeDestination {
+		return &fakeDestination{title: "cloudshark", takes: seconds * time.Second, err: err}
+	}
+	disk := func(err error) *fakeDestination { return &fakeDestination{title: "local", err: err} }
+	for name, test := range map[string]struct {
+		upload, local *fakeDestination
+		always, full  bool
+		want          receipt
+		failure       []error
+		waits         bool // in the spool
+	}{
+		"upload succeeds":       {after(1, nil), disk(nil), false, false, receipt{url: url}, nil, false},
+		"upload fails":          {after(1, broken), disk(nil), false, false, receipt{kept: true}, nil, true},
+		"upload fails, written": {after(1, broken), disk(nil), true, false, receipt{file: file, kept: true}, nil, true},
+		"upload and disk fail": {after(1, broken), disk(broken), true, false, receipt{kept: true},
+			[]error{broken}, true},
+		"refused":                {after(1, no), disk(nil), false, false, receipt{file: file}, []error{no}, false},
+		"refused, no directory":  {after(1, no), nil, false, false, receipt{}, []error{no}, false},
+		"spool is full":          {after(1, broken), disk(nil), false, true, receipt{file: file}, []error{broken}, false},
+		"spool is full, no more": {after(1, broken), nil, false, true, receipt{}, []error{broken}, false},
+		"stopped":                {after(90, nil), disk(nil), false, false, receipt{kept: true}, nil, true},
+		"stopped, written":       {after(90, nil), disk(nil), true, false, receipt{file: file, kept: true}, nil, true},
+		"stopped, spool is full": {after(90, nil), disk(nil), false, true, receipt{file: file},
+			[]error{context.Canceled}, false},
+		"uploaded after the stop":   {after(20, nil), disk(nil), false, false, receipt{url: url}, nil, false},
+		"refused after the stop":    {after(20, no), disk(nil), false, false, receipt{file: file}, []error{no}, false},
+		"refused, stopped, written": {after(20, no), disk(nil), true, false, receipt{file: file}, []error{no}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTestSpool(t.TempDir(), &fakeShark{})
+				d := delivery{upload: test.upload, spool: s.spool, always: test.always, observer: s.seen}
+				if test.local != nil {
+					d.local, s.local = test.local, test.local
+				}
+				if test.full {
+					s.maxSize = 10
+				}
+				stop := make(chan struct{})
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(40*time.Second, cancel)
+				time.AfterFunc(10*time.Second, func() {
+					close(stop)
+					time.Sleep(time.Second)
+					if captures, _, _ := s.stats(); !test.full && test.upload.takes > 10*time.Second && captures != 1 {
+						t.Error("want it in the spool from the stop on")
+					}
+				})
+				r, _ := newRecording(100)
+				r.name, r.note = "x.pcap", []byte("note")
+				got, err := d.deliver(ctx, stop, r)
+				checkEqual(t, "receipt", test.want, got)
+				for _, want := range test.failure {
+					if !errors.Is(err, want) {
+						t.Errorf("want %v, got %v", want, err)
+					}
+				}
+				checkEqual(t, "failed", test.failure != nil, err != nil)
+				captures, _, _ := s.stats()
+				checkEqual(t, "waits", test.waits, captures == 1)
+				checkEqual(t, "spool is used", test.waits, len(files(t, s.path)) > 0)
+				if test.full && !strings.Contains(err.Error(), "too many") {
+					t.Errorf("want the full spool named, got %v", err)
+				}
+				time.Sleep(time.Minute)
+				s.work(t, time.Minute)
+				if !test.waits {
+					checkEqual(t, "ends", 0, len(s.ends))
+					return
+				}
+				end := settlement{"note", receipt{file: test.want.file, url: url}, ""}
+				if err != nil {
+					end.err = "broken"
+				}
+				checkEqual(t, "ends", []settlement{end}, s.ends)
 			})
 		})
 	}

@@ -33,6 +33,7 @@ type cloudshark struct {
 	timeout             time.Duration // for one recording, retries included
 	client              *http.Client
 	observer            observer
+	single              bool // whoever wants another try asks for it
 }
 
 // newUploadClient returns the HTTP client for uploads. Each has a connection of
@@ -66,9 +67,14 @@ func (c *cloudshark) store(ctx context.Context, r recording) (receipt, error) {
 		}
 		return id, err
 	}
-	id, err := backoff.Retry(ctx, try,
+	options := []backoff.RetryOption{
 		backoff.WithMaxElapsedTime(c.timeout),
-		backoff.WithNotify(func(err error, wait time.Duration) { c.observer.retried(r, err, wait) }))
+		backoff.WithNotify(func(err error, wait time.Duration) { c.observer.retried(r, err, wait) }),
+	}
+	if c.single {
+		options = append(options, backoff.WithMaxTries(1))
+	}
+	id, err := backoff.Retry(ctx, try, options...)
 	switch {
 	case err == nil:
 		return receipt{url: c.scheme + "://" + c.host + "/captures/" + url.PathEscape(id)}, nil
@@ -79,6 +85,22 @@ func (c *cloudshark) store(ctx context.Context, r recording) (receipt, error) {
 	}
 	return receipt{}, fmt.Errorf("upload to %s: %w", c.host, last)
 }
+
+// once returns a CloudShark that tries only once.
+func (c *cloudshark) once() *cloudshark {
+	once := *c
+	once.single = true
+	return &once
+}
+
+// A refusal is an answer of CloudShark that another try would not change.
+type refusal struct{ error }
+
+// Unwrap returns the answer.
+func (r refusal) Unwrap() error { return r.error }
+
+// isRefusal tells whether CloudShark has refused a recording for good.
+func isRefusal(err error) bool { return errors.As(err, new(refusal)) }
 
 // post uploads a recording once and returns its id. Errors that another try
 // cannot mend are permanent.
@@ -157,7 +179,7 @@ func (c *cloudshark) readAnswer(response *http.Response, text []byte) (string, e
 		}
 		return "", err
 	}
-	return "", backoff.Permanent(err)
+	return "", backoff.Permanent(refusal{err})
 }
 
 // retryAfter returns the wait that a Retry-After header asks for, in seconds

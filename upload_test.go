@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/x509"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -20,6 +21,8 @@ import (
 
 	"pcapdaemon/sharktest"
 	"pcapdaemon/testbed"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // newCloudshark returns a destination for the double.
@@ -400,6 +403,46 @@ func TestUploadThroughProxy(t *testing.T) {
 	}
 	if want, got := "CONNECT cloudshark.example:443 HTTP/1.1", <-asked; want != got {
 		t.Errorf("want %s, got %s", want, got)
+	}
+}
+
+// TestUploadOnce: a single try says whether another one may help, and when.
+func TestUploadOnce(t *testing.T) {
+	for name, test := range map[string]struct {
+		code    int
+		refused bool
+		wait    time.Duration
+	}{
+		"refused":          {401, true, 0},
+		"away for a while": {503, false, 90 * time.Second},
+		"no answer to it":  {200, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startShark(t, func(w http.ResponseWriter, _ *http.Request, _ int) bool {
+				w.Header().Set("Retry-After", "90")
+				w.WriteHeader(test.code)
+				return true
+			})
+			told := &countingObserver{}
+			c := newCloudshark(s)
+			c.observer = told
+			r, _ := newRecording(100)
+			_, err := c.once().store(t.Context(), r)
+			wait := time.Duration(0)
+			if asked := (*backoff.RetryAfterError)(nil); errors.As(err, &asked) {
+				wait = asked.Duration
+			}
+			if err == nil || isRefusal(err) != test.refused || wait != test.wait {
+				t.Errorf("want refused: %v, to wait: %v, got %v, %v", test.refused, test.wait, wait, err)
+			}
+			checkEqual(t, "tries and retries", "1 0", fmt.Sprint(s.count(), len(told.retries)))
+		})
+	}
+	c := newCloudshark(startTLSShark(t, newCA(t)))
+	c.scheme = "https"
+	r, _ := newRecording(100)
+	if _, err := c.store(t.Context(), r); err == nil || isRefusal(err) {
+		t.Errorf("want a certificate that does not verify to be no answer, got %v", err)
 	}
 }
 

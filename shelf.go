@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Endings of names on a shelf. A capture bears its own name there, and its
+// waybill that name and one of the first two.
+const (
+	waitingEnding = ".waybill"
+	refusedEnding = ".refused" // waybill of a capture that is not tried again
+	damagedEnding = ".damaged" // of anything that cannot be used
+)
+
+// A shelf is a directory that holds parcels. Whatever happens to the process, a
+// capture is there whole with its waybill, or not at all: the waybill comes
+// before the capture and goes after it, and alone it means nothing.
+type shelf struct {
+	path string // absolute
+	disk *disk
+}
+
+// at returns the path of a parcel's capture, or of what else has its name with an ending.
+func (h shelf) at(p *parcel, ending string) string { return filepath.Join(h.path, p.file+ending) }
+
+// put writes a parcel and names it. Until done is called, no other process
+// takes it for what a killed one has left.
+func (h shelf) put(p *parcel, content io.Reader) (done func(), err error) {
+	bill, err := h.disk.draft(h.path, bytes.NewReader(p.encode()))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			bill.discard()
+		}
+	}()
+	capture, err := h.disk.draft(h.path, content)
+	if err != nil {
+		return nil, err
+	}
+	defer capture.discard()
+	for err = fs.ErrExist; errors.Is(err, fs.ErrExist); {
+		p.file = freeName(p.Name, h.taken)
+		err = bill.publish(h.at(p, waitingEnding))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := capture.publish(h.at(p, "")); err != nil {
+		_ = h.disk.remove(h.at(p, waitingEnding))
+		return nil, err
+	}
+	return bill.discard, nil
+}
+
+// taken tells whether a file or anything that belongs to it bears a name.
+func (h shelf) taken(name string) bool {
+	for _, ending := range []string{"", waitingEnding, refusedEnding, damagedEnding, waitingEnding + damagedEnding} {
+		if exists(filepath.Join(h.path, name+ending)) {
+			return true
+		}
+	}
+	return false
+}
+
+// exists tells whether there is something of that name.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// remove removes a parcel. A capture that survives that has its waybill still.
+func (h shelf) remove(p *parcel) error {
+	if err := unlessGone(h.disk.remove(h.at(p, ""))); err != nil {
+		return err
+	}
+	h.disk.syncDirectory(h.path)
+	return unlessGone(h.disk.remove(h.at(p, waitingEnding)))
+}
+
+// retire leaves a parcel where it is, as one that is not tried again.
+func (h shelf) retire(p *parcel) error {
+	return unlessGone(h.disk.move(h.at(p, waitingEnding), h.at(p, refusedEnding)))
+}
+
+// setAside takes what there is of a parcel out of the way.
+func (h shelf) setAside(p *parcel) error {
+	for _, ending := range []string{"", waitingEnding} { // a waybill that is left alone means nothing
+		if err := unlessGone(h.disk.move(h.at(p, ending), h.at(p, ending+damagedEnding))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlessGone takes a file that is not there for one that is dealt with.
+func unlessGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// read returns the parcel of a name, or nil if there is none: because it is
+// being written just now, or because its waybill is alone, which then goes.
+func (h shelf) read(name string) (*parcel, error) {
+	p := &parcel{file: name}
+	bill := h.at(p, waitingEnding)
+	if !isAbandoned(bill) {
+		return nil, nil
+	}
+	if !exists(h.at(p, "")) {
+		_ = h.disk.remove(bill)
+		return nil, nil
+	}
+	p, err := readParcel(bill)
+	if err != nil {
+		return nil, err
+	}
+	p.file = name
+	return p, nil
+}
+
+// isStray tells whether a capture has no waybill. One that is being written has
+// its waybill before, and one that is being removed still has it then.
+func (h shelf) isStray(name string) bool {
+	path := filepath.Join(h.path, name)
+	billed := func() bool { return exists(path+waitingEnding) || exists(path+refusedEnding) }
+	return !billed() && exists(path) && !billed()
+}
