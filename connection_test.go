@@ -55,22 +55,23 @@ func join(a, b net.Conn) {
 
 // TestUploadStalls: a first connection that stands still is given up, and the second one works.
 func TestUploadStalls(t *testing.T) {
-	const stall, silence = 150 * time.Millisecond, 450 * time.Millisecond
+	const stall, silence = 400 * time.Millisecond, 2 * time.Second
 	for name, test := range map[string]struct {
 		size   int
 		behave func(net.Conn) // until it returns
 		want   string
 		least  time.Duration
 	}{
-		"never reads":   {16 << 20, func(net.Conn) {}, "nothing was taken for 150ms", stall},
-		"stops reading": {16 << 20, func(c net.Conn) { _, _ = io.CopyN(io.Discard, c, 9<<20) }, "nothing was taken", stall},
-		"never answers": {1000, func(c net.Conn) { go io.Copy(io.Discard, c) }, "no answer for 450ms", silence},
-		"takes all, never answers": {16 << 20, func(c net.Conn) { go io.Copy(io.Discard, c) },
-			"no answer for 450ms", silence},
+		"never reads":   {10 << 20, func(net.Conn) {}, "nothing was taken for 400ms", stall},
+		"stops reading": {10 << 20, func(c net.Conn) { _, _ = io.CopyN(io.Discard, c, 2<<20) }, "nothing was taken", stall},
+		"never answers": {1000, func(c net.Conn) { go io.Copy(io.Discard, c) }, "no answer for 2s", silence},
+		"takes all, never answers": {10 << 20, func(c net.Conn) { go io.Copy(io.Discard, c) },
+			"no answer for 2s", silence},
 		"half an answer": {1000, func(c net.Conn) {
+			_, _ = c.Read(make([]byte, 1)) // not before it was asked
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
 			go io.Copy(io.Discard, c)
-		}, "read answer: no answer for 450ms", silence},
+		}, "read answer: no answer for 2s", silence},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -110,17 +111,17 @@ func TestUploadStalls(t *testing.T) {
 // although the kernel has taken everything long before.
 func TestUploadIsSlow(t *testing.T) {
 	s := sharktest.Start(t, func(_ http.ResponseWriter, r *http.Request, _ int) bool {
-		for range 20 {
+		for range 30 {
 			_, _ = io.CopyN(io.Discard, r.Body, 100_000)
 			time.Sleep(50 * time.Millisecond)
 		}
 		return false
 	})
 	c := newCloudshark(s)
-	c.client = newUploadClient(nil, false, endurance{400 * time.Millisecond, 400 * time.Millisecond})
+	c.client = newUploadClient(nil, false, endurance{700 * time.Millisecond, 700 * time.Millisecond})
 	told := &countingObserver{}
 	c.observer = told
-	r, _ := newRecording(2_000_100)
+	r, _ := newRecording(3_000_100)
 	_, err := c.store(t.Context(), r)
 	if err == nil || !strings.Contains(err.Error(), "400") || len(told.retries) > 0 {
 		t.Errorf("want the answer to a form that was half read, and no retry, got %v after %v", err, told.retries)
@@ -145,13 +146,13 @@ func TestUploadProxyIsSilent(t *testing.T) {
 	c := newCloudshark(s)
 	told := &countingObserver{}
 	c.scheme, c.observer = "https", told
-	c.client = newUploadClient(nil, true, endurance{100 * time.Millisecond, 300 * time.Millisecond})
+	c.client = newUploadClient(nil, true, endurance{500 * time.Millisecond, time.Second})
 	c.client.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
 	r, _ := newRecording(1000)
 	if _, err := c.store(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), "no answer for 300ms") {
+	if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), "no answer for 1s") {
 		t.Errorf("want one silent connection, got %v", told.retries)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,6 +101,13 @@ func (o *countingObserver) removed(names []string, _ int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.gone = append(o.gone, names...)
+}
+
+// room returns the captures that have made room until now.
+func (o *countingObserver) room() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.gone)
 }
 
 // troubled implements observer.

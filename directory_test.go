@@ -281,7 +281,7 @@ func TestDirectoryBounds(t *testing.T) {
 				want := captureNames(test.want...)
 				slices.Sort(want)
 				checkEqual(t, "left", want, files(t, d.path))
-				told := d.observer.(*countingObserver).gone
+				told := d.observer.(*countingObserver).room()
 				all := append(captureNames(test.hours...), captureNames(test.writes)...)
 				if test.writes < 0 {
 					all = all[:len(all)-1]
@@ -348,10 +348,10 @@ func TestDirectoryIsNotReadAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		checkEqual(t, "told before the hour", first, d.observer.(*countingObserver).gone)
+		checkEqual(t, "told before the hour", first, d.observer.(*countingObserver).room())
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		checkEqual(t, "told", append(first, unseen...), d.observer.(*countingObserver).gone)
+		checkEqual(t, "told", append(first, unseen...), d.observer.(*countingObserver).room())
 		cancel()
 		running.Wait()
 	})
@@ -411,7 +411,8 @@ func TestDirectoryIsSwept(t *testing.T) {
 	checkEqual(t, "left", []string{filepath.Base(living.file.Name())}, files(t, d.path))
 }
 
-// TestDirectoryIsLarge: 100,000 captures are looked through and removed within a second of this process's time.
+// TestDirectoryIsLarge: 100,000 captures are looked through, and removed, in a
+// second or less; on a busy machine and with the race detector in three.
 func TestDirectoryIsLarge(t *testing.T) {
 	const count = 100_000
 	testbed.NeedRoot(t)
@@ -437,15 +438,15 @@ func TestDirectoryIsLarge(t *testing.T) {
 	before, began := used(), time.Now()
 	d.tidy()
 	t.Logf("looked after %v, %v of the processor", time.Since(began), used()-before)
-	if took := used() - before; took > time.Second || len(d.files) != count {
-		t.Errorf("want %d files within a second, got %d after %v", count, len(d.files), took)
+	if took := used() - before; took > 3*time.Second || len(d.files) != count {
+		t.Errorf("want %d files within 3 s, got %d after %v", count, len(d.files), took)
 	}
 	touch(t, d.path, 10, captureNames(0)...)
 	before, began = used(), time.Now()
 	d.tidy()
 	t.Logf("removed after %v, %v of the processor", time.Since(began), used()-before)
-	if took := used() - before; took > 2*time.Second {
-		t.Errorf("want them removed within 2 s, got %v", took)
+	if took := used() - before; took > 3*time.Second {
+		t.Errorf("want them removed within 3 s, got %v", took)
 	}
 	checkEqual(t, "left", 1, len(files(t, d.path)))
 }

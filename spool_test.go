@@ -178,7 +178,7 @@ func TestSpoolNight(t *testing.T) {
 		}
 		for i, name := range names {
 			if !slices.ContainsFunc(shark.got, func(u taken) bool {
-				return u.name == name && u.Comments == "filter: none" && bytes.Equal(contents[i], u.Content)
+				return u.name == name && u.comments == "filter: none" && bytes.Equal(contents[i], u.content)
 			}) {
 				t.Errorf("%s: not as it was kept", name)
 			}

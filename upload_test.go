@@ -418,7 +418,7 @@ func TestUploadOnce(t *testing.T) {
 		"no answer to it":  {200, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startShark(t, func(w http.ResponseWriter, _ *http.Request, _ int) bool {
+			s := sharktest.Start(t, func(w http.ResponseWriter, _ *http.Request, _ int) bool {
 				w.Header().Set("Retry-After", "90")
 				w.WriteHeader(test.code)
 				return true
@@ -435,10 +435,10 @@ func TestUploadOnce(t *testing.T) {
 			if err == nil || isRefusal(err) != test.refused || wait != test.wait {
 				t.Errorf("want refused: %v, to wait: %v, got %v, %v", test.refused, test.wait, wait, err)
 			}
-			checkEqual(t, "tries and retries", "1 0", fmt.Sprint(s.count(), len(told.retries)))
+			checkEqual(t, "tries and retries", "1 0", fmt.Sprint(s.Count(), len(told.retries)))
 		})
 	}
-	c := newCloudshark(startTLSShark(t, newCA(t)))
+	c := newCloudshark(sharktest.StartTLS(t, testbed.NewCA(t)))
 	c.scheme = "https"
 	r, _ := newRecording(100)
 	if _, err := c.store(t.Context(), r); err == nil || isRefusal(err) {
@@ -461,9 +461,10 @@ func TestUploadNowhere(t *testing.T) {
 func TestUploadLeavesMemory(t *testing.T) {
 	s := sharktest.Start(t, func(w http.ResponseWriter, _ *http.Request, _ int) bool { w.WriteHeader(403); return true })
 	p := newPool(64 * chunkSize)
+	content := randomBytes(12 * chunkSize)
 	for range 20 {
 		buf := newBuffer(p)
-		if _, err := buf.Write(randomBytes(30 * chunkSize)); err != nil {
+		if _, err := buf.Write(content); err != nil {
 			t.Fatal(err)
 		}
 		_, err := newCloudshark(s).store(t.Context(), recording{name: "x", size: buf.size, content: buf.reader})
