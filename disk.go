@@ -17,7 +17,7 @@ const (
 	// draftPrefix begins the names of files that are not whole yet.
 	draftPrefix = ".pcapdaemon-"
 	// flushSize is the piece in which content is pushed to the disk, in bytes.
-	flushSize = 1 << 20
+	flushSize = 4 << 20
 )
 
 // A disk is the file system as captures are written to it: a file bears its
