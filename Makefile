@@ -1,4 +1,4 @@
-# Every target installs through apt what it needs and is missing (see deps).
+# Every target installs through apt what it needs and is missing (see packaging/deps).
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -21,8 +21,11 @@ build: ## build ./pcapdaemon
 	@packaging/deps build
 	go build -trimpath -ldflags '$(LDFLAGS)' -o pcapdaemon .
 
-test: deps ## run all tests; those that open interfaces need root
-	go test -count=1 -p 1 $(TESTFLAGS) -timeout 20m ./...
+# No answers from the cache, which does not see what the built program is made
+# of; one package after the other, because they share the machine.
+test: ## run all tests; those that open interfaces need root
+	@packaging/deps build test
+	go test -count=1 -p 1 $(TESTFLAGS) -timeout 15m ./...
 
 lint: deps ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -s -l .); [ -z "$$unformatted" ] || { echo "gofmt -s would change: $$unformatted"; exit 1; }
@@ -34,12 +37,14 @@ demo: build ## make a capture before your eyes
 	@packaging/deps demo
 	@packaging/demo
 
-bench: deps ## measure beside tcpdump, and the inner parts
-	go test -tags compare -run '^TestCompare' -timeout 60m -count 1 -v ./e2e
+bench: build ## measure beside tcpdump, and the inner parts
+	@packaging/deps test
+	go test -tags compare -run '^TestCompare' -timeout 60m -count=1 -v ./e2e
 	go test -run '^$$' -bench . -benchmem . ./tap
 
-soak: deps ## ten minutes of everything at once
-	go test -tags soak -run '^TestSoak' -timeout 30m -count 1 -v ./e2e
+soak: build ## ten minutes of everything at once, or SOAK, a duration
+	@packaging/deps test
+	go test -tags soak -run '^TestSoak' -timeout 60m -count=1 -v ./e2e
 
 deb: build ## build dist/pcapdaemon_*.deb
 	@mkdir -p dist
