@@ -21,51 +21,32 @@ import (
 func TestEndToEnd(t *testing.T) {
 	testbed.NeedTools(t, "tcpdump", "capinfos", "redis-cli")
 	r := testbed.StartRedis(t)
-	l := listen(t, r)
-	s := sharktest.Start(t, nil)
-	dir := t.TempDir()
+	l, s, dir := listen(t, r), sharktest.Start(t, nil), t.TempDir()
 	startDaemon(t, r, append(uploading(t, s), keeping(dir)...)...)
 	stream := testbed.StartStream(t, time.Millisecond)
-	request := `{"node":"web1","interface":"lo","tags":"dns,slow","bpf":"` + stream.Filter() + `","customer":"ACME, Inc","snap":0,"packets":50,"alertid":4711,"timeout":10}`
-	if out, err := exec.Command("redis-cli", "-p", strconv.Itoa(r.Port), "PUBLISH", "capture", request).CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "1" {
+	request := `{"node":"web1","interface":"lo","tags":"dns,slow","bpf":"` + stream.Filter() +
+		`","customer":"ACME, Inc","snap":0,"packets":50,"alertid":4711,"timeout":10}`
+	publish := exec.Command("redis-cli", "-p", strconv.Itoa(r.Port), "PUBLISH", "capture", request)
+	if out, err := publish.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "1" {
 		t.Fatalf("redis-cli: %s, %v", out, err)
 	}
 
 	started := l.next(t, 5*time.Second)
-	if started.State != "started" || started.Node != "web1" || started.Interface != "lo" || started.ID == "" || started.Started.IsZero() || started.Packets != nil {
-		t.Errorf("want started, got %+v", started)
-	}
+	started.check(t, says{"state": "started", "node": "web1", "interface": "lo", "id": anything{},
+		"started": anything{}, "packets": nil, "ended": nil})
 	done := l.next(t, 5*time.Second)
-	size := int64(24 + 50*(16+42+15))
-	if done.State != "done" || done.Stop != "packets" || done.ID != started.ID || *done.Packets != 50 || *done.Bytes != size || *done.Dropped != 0 || *done.Received < 50 {
-		t.Errorf("want 50 packets, got %+v", done)
-	}
-	if done.Tags != "dns,slow" || done.Customer != "ACME, Inc" || *done.AlertID != 4711 || done.BPF != stream.Filter() {
-		t.Errorf("want what was asked in the result, got %+v", done)
-	}
-	if !done.Started.Equal(started.Started) || !done.Ended.After(done.Started) || done.Started.Location() != time.UTC {
+	done.check(t, says{"state": "done", "stop": "packets", "id": started.ID, "started": started.said["started"],
+		"packets": 50, "bytes": 24 + 50*(16+42+15), "received": anything{}, "dropped": 0,
+		"tags": "dns,slow", "customer": "ACME, Inc", "alertid": 4711, "bpf": stream.Filter(),
+		"url":  "http://" + s.Address() + "/captures/cafe1",
+		"file": filepath.Join(dir, "web1-lo-"+started.Started.Format("20060102T150405.000000000Z")+".pcap"),
+	})
+	if !done.Ended.After(done.Started) || done.Started.Location() != time.UTC {
 		t.Errorf("want start and end in UTC, got %v, %v", done.Started, done.Ended)
 	}
-	if want := "http://" + s.Address() + "/captures/cafe1"; done.URL != want {
-		t.Errorf("want %s, got %s", want, done.URL)
-	}
-	if want := filepath.Join(dir, "web1-lo-"+started.Started.Format("20060102T150405.000000000Z")+".pcap"); done.File != want {
-		t.Errorf("want %s, got %s", want, done.File)
-	}
-	content, err := os.ReadFile(done.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := testbed.Numbers(t, bytes.NewReader(content))
-	if len(found) != 50 {
-		t.Errorf("want 50 packets of the stream, got %d", len(found))
-	}
-	testbed.CheckNoGap(t, found)
-
+	checkEvidence(t, done.File, 50)
+	checkUpload(t, s.Received(), done)
 	u := s.Received()[0]
-	if !bytes.Equal(content, u.Content) {
-		t.Error("upload and file differ")
-	}
 	if want := "dns,slow,customer:ACME_ Inc,alertid:4711,node:web1,interface:lo"; u.Tags != want {
 		t.Errorf("want tags %s, got %s", want, u.Tags)
 	}
@@ -74,14 +55,63 @@ func TestEndToEnd(t *testing.T) {
 			t.Errorf("want %q in the comments, got %s", want, u.Comments)
 		}
 	}
-	if u.File != filepath.Base(done.File) || u.Agent != "pcapdaemon/test" {
-		t.Errorf("want the file's name and our agent, got %s, %s", u.File, u.Agent)
+}
+
+// checkEvidence fails unless capinfos, tcpdump and we find so many packets of a stream in a file, without a gap.
+func checkEvidence(t *testing.T, name string, packets int) {
+	t.Helper()
+	found := readNumbers(t, name)
+	if len(found) != packets {
+		t.Errorf("want %d packets of the stream, got %d", packets, len(found))
 	}
-	if out, err := exec.Command("capinfos", "-c", "-M", done.File).CombinedOutput(); err != nil || !regexp.MustCompile(`Number of packets: *50\n`).Match(out) {
-		t.Errorf("capinfos: %s, %v", out, err)
+	testbed.CheckNoGap(t, found)
+	out, err := exec.Command("capinfos", "-c", "-M", name).CombinedOutput()
+	counted := regexp.MustCompile(`Number of packets: +(\d+)\n`).FindSubmatch(out)
+	if err != nil || counted == nil {
+		t.Fatalf("capinfos: %v: %s", err, out)
 	}
-	if out, err := exec.Command("tcpdump", "-nr", done.File).Output(); err != nil || len(testbed.ReadLines(string(out))) != 50 {
-		t.Errorf("tcpdump: %d lines, %v", len(testbed.ReadLines(string(out))), err)
+	if want, got := strconv.Itoa(packets), string(counted[1]); want != got {
+		t.Errorf("capinfos: want %s packets, got %s", want, got)
+	}
+	out, err = exec.Command("tcpdump", "-nr", name).Output()
+	if err != nil {
+		t.Fatal("tcpdump: ", err)
+	}
+	if got := len(testbed.ReadLines(string(out))); got != packets {
+		t.Errorf("tcpdump: want %d packets, got %d", packets, got)
+	}
+}
+
+// readNumbers returns the numbers of a stream's packets in a capture file.
+func readNumbers(t *testing.T, name string) []int {
+	t.Helper()
+	file, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	return testbed.Numbers(t, file)
+}
+
+// checkUpload fails unless the only upload is the file of a result.
+func checkUpload(t *testing.T, uploads []sharktest.Upload, r result) {
+	t.Helper()
+	if len(uploads) != 1 {
+		t.Fatalf("want one upload, got %d", len(uploads))
+	}
+	u := uploads[0]
+	content, err := os.ReadFile(r.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(content, u.Content) {
+		t.Error("upload and file differ")
+	}
+	if want := filepath.Base(r.File); want != u.File {
+		t.Errorf("want the upload to be named %s, got %s", want, u.File)
+	}
+	if want := "pcapdaemon/test"; want != u.Agent {
+		t.Errorf("want %s as User-Agent, got %s", want, u.Agent)
 	}
 }
 
@@ -90,17 +120,16 @@ func TestSeveralInterfaces(t *testing.T) {
 	l := listen(t, r)
 	startDaemon(t, r, keeping(t.TempDir())...)
 	stream := testbed.StartStream(t, time.Millisecond)
-	r.Publish(t, `{"node":"any","interface":["lo","nosuch0","any","lo"],"packets":3,"id":"x","bpf":"`+stream.Filter()+`"}`)
+	r.Publish(t, `{"node":"any","interface":["lo","nosuch0","any","lo"],"packets":3,"id":"x","bpf":"`+
+		stream.Filter()+`"}`)
 	states := map[string]string{}
 	for range 5 {
 		got := l.next(t, 5*time.Second)
+		got.check(t, says{"id": "x"})
 		states[got.Interface] += got.State + " "
-		if got.ID != "x" {
-			t.Errorf("want the request's id, got %+v", got)
-		}
 	}
-	if fmt.Sprint(states) != "map[any:started done  lo:started done  nosuch0:refused ]" {
-		t.Errorf("got %v", states)
+	if want, got := "map[any:started done  lo:started done  nosuch0:refused ]", fmt.Sprint(states); want != got {
+		t.Errorf("want %s, got %s", want, got)
 	}
 	l.quiet(t, 200*time.Millisecond)
 }
@@ -113,19 +142,21 @@ func TestSideBySide(t *testing.T) {
 	one, two := testbed.StartStream(t, time.Millisecond), testbed.StartStream(t, time.Millisecond)
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"long","timeout":2,"bpf":"`+one.Filter()+`"}`)
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"short","packets":100,"bpf":"`+two.Filter()+`"}`)
-	for _, want := range []struct{ id, stop string }{{"short", "packets"}, {"long", "timeout"}} {
+	for _, test := range []struct {
+		want  says
+		least int // packets
+	}{
+		{says{"id": "short", "stop": "packets", "packets": 100}, 100},
+		{says{"id": "long", "stop": "timeout"}, 1900},
+	} {
 		got := l.await(t, 5*time.Second, "done")
-		if got.ID != want.id || got.Stop != want.stop {
-			t.Fatalf("want %+v, got %+v", want, got)
+		got.check(t, test.want)
+		found := readNumbers(t, got.File)
+		if int64(len(found)) != got.Packets {
+			t.Errorf("%s: %d packets of its stream among %d", got.ID, len(found), got.Packets)
 		}
-		file, err := os.Open(got.File)
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := testbed.Numbers(t, file)
-		file.Close()
-		if int64(len(found)) != *got.Packets || want.id == "long" && len(found) < 1900 {
-			t.Errorf("%s: %d packets of its stream among %d", want.id, len(found), *got.Packets)
+		if len(found) < test.least {
+			t.Errorf("%s: want at least %d packets, got %d", got.ID, test.least, len(found))
 		}
 		testbed.CheckNoGap(t, found)
 	}
@@ -133,20 +164,17 @@ func TestSideBySide(t *testing.T) {
 
 func TestEmptyCapture(t *testing.T) {
 	r := testbed.StartRedis(t)
-	l := listen(t, r)
-	s := sharktest.Start(t, nil)
-	dir := t.TempDir()
+	l, s, dir := listen(t, r), sharktest.Start(t, nil), t.TempDir()
 	startDaemon(t, r, append(uploading(t, s), keeping(dir)...)...)
-	for _, request := range []string{`{"node":"web1","interface":"lo","timeout":1,"bpf":"ether proto 0x9999"}`, `{"node":"web1","interface":"lo","bytes":24}`} {
+	for _, limit := range []string{`"timeout":1,"bpf":"ether proto 0x9999"`, `"bytes":24`} {
 		stream := testbed.StartStream(t, time.Millisecond)
-		r.Publish(t, request)
-		if got := l.await(t, 5*time.Second, "done", "failed"); got.State != "done" || *got.Packets != 0 || *got.Bytes != 24 || got.URL != "" || got.File != "" || got.Error != "" {
-			t.Errorf("want done with nothing, got %+v", got)
-		}
+		r.Publish(t, `{"node":"web1","interface":"lo",`+limit+`}`)
+		l.final(t, 5*time.Second).check(t, says{"state": "done", "packets": 0, "bytes": 24,
+			"url": nil, "file": nil, "error": nil})
 		stream.Stop()
 	}
 	checkDirectory(t, dir, 0)
-	if s.Count() != 0 {
-		t.Error("something was uploaded")
+	if got := s.Count(); got != 0 {
+		t.Errorf("want no upload, got %d", got)
 	}
 }

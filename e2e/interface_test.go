@@ -2,10 +2,8 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -17,12 +15,7 @@ import (
 func TestInterfaceDisappears(t *testing.T) {
 	ns, far := testbed.NewNamespace(t, "gone"), testbed.NewNamespace(t, "gonefar")
 	ns.Pair(t, far)
-	dir := t.TempDir()
-	var out bytes.Buffer
-	cmd := ns.Command(binary, append(keeping(dir), "-node", "web1", "-request", `{"interface":"v0","timeout":30,"bpf":"udp port 9"}`)...)
-	cmd.Stdout = &out
-	p := testbed.Start(t, cmd)
-	testbed.Eventually(t, 5*time.Second, "capture started", func() bool { return strings.Contains(p.Output.String(), "capture started") })
+	p, out := startRequest(t, ns, `{"interface":"v0","timeout":30,"bpf":"udp port 9"}`)
 	ns.Do(t, func() { // somebody has to listen: a refused packet makes the next one fail
 		sink, err := net.ListenPacket("udp", "10.99.0.1:9")
 		if err != nil {
@@ -43,20 +36,10 @@ func TestInterfaceDisappears(t *testing.T) {
 	if code := p.Wait(t, 5*time.Second); code != 1 {
 		t.Errorf("want exit code 1, got %d", code)
 	}
-	lines := testbed.ReadLines(out.String())
-	var got reported
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &got); err != nil {
-		t.Fatal(err)
-	}
-	if got.State != "failed" || got.Stop != "interface" || got.Error == "" || *got.Packets != 400 {
-		t.Errorf("want all 400 packets and why there are no more, got %+v", got)
-	}
-	file, err := os.Open(got.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	if found := testbed.Numbers(t, file); len(found) != 400 {
+	results := parseResults(out.String())
+	got := results[len(results)-1]
+	got.check(t, says{"state": "failed", "stop": "interface", "error": anything{}, "packets": 400})
+	if found := readNumbers(t, got.File); len(found) != 400 {
 		t.Errorf("want 400 packets in the file, got %d", len(found))
 	}
 }
@@ -65,14 +48,25 @@ func TestInterfaceDisappears(t *testing.T) {
 func TestInterfaceDown(t *testing.T) {
 	ns, far := testbed.NewNamespace(t, "dn"), testbed.NewNamespace(t, "dnfar")
 	ns.Pair(t, far)
+	p, out := startRequest(t, ns, `{"interface":"v0","timeout":2,"bpf":"ether proto 0x9999"}`)
+	ns.IP(t, "link", "set", "v0", "down")
+	if code := p.Wait(t, 10*time.Second); code != 0 {
+		t.Errorf("want exit code 0, got %d", code)
+	}
+	results := parseResults(out.String())
+	results[len(results)-1].check(t, says{"state": "done", "error": about("down")})
+}
+
+// startRequest starts the program with -request in a namespace and waits until
+// it captures. Its results can be read when it has ended.
+func startRequest(t *testing.T, ns testbed.Namespace, request string) (*testbed.Process, *bytes.Buffer) {
+	t.Helper()
 	var out bytes.Buffer
-	cmd := ns.Command(binary, append(keeping(t.TempDir()), "-node", "web1", "-request", `{"interface":"v0","timeout":2,"bpf":"ether proto 0x9999"}`)...)
+	cmd := ns.Command(binary, append(keeping(t.TempDir()), "-node", "web1", "-request", request)...)
 	cmd.Stdout = &out
 	p := testbed.Start(t, cmd)
-	testbed.Eventually(t, 5*time.Second, "capture started", func() bool { return strings.Contains(p.Output.String(), "capture started") })
-	ns.IP(t, "link", "set", "v0", "down")
-	code := p.Wait(t, 10*time.Second)
-	if lines := testbed.ReadLines(out.String()); code != 0 || !strings.Contains(lines[len(lines)-1], `"state":"done"`) || !strings.Contains(lines[len(lines)-1], "down") {
-		t.Errorf("want done, and that the interface is down, got %d, %s", code, out.String())
-	}
+	testbed.Eventually(t, 5*time.Second, "capture started", func() bool {
+		return strings.Contains(p.Output.String(), "capture started")
+	})
+	return p, &out
 }

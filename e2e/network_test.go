@@ -14,25 +14,34 @@ func TestNetworkSwallows(t *testing.T) {
 	testbed.NeedTools(t, "redis-server", "redis-cli")
 	host, far := testbed.NewNamespace(t, "cut"), testbed.NewNamespace(t, "cutfar")
 	host.Pair(t, far)
-	testbed.Start(t, far.Command("redis-server", "--bind", "10.99.0.2", "--protected-mode", "no", "--save", "", "--dir", t.TempDir()))
+	testbed.Start(t, far.Command("redis-server", "--bind", "10.99.0.2", "--protected-mode", "no",
+		"--save", "", "--dir", t.TempDir()))
 	cli := func(args ...string) string {
 		out, _ := far.Command("redis-cli", append([]string{"-h", "10.99.0.2"}, args...)...).CombinedOutput()
 		return string(out)
 	}
-	testbed.Eventually(t, 5*time.Second, "redis-server answers", func() bool { return strings.Contains(cli("PING"), "PONG") })
-	d := testbed.Start(t, host.Command(binary, append(keeping(t.TempDir()), "-node", "web1", "-redisnode", "10.99.0.2")...))
+	testbed.Eventually(t, 5*time.Second, "redis-server answers", func() bool {
+		return strings.Contains(cli("PING"), "PONG")
+	})
+	d := testbed.Start(t, host.Command(binary,
+		append(keeping(t.TempDir()), "-node", "web1", "-redisnode", "10.99.0.2")...))
 	subscribed := func() bool { return strings.HasSuffix(strings.TrimSpace(cli("PUBSUB", "NUMSUB", "capture")), "1") }
 	testbed.Eventually(t, 5*time.Second, "subscribed", subscribed)
 	results := testbed.Start(t, far.Command("redis-cli", "-h", "10.99.0.2", "SUBSCRIBE", "capture-results"))
-	testbed.Eventually(t, 5*time.Second, "somebody hears the results", func() bool { return strings.Contains(results.Output.String(), "subscribe") })
+	heard := func(word string) func() bool {
+		return func() bool { return strings.Contains(results.Output.String(), word) }
+	}
+	testbed.Eventually(t, 5*time.Second, "somebody hears the results", heard("subscribe"))
 
 	cli("PUBLISH", "capture", `{"node":"web1","interface":"lo","timeout":1}`)
-	testbed.Eventually(t, 5*time.Second, "capture started", func() bool { return strings.Contains(results.Output.String(), "started") })
+	testbed.Eventually(t, 5*time.Second, "capture started", heard("started"))
 	// A wrong address of the next hop: unlike a link that is down, nobody says so.
 	host.IP(t, "neigh", "replace", "10.99.0.2", "lladdr", "02:00:00:00:00:99", "nud", "permanent", "dev", "v0")
-	testbed.Eventually(t, 15*time.Second, "the silence is noticed", func() bool { return strings.Contains(d.Output.String(), "subscription lost") })
+	testbed.Eventually(t, 15*time.Second, "the silence is noticed", func() bool {
+		return strings.Contains(d.Output.String(), "subscription lost")
+	})
 	time.Sleep(20 * time.Second) // by now the kernel would wait half a minute before it sends the result again
 	host.IP(t, "neigh", "del", "10.99.0.2", "dev", "v0")
 	testbed.Eventually(t, 6*time.Second, "subscribed again", subscribed)
-	testbed.Eventually(t, 6*time.Second, "the result has come", func() bool { return strings.Contains(results.Output.String(), `"done"`) })
+	testbed.Eventually(t, 6*time.Second, "the result has come", heard(`"done"`))
 }

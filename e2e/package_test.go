@@ -14,66 +14,6 @@ import (
 	"pcapdaemon/testbed"
 )
 
-// A tree is a copy of the sources, to build in.
-type tree struct{ dir string }
-
-// newTree copies the sources, without what has been built from them.
-func newTree(t testing.TB) tree {
-	t.Helper()
-	testbed.NeedTools(t, "make", "tar")
-	s := tree{t.TempDir()}
-	const copyTree = `tar -cf - --exclude=./.git --exclude=./dist --exclude=./pcapdaemon . | tar -xf - -C "$1"`
-	cmd := exec.Command("sh", "-c", copyTree, "sh", s.dir)
-	cmd.Dir = root
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return s
-}
-
-// make runs make, untouched by one that runs this test, and returns its output.
-func (s tree) make(t testing.TB, args ...string) string {
-	t.Helper()
-	cmd := exec.Command("make", args...)
-	cmd.Dir = s.dir
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {
-		return strings.HasPrefix(setting, "MAKE") || strings.HasPrefix(setting, "MFLAGS")
-	})
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("make %s: %v: %s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// deb builds the Debian package of a version and returns its file.
-func (s tree) deb(t testing.TB, version string) string {
-	t.Helper()
-	testbed.NeedTools(t, "dpkg-deb")
-	s.make(t, "clean")
-	s.make(t, "deb", "VERSION="+version)
-	found, err := filepath.Glob(filepath.Join(s.dir, "dist", "pcapdaemon_*.deb"))
-	if err != nil || len(found) != 1 {
-		t.Fatalf("want one package, got %q (%v)", found, err)
-	}
-	file := filepath.Join(t.TempDir(), filepath.Base(found[0]))
-	if err := os.Rename(found[0], file); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
-// output returns what a program writes to its standard output.
-func output(t testing.TB, name string, args ...string) string {
-	t.Helper()
-	out, err := exec.Command(name, args...).Output()
-	if err != nil {
-		t.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
-	}
-	return string(out)
-}
-
 func TestPackageVersionSorts(t *testing.T) {
 	testbed.NeedTools(t, "dpkg")
 	s := newTree(t)
@@ -145,21 +85,18 @@ func TestPackageContents(t *testing.T) {
 	}
 	unpacked := t.TempDir()
 	output(t, "dpkg-deb", "--extract", file, unpacked)
-	output(t, "diff", "-r", root+"/examples", filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
+	output(t, "diff", "-r", filepath.Join(root, "examples"), filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
 	output(t, "gzip", "--test", filepath.Join(unpacked, "usr/share/man/man8/pcapdaemon.8.gz"))
-	if got := output(t, filepath.Join(unpacked, "usr/bin/pcapdaemon"), "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
+	got := output(t, filepath.Join(unpacked, "usr/bin/pcapdaemon"), "-version")
+	if !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
 		t.Errorf("want version v1.2.3, got %s", got)
 	}
 }
 
-// The package depends on a libc that has all that the program uses.
+// TestPackageDependsOnEnough: the package depends on a libc that has all that the program uses.
 func TestPackageDependsOnEnough(t *testing.T) {
 	testbed.NeedTools(t, "dpkg")
-	specification, err := os.ReadFile(root + "/packaging/nfpm.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	match := regexp.MustCompile(`libc6 \(>= (.+)\)`).FindSubmatch(specification)
+	match := regexp.MustCompile(`libc6 \(>= (.+)\)`).FindStringSubmatch(read(t, "packaging/nfpm.yaml"))
 	if match == nil {
 		t.Fatal("no dependency on libc6")
 	}
@@ -174,13 +111,55 @@ func TestPackageDependsOnEnough(t *testing.T) {
 	}
 	for _, symbol := range symbols {
 		if needed, ok := strings.CutPrefix(symbol.Version, "GLIBC_"); ok &&
-			exec.Command("dpkg", "--compare-versions", string(match[1]), "lt", needed).Run() == nil {
+			exec.Command("dpkg", "--compare-versions", match[1], "lt", needed).Run() == nil {
 			t.Errorf("%s needs libc6 %s, declared is %s", symbol.Name, needed, match[1])
 		}
 	}
 }
 
+// settingsSource is where the settings that come with the package are.
+const settingsSource = "packaging/env"
+
+// TestPackageSettings: every variable of the example settings is a flag, and what it is set to is accepted.
+func TestPackageSettings(t *testing.T) {
+	known := map[string]bool{}
+	for _, f := range describeFlags(t) {
+		known["PCAPDAEMON_"+strings.ToUpper(f.name)] = true
+	}
+	active := []string{"PCAPDAEMON_DESTDIR=" + t.TempDir()} // by the unit
+	for _, line := range testbed.ReadLines(read(t, settingsSource)) {
+		setting := strings.TrimPrefix(line, "#")
+		name, _, found := strings.Cut(setting, "=")
+		if !found || !strings.HasPrefix(name, "PCAPDAEMON_") {
+			continue
+		}
+		if !known[name] {
+			t.Errorf("%s is no flag", name)
+		}
+		if code, out := runWith(t, []string{setting}, "-version"); code != 0 {
+			t.Errorf("%s: want exit code 0, got %d: %s", setting, code, out)
+		}
+		if line == setting {
+			active = append(active, setting)
+		}
+	}
+	// A request for somebody else shows that the settings are good and captures nothing.
+	if code, out := runWith(t, active, "-request", `{"node":"nobody","interface":"lo"}`); code != 1 {
+		t.Errorf("as installed, with %q: want exit code 1, got %d: %s", active, code, out)
+	}
+}
+
+// runWith runs the program with variables and arguments and returns exit code and output.
+func runWith(t *testing.T, variables []string, args ...string) (int, string) {
+	t.Helper()
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), variables...)
+	p := testbed.Start(t, cmd)
+	return p.Wait(t, 10*time.Second), p.Output.String()
+}
+
 func TestPackageLife(t *testing.T) {
+	t.Parallel() // beside tests that mostly wait
 	s := newTree(t)
 	m := newMachine(t)
 	for _, version := range []string{"v1.0.0", "v1.1.0"} {
@@ -227,9 +206,9 @@ func TestPackageLife(t *testing.T) {
 		}
 		m.run(t, "systemctl", "restart", "pcapdaemon")
 		m.run(t, "systemd-run", "--unit=redis", "redis-server", "--save", "")
-		testbed.Eventually(t, 10*time.Second, "subscribed", func() bool { return strings.HasPrefix(m.show("StatusText"), "subscribed to ") })
+		m.awaitSubscribed(t)
 		m.run(t, "redis-cli", "PUBLISH", "capture", `{"node":"web1","interface":"lo"}`)
-		testbed.Eventually(t, 5*time.Second, "a capture runs", func() bool { return strings.Contains(m.show("StatusText"), "; 1 ") })
+		m.awaitCapture(t)
 		m.run(t, "redis-cli", "PING")
 		before := m.show("MainPID")
 
@@ -259,7 +238,9 @@ func TestPackageLife(t *testing.T) {
 		if err := os.WriteFile(settings, []byte(ours), 0o640); err != nil {
 			t.Fatal(err)
 		}
-		testbed.Eventually(t, 20*time.Second, "started with the settings mended", func() bool { return m.show("ActiveState") == "active" })
+		testbed.Eventually(t, 20*time.Second, "started with the settings mended", func() bool {
+			return m.show("ActiveState") == "active"
+		})
 	})
 	t.Run("removed", func(t *testing.T) {
 		m.run(t, "dpkg", "--remove", "pcapdaemon")
@@ -269,7 +250,9 @@ func TestPackageLife(t *testing.T) {
 		if got := m.show("LoadState"); got != "masked" { // its links stay, but nothing follows them
 			t.Errorf("want a service that is masked, got %s", got)
 		}
-		if got := strings.TrimSpace(m.run(t, "find", "/etc/pcapdaemon", "/usr", "-name", "*pcapdaemon*", "-o", "-name", "env", "-path", "*pcapdaemon*")); got != "/etc/pcapdaemon\n/etc/pcapdaemon/env" {
+		left := m.run(t, "find", "/etc/pcapdaemon", "/usr", "-name", "*pcapdaemon*",
+			"-o", "-name", "env", "-path", "*pcapdaemon*")
+		if got := strings.TrimSpace(left); got != "/etc/pcapdaemon\n/etc/pcapdaemon/env" {
 			t.Errorf("want the settings alone left, got %s", got)
 		}
 	})
@@ -285,7 +268,8 @@ func TestPackageLife(t *testing.T) {
 			t.Fatal(err)
 		}
 		captures := m.files(t)
-		if out := m.run(t, "dpkg", "--purge", "pcapdaemon"); !strings.Contains(out, "captures in /var/lib/private/pcapdaemon are left") {
+		out := m.run(t, "dpkg", "--purge", "pcapdaemon")
+		if !strings.Contains(out, "captures in /var/lib/private/pcapdaemon are left") {
 			t.Errorf("want to be told of the captures, got %s", out)
 		}
 		if got := m.files(t); len(captures) == 0 || !slices.Equal(got, captures) {
@@ -300,49 +284,15 @@ func TestPackageLife(t *testing.T) {
 func checkPurged(t *testing.T, m *machine) {
 	t.Helper()
 	// The cache of formatted man pages is man-db's, which clears it by itself.
-	if got := m.run(t, "find", "/etc", "/usr", "/var", "/run", "-name", "*pcapdaemon*", "-not", "-path", "/var/cache/man/*"); got != "" {
-		t.Errorf("left by the purge:\n%s", got)
+	left := m.run(t, "find", "/etc", "/usr", "/var", "/run", "-name", "*pcapdaemon*",
+		"-not", "-path", "/var/cache/man/*")
+	if left != "" {
+		t.Errorf("left by the purge:\n%s", left)
 	}
 	if got := m.show("LoadState"); got != "not-found" {
 		t.Errorf("want no service any more, got one that is %s", got)
 	}
 	if m.command("dpkg", "--status", "pcapdaemon").Run() == nil {
 		t.Error("dpkg still knows the package")
-	}
-}
-
-func TestInstall(t *testing.T) {
-	s, root := newTree(t), t.TempDir()
-	s.make(t, "install", "DESTDIR="+root, "PREFIX=/opt/capture", "VERSION=v1.2.3")
-	for path, want := range map[string]os.FileMode{
-		"/opt/capture/bin/pcapdaemon":              0o755,
-		"/opt/capture/share/man/man8":              os.ModeDir | 0o755,
-		"/opt/capture/share/man/man8/pcapdaemon.8": 0o644,
-		"/etc/systemd/system/pcapdaemon.service":   0o644,
-		"/etc/pcapdaemon":                          os.ModeDir | 0o755,
-		"/etc/pcapdaemon/env":                      0o640,
-	} {
-		info, err := os.Stat(root + path)
-		if err != nil {
-			t.Error(err)
-		} else if info.Mode() != want {
-			t.Errorf("%s: want %v, got %v", path, want, info.Mode())
-		}
-	}
-	if got := output(t, root+"/opt/capture/bin/pcapdaemon", "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
-		t.Errorf("want version v1.2.3, got %s", got)
-	}
-	unit, err := os.ReadFile(root + "/etc/systemd/system/pcapdaemon.service")
-	if err != nil || strings.Contains(string(unit), "/usr/bin/pcapdaemon") || strings.Count(string(unit), "/opt/capture/bin/pcapdaemon") != 2 {
-		t.Errorf("want the unit to start the installed program and let no other one run, got %v:\n%s", err, unit)
-	}
-
-	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\n"
-	if err := os.WriteFile(root+"/etc/pcapdaemon/env", []byte(ours), 0o640); err != nil {
-		t.Fatal(err)
-	}
-	s.make(t, "install", "DESTDIR="+root, "PREFIX=/opt/capture", "VERSION=v1.2.3")
-	if got, err := os.ReadFile(root + "/etc/pcapdaemon/env"); err != nil || string(got) != ours {
-		t.Errorf("want the settings kept, got %q (%v)", got, err)
 	}
 }

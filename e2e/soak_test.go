@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,7 +33,8 @@ func TestSoak(t *testing.T) {
 	}
 	// Redis forgets what it has not sent when it is killed. So results are let
 	// through only while somebody hears them, and no more just before a kill.
-	r := testbed.StartRedis(t, strings.Fields("--user default on nopass ~* resetchannels &capture +@all --user ear on >ear allchannels +@all")...)
+	users := "--user default on nopass ~* resetchannels &capture +@all --user ear on >ear allchannels +@all"
+	r := testbed.StartRedis(t, strings.Fields(users)...)
 	var sick atomic.Bool // CloudShark
 	s := sharktest.Start(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
 		if !sick.Load() || try%3 == 0 {
@@ -47,8 +49,9 @@ func TestSoak(t *testing.T) {
 		return true
 	})
 	dir := t.TempDir()
-	port := testbed.FreePort(t)
-	startDaemon(t, r, append(append(uploading(t, s), keeping(dir)...), "-listen", "127.0.0.1:"+strconv.Itoa(port), "-cstimeout", "20s", "-maxmemory", "64MiB")...)
+	args, port := listening(t)
+	args = append(args, "-cstimeout", "20s", "-maxmemory", "64MiB")
+	startDaemon(t, r, slices.Concat(args, uploading(t, s), keeping(dir))...)
 	stream := testbed.StartStream(t, time.Millisecond)
 
 	tally := newTally()
@@ -57,8 +60,8 @@ func TestSoak(t *testing.T) {
 		listening.Go(func() {
 			for {
 				select {
-				case got := <-l.results:
-					tally.take(got)
+				case message := <-l.messages:
+					tally.take(parseResult(message))
 				case <-until:
 					return
 				}
@@ -97,7 +100,9 @@ func TestSoak(t *testing.T) {
 		time.Sleep(time.Duration(rand.IntN(40)) * time.Millisecond)
 	}
 	sick.Store(false)
-	testbed.Eventually(t, time.Minute, "all captures have ended", func() bool { return tally.running() == 0 && series(t, port, "pcapdaemon_memory_held_bytes") == 0 })
+	testbed.Eventually(t, time.Minute, "all captures have ended", func() bool {
+		return tally.running() == 0 && series(t, port, "pcapdaemon_memory_held_bytes") == 0
+	})
 	time.Sleep(time.Second)
 	close(ended)
 	listening.Wait()
@@ -123,12 +128,14 @@ func TestSoak(t *testing.T) {
 		testbed.ReadPcap(t, file)
 		file.Close()
 	}
-	time.Sleep(20*time.Second + 0*time.Second)
+	time.Sleep(20 * time.Second) // memory that nobody wants is given back after 15 s
 	if late := memory(); late > early+16<<20 {
 		t.Errorf("resident memory grew from %.0f to %.0f bytes", early, late)
 	}
-	fmt.Printf("%v: %d captures, %d refused, %d failed, %d files, %d uploads, resident memory %.1f MiB early and %.1f MiB at the end\n",
-		duration, len(tally.started), tally.refused, tally.failed, len(files), len(s.Received()), early/(1<<20), memory()/(1<<20))
+	fmt.Printf("%v: %d captures, %d refused, %d failed, %d files, %d uploads, "+
+		"resident memory %.1f MiB early and %.1f MiB at the end\n",
+		duration, len(tally.started), tally.refused, tally.failed, len(files), len(s.Received()),
+		early/(1<<20), memory()/(1<<20))
 }
 
 // soakRequest returns the n-th request: good, bad, for others, or no request at all.
@@ -145,9 +152,11 @@ func soakRequest(n int, s *testbed.Stream) string {
 	case 4:
 		return fmt.Sprintf(`{"nodere":"^web","interface":"any","timeout":1,"bpf":"%s","id":"n%d"}`, s.Filter(), n)
 	case 5:
-		return fmt.Sprintf(`{"node":"any","interface":"lo","bytes":%d,"timeout":2,"bpf":"%s","id":"n%d"}`, 24+rand.IntN(20000), s.Filter(), n)
+		return fmt.Sprintf(`{"node":"any","interface":"lo","bytes":%d,"timeout":2,"bpf":"%s","id":"n%d"}`,
+			24+rand.IntN(20000), s.Filter(), n)
 	}
-	return fmt.Sprintf(`{"node":"web1","interface":"lo","packets":%d,"timeout":2,"bpf":"%s","id":"n%d"}`, 1+rand.IntN(500), s.Filter(), n)
+	return fmt.Sprintf(`{"node":"web1","interface":"lo","packets":%d,"timeout":2,"bpf":"%s","id":"n%d"}`,
+		1+rand.IntN(500), s.Filter(), n)
 }
 
 // A tally counts results by request.
@@ -163,7 +172,7 @@ type tally struct {
 func newTally() *tally { return &tally{started: map[string]bool{}, final: map[string]int{}} }
 
 // take counts a result.
-func (c *tally) take(r reported) {
+func (c *tally) take(r result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch r.State {

@@ -31,10 +31,8 @@ func TestStop(t *testing.T) {
 				t.Errorf("want exit code 0, got %d", code)
 			}
 			for range 3 {
-				got := l.await(t, time.Second, "done", "failed")
-				if got.State != "done" || got.Stop != "shutdown" || got.URL == "" || got.File == "" {
-					t.Errorf("want it delivered, got %+v", got)
-				}
+				got := l.final(t, time.Second)
+				got.check(t, says{"state": "done", "stop": "shutdown", "url": anything{}, "file": anything{}})
 				file, err := os.Open(got.File)
 				if err != nil {
 					t.Fatal(err)
@@ -69,9 +67,10 @@ func TestStopWhileUploadsHang(t *testing.T) {
 	if took := time.Since(began); took < time.Second || took > 3*time.Second {
 		t.Errorf("want an exit after -draintimeout, took %v", took)
 	}
-	got := l.await(t, time.Second, "failed")
-	if _, err := os.Stat(got.File); err != nil || got.Stop != "shutdown" {
-		t.Errorf("want it kept in -destdir, got %+v, %v", got, err)
+	got := l.final(t, time.Second)
+	got.check(t, says{"state": "failed", "stop": "shutdown"})
+	if _, err := os.Stat(got.File); err != nil {
+		t.Errorf("want it kept in -destdir, got %v", err)
 	}
 }
 
@@ -85,7 +84,9 @@ func TestSecondSignal(t *testing.T) {
 	l.await(t, 5*time.Second, "started")
 	time.Sleep(300 * time.Millisecond)
 	d.Signal(t, syscall.SIGTERM)
-	testbed.Eventually(t, 5*time.Second, "it stops", func() bool { return strings.Contains(d.Output.String(), "stopping") })
+	testbed.Eventually(t, 5*time.Second, "it stops", func() bool {
+		return strings.Contains(d.Output.String(), "stopping")
+	})
 	d.Signal(t, syscall.SIGTERM)
 	d.Wait(t, time.Second)
 }

@@ -1,0 +1,90 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/sharktest"
+	"pcapdaemon/testbed"
+)
+
+// TestNothingLeaks: after 100 captures no descriptor, thread, memory or
+// promiscuous mode more than after 5.
+func TestNothingLeaks(t *testing.T) {
+	r := testbed.StartRedis(t)
+	l, s, dir := listen(t, r), sharktest.Start(t, nil), t.TempDir()
+	args, port := listening(t)
+	d := startDaemon(t, r, slices.Concat(args, uploading(t, s), keeping(dir))...)
+	stream := testbed.StartStream(t, 100*time.Microsecond)
+	capture := func(n int) {
+		for range n {
+			r.Publish(t, `{"node":"web1","interface":["lo","any"],"packets":20,"bpf":"`+stream.Filter()+`"}`)
+			l.await(t, 10*time.Second, "done")
+			l.await(t, 10*time.Second, "done")
+			r.Publish(t, `{"node":"web1","interface":"lo","bpf":"nonsense"}`)
+			l.await(t, 10*time.Second, "refused")
+		}
+	}
+	capture(5)
+	before := usage(t, d, port)
+	capture(100)
+	after := usage(t, d, port)
+	for what, slack := range map[string]int{
+		"descriptors": 2, "sockets": 2, "promiscuity": 0, "goroutines": 2, "threads": 16, "memory": 16 << 20,
+	} {
+		if after[what] > before[what]+slack {
+			t.Errorf("%s: %d after 5 captures, %d after 105", what, before[what], after[what])
+		}
+	}
+	checkDirectory(t, dir, 210)
+}
+
+// usage waits until handles are closed, and returns what a daemon has in use.
+func usage(t *testing.T, d *testbed.Process, port int) map[string]int {
+	t.Helper()
+	time.Sleep(500 * time.Millisecond)
+	http.DefaultClient.CloseIdleConnections()
+	proc := fmt.Sprintf("/proc/%d/", d.Process.Pid)
+	files, err := os.ReadDir(proc + "fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets := 0
+	for _, file := range files {
+		if target, _ := os.Readlink(proc + "fd/" + file.Name()); strings.HasPrefix(target, "socket:") {
+			sockets++
+		}
+	}
+	threads, err := os.ReadDir(proc + "task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]int{
+		"descriptors": len(files), "sockets": sockets, "threads": len(threads), "promiscuity": promiscuity(t, "lo"),
+		"goroutines": int(series(t, port, "go_goroutines")),
+		"memory":     int(series(t, port, "process_resident_memory_bytes")),
+	}
+}
+
+// promiscuity returns how many have put an interface into promiscuous mode.
+func promiscuity(t *testing.T, name string) int {
+	t.Helper()
+	links, err := exec.Command("ip", "-d", "link", "show", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	match := regexp.MustCompile(`promiscuity (\d+)`).FindSubmatch(links)
+	if match == nil {
+		t.Fatalf("ip shows no promiscuity: %s", links)
+	}
+	n, _ := strconv.Atoi(string(match[1])) // digits
+	return n
+}

@@ -1,0 +1,113 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pcapdaemon/testbed"
+)
+
+// A tree is a copy of the sources, to build in.
+type tree struct{ dir string }
+
+// newTree copies the sources, without what has been built from them.
+func newTree(t testing.TB) tree {
+	t.Helper()
+	testbed.NeedTools(t, "make", "tar")
+	s := tree{t.TempDir()}
+	copying := exec.Command("sh", "-c",
+		`tar -cf - --exclude=./.git --exclude=./dist --exclude=./pcapdaemon . | tar -xf - -C "$1"`, "sh", s.dir)
+	copying.Dir = root
+	if out, err := copying.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return s
+}
+
+// make runs make, untouched by one that runs this test, and returns its output.
+func (s tree) make(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("make", args...)
+	cmd.Dir = s.dir
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {
+		return strings.HasPrefix(setting, "MAKE") || strings.HasPrefix(setting, "MFLAGS")
+	})
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("make %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// deb builds the Debian package of a version and returns its file.
+func (s tree) deb(t testing.TB, version string) string {
+	t.Helper()
+	testbed.NeedTools(t, "dpkg-deb")
+	s.make(t, "clean")
+	s.make(t, "deb", "VERSION="+version)
+	found, err := filepath.Glob(filepath.Join(s.dir, "dist", "pcapdaemon_*.deb"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("want one package, got %q (%v)", found, err)
+	}
+	file := filepath.Join(t.TempDir(), filepath.Base(found[0]))
+	if err := os.Rename(found[0], file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// output returns what a program writes to its standard output.
+func output(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
+	}
+	return string(out)
+}
+
+func TestInstall(t *testing.T) {
+	s, into := newTree(t), t.TempDir()
+	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture", "VERSION=v1.2.3")
+	for path, want := range map[string]os.FileMode{
+		"/opt/capture/bin/pcapdaemon":              0o755,
+		"/opt/capture/share/man/man8":              os.ModeDir | 0o755,
+		"/opt/capture/share/man/man8/pcapdaemon.8": 0o644,
+		"/etc/systemd/system/pcapdaemon.service":   0o644,
+		"/etc/pcapdaemon":                          os.ModeDir | 0o755,
+		"/etc/pcapdaemon/env":                      0o640,
+	} {
+		info, err := os.Stat(into + path)
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode() != want {
+			t.Errorf("%s: want %v, got %v", path, want, info.Mode())
+		}
+	}
+	if got := output(t, into+"/opt/capture/bin/pcapdaemon", "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
+		t.Errorf("want version v1.2.3, got %s", got)
+	}
+	unit, err := os.ReadFile(into + "/etc/systemd/system/pcapdaemon.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It is what is started and what may be run.
+	for program, want := range map[string]int{"/usr/bin/pcapdaemon": 0, "/opt/capture/bin/pcapdaemon": 2} {
+		if got := strings.Count(string(unit), program); got != want {
+			t.Errorf("want the unit to name %s %d times, got %d:\n%s", program, want, got, unit)
+		}
+	}
+
+	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\n"
+	if err := os.WriteFile(into+"/etc/pcapdaemon/env", []byte(ours), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture", "VERSION=v1.2.3")
+	if got, err := os.ReadFile(into + "/etc/pcapdaemon/env"); err != nil || string(got) != ours {
+		t.Errorf("want the settings kept, got %q (%v)", got, err)
+	}
+}
