@@ -18,7 +18,7 @@ import (
 type result struct {
 	ID, Node, Interface, State, Stop string
 	Packets, Bytes                   int64 // 0 if they are not said
-	Started, Ended, Since                 time.Time
+	Started, Ended, Since            time.Time
 	File, URL, Error                 string
 	// said is everything in it by name; numbers are as they were written.
 	said map[string]any
