@@ -180,8 +180,8 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	}
 	d.metrics.count("pcapdaemon_results_lost_total", "Results that were dropped, because Redis was away for too long.",
 		func() float64 { return float64(lost()) })
-	open, endpoint := context.WithCancel(context.Background())
-	defer endpoint()
+	open, shut := context.WithCancel(context.Background())
+	defer shut()
 	if c.listen != "" {
 		listener, err := net.Listen("tcp", c.listen)
 		if err != nil {
@@ -189,7 +189,8 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 			return exitFailed
 		}
 		serving.Go(func() {
-			if err := d.metrics.serve(open, listener, health.trouble); err != nil {
+			to := endpoint{registry: d.metrics.registry, health: health.trouble}
+			if err := to.serve(open, listener); err != nil {
 				log.WithError(err).Error("endpoint closed")
 			}
 		})

@@ -1,10 +1,6 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"net"
-	"net/http"
 	"runtime"
 	"time"
 
@@ -13,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Outcomes of a request, as metrics name them. Requests for several
@@ -105,24 +100,4 @@ func (m *metrics) delivery(destination string, took time.Duration, err error) {
 	}
 	m.deliveries.WithLabelValues(destination, outcome).Inc()
 	m.seconds.WithLabelValues(destination).Observe(took.Seconds())
-}
-
-// serve answers /metrics and /healthz until the context ends. Health returns
-// why requests cannot be received, or nil.
-func (m *metrics) serve(ctx context.Context, listener net.Listener, health func() error) error {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := health(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "subscribed")
-	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.Serve(listener); ctx.Err() == nil {
-		return err
-	}
-	return nil
 }
