@@ -1,0 +1,77 @@
+package main
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// maxHistory is how many results the history holds.
+const maxHistory = 50
+
+// A history is an outlet that remembers how the last captures ended, and hands
+// everything on to another one.
+type history struct {
+	next outlet
+
+	mu   sync.Mutex
+	past []past // oldest first
+}
+
+// A past result is one that says how a capture ended, or that its upload has to wait.
+type past struct {
+	result
+	At    time.Time // when it was told last
+	Times int       // how often, with nothing else between
+}
+
+// newHistory returns a history in front of an outlet.
+func newHistory(next outlet) *history { return &history{next: next} }
+
+// Publish implements outlet.
+func (h *history) Publish(message []byte) {
+	if r, err := decodeResult(message); err == nil {
+		h.remember(r)
+	}
+	h.next.Publish(message)
+}
+
+// remember keeps a result if it ends a capture. What the others who share the
+// capture are told is the same once more, and a storm of requests that are
+// refused for one reason must not drive out all else.
+func (h *history) remember(r result) {
+	if r.Shared != "" || !slices.Contains([]string{stateKept, stateDone, stateFailed, stateRefused}, r.State) {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	times := 1
+	if last := len(h.past) - 1; last >= 0 && r.repeats(h.past[last].result) {
+		times += h.past[last].Times
+		h.past = h.past[:last]
+	}
+	h.past = slices.DeleteFunc(h.past, func(p past) bool { return r.follows(p.result) })
+	h.past = append(h.past, past{result: r, At: time.Now(), Times: times})
+	h.past = slices.Delete(h.past, 0, max(0, len(h.past)-maxHistory))
+}
+
+// repeats tells whether a refusal says the same as another one.
+func (r result) repeats(other result) bool {
+	return r.State == stateRefused && other.State == stateRefused &&
+		r.Interface == other.Interface && r.Error == other.Error
+}
+
+// follows tells whether the result says what became of a capture that was kept.
+func (r result) follows(kept result) bool {
+	return kept.State == stateKept && r.State != stateRefused &&
+		r.ID == kept.ID && r.Interface == kept.Interface && r.Started == kept.Started
+}
+
+// recent returns what is remembered, newest first.
+func (h *history) recent() []past {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	recent := slices.Clone(h.past)
+	slices.Reverse(recent)
+	return recent
+}
