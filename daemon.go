@@ -173,6 +173,10 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 		subscriber.Before = publisher.Await // so that no capture holds the publisher's AUTH
 		results, lost = publisher, publisher.Lost
 	}
+	past := newHistory(results)
+	if c.listen != "" {
+		results = past
+	}
 	d, err := newDaemon(c, results, health, log)
 	if err != nil {
 		log.WithError(err).Error("not started")
@@ -189,7 +193,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 			return exitFailed
 		}
 		serving.Go(func() {
-			to := endpoint{registry: d.metrics.registry, health: health.trouble}
+			to := endpoint{registry: d.metrics.registry, health: health.trouble, page: newPage(d.overview(past))}
 			if err := to.serve(open, listener); err != nil {
 				log.WithError(err).Error("endpoint closed")
 			}
@@ -350,4 +354,11 @@ func (d *daemon) status() string {
 		subscription = fmt.Sprintf("%s at %s %v", d.config.redis.requests, d.config.redis.server, err)
 	}
 	return subscription + "; " + english.Plural(d.jobs.count(), "capture", "") + " running" + d.recorders.status()
+}
+
+// overview returns a function that tells what the page shows.
+func (d *daemon) overview(past *history) func() pageState {
+	return func() pageState {
+		return pageState{Node: d.config.node, Version: version, Trouble: d.health.trouble(), Recent: past.recent()}
+	}
 }

@@ -15,12 +15,14 @@ import (
 // whoever reaches it may read it.
 type endpoint struct {
 	registry *prometheus.Registry
-	health   func() error // why requests cannot be received, or nil
+	health   func() error // what is wrong, or nil
+	page     *page
 }
 
 // serve answers until the context ends.
 func (e endpoint) serve(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{Handler: e.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	server := &http.Server{Handler: e.handler(), ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(listener); ctx.Err() == nil {
 		return err
@@ -33,7 +35,25 @@ func (e endpoint) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", e.serveHealth)
-	return mux
+	mux.HandleFunc("GET /{$}", e.servePage)
+	return guard(mux)
+}
+
+// guard tells browsers to take every answer for what it says it is, to load and
+// frame nothing, and to keep it from everybody else.
+func guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for name, value := range map[string]string{
+			"Content-Security-Policy":      "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+			"Cross-Origin-Resource-Policy": "same-origin",
+			"Referrer-Policy":              "no-referrer",
+			"X-Content-Type-Options":       "nosniff",
+			"Cache-Control":                "no-store",
+		} {
+			w.Header().Set(name, value)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // serveHealth answers /healthz.
@@ -43,4 +63,16 @@ func (e endpoint) serveHealth(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "subscribed")
+}
+
+// servePage answers /, and /?still with a page that does not reload itself.
+func (e endpoint) servePage(w http.ResponseWriter, r *http.Request) {
+	html, err := e.page.render(r.URL.Query().Has("still"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", e.page.policy)
+	_, _ = w.Write(html) // who has gone needs no answer
 }
