@@ -1,0 +1,53 @@
+package e2e
+
+import (
+	"html"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pcapdaemon/sharktest"
+	"pcapdaemon/testbed"
+)
+
+// TestPage asks for captures with a tag that would be a script, and reads the page.
+func TestPage(t *testing.T) {
+	testbed.NeedRoot(t)
+	r := testbed.StartRedis(t)
+	r.Do(t, "ACL", "SETUSER", "host", "on", ">geheim", "allchannels", "+@all")
+	s := sharktest.Start(t, nil)
+	port := testbed.FreePort(t)
+	cmd := daemonCommand(r, append(append(uploading(t, s), keeping(t.TempDir())...), "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
+	cmd.Env = append(os.Environ(), "PCAPDAEMON_REDISURL=redis://host:geheim@"+r.Address())
+	testbed.Start(t, cmd)
+	r.AwaitSubscribers(t, 10*time.Second, 1)
+
+	const tag = `<script>document.title='broken'</script>`
+	l := listen(t, r)
+	stream := testbed.StartStream(t, time.Millisecond)
+	r.Publish(t, `{"node":"web1","interface":"lo","packets":5,"tags":"`+tag+`","bpf":"`+stream.Filter()+`"}`)
+	done := l.await(t, 10*time.Second, "done", "failed")
+	r.Publish(t, `{"node":"web1","interface":"nosuch0","tags":"`+tag+`"}`)
+	l.await(t, 10*time.Second, "refused")
+
+	_, page := get(t, port, "/")
+	for _, want := range []string{"<h1>web1</h1>", "subscribed", "pcapdaemon test", html.EscapeString(tag),
+		done.File, `<a href="` + done.URL + `"`, "nosuch0", "refused"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("want %q on the page, got %s", want, page)
+		}
+	}
+	for _, never := range []string{"<script", "geheim", sharktest.Token} {
+		if strings.Contains(page, never) {
+			t.Errorf("want no %q on the page, got %s", never, page)
+		}
+	}
+	r.Signal(t, syscall.SIGKILL)
+	testbed.Eventually(t, 5*time.Second, "the page says why no request can be received", func() bool {
+		_, page := get(t, port, "/")
+		return strings.Contains(page, "not subscribed: ") && strings.Contains(page, "connection refused")
+	})
+}
