@@ -20,10 +20,10 @@ func TestBorders(t *testing.T) {
 		"github.com/google/gopacket/pcap":  {"tap/"},
 		"github.com/gomodule/redigo/redis": {"pubsub/"},
 		"pcapdaemon/pubsub":                {"main.go", "daemon.go", "config.go", "client.go"},
-		"pcapdaemon/tap":                   {"main.go", "daemon.go", "jobs.go", "job.go", "recorders.go", "capture.go", "metrics.go"},
+		"pcapdaemon/tap":                   {"main.go", "daemon.go", "jobs.go", "job.go", "recorders.go", "system.go", "capture.go", "metrics.go"},
 		"net/http":                         {"upload.go", "endpoint.go"},
 		"flag":                             {"main.go", "config.go", "flagvalue.go"},
-		"github.com/sirupsen/logrus":       {"main.go", "log.go", "daemon.go", "jobs.go", "job.go", "recorders.go", "pubsub/"},
+		"github.com/sirupsen/logrus":       {"main.go", "log.go", "daemon.go", "jobs.go", "job.go", "recorders.go", "witness.go", "pubsub/"},
 		"os/exec":                          nil, // the daemon runs no other program
 	}
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {

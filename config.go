@@ -95,6 +95,10 @@ type deliveryConfig struct {
 	shark        sharkConfig
 	writeLocal   bool
 	dir          string        // absolute; empty: none
+	dirSize      int64         // bytes of all captures there; 0: no bound
+	dirAge       time.Duration // of a capture there; 0: no bound
+	spool        string        // absolute; empty: none
+	spoolSize    int64         // bytes
 	drainTimeout time.Duration // for all that is left at a stop
 }
 
@@ -229,6 +233,10 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.StringVar(&raw.csCAFile, "cscafile", "", "`file` with CA certificates for CloudShark, beside the system's")
 	fs.Var(newSwitch(&c.delivery.shark.insecure), "csinsecure", "do not verify CloudShark's certificate")
 	fs.Var(newDuration(&c.delivery.shark.timeout, 5*time.Minute, time.Millisecond, day), "cstimeout", "`duration` of one capture's upload at most, retries included")
+	fs.Var(newSize(&c.delivery.dirSize, 0, 0, math.MaxInt64), "destsize", "`size` of all captures in -destdir; the oldest make room; 0: no bound")
+	fs.Var(newDuration(&c.delivery.dirAge, 0, 0, 100*365*day), "destage", "`duration` for which captures stay in -destdir; 0: for ever")
+	fs.StringVar(&c.delivery.spool, "spooldir", "", "`directory` for captures whose upload has to wait; empty: none")
+	fs.Var(newSize(&c.delivery.spoolSize, humanize.GiByte, 0, math.MaxInt64), "spoolsize", "`size` of all captures in -spooldir")
 	fs.Var(newDuration(&c.delivery.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout", "`duration` of delivering at most, after a stop signal")
 	fs.StringVar(&c.listen, "listen", "", "`address` of the HTTP endpoint with /metrics and /healthz; empty: none")
 	fs.StringVar(&raw.request, "request", "", "run this one `request` (JSON, or - for standard input) without Redis, print its results, exit")
@@ -358,15 +366,24 @@ func (c *redisConfig) check(raw rawConfig) error {
 
 // check completes what is needed to deliver captures.
 func (c *deliveryConfig) check(raw rawConfig) error {
-	if c.dir != "" {
-		dir, err := filepath.Abs(c.dir)
+	for _, dir := range []struct {
+		flag string
+		path *string
+	}{{"-destdir", &c.dir}, {"-spooldir", &c.spool}} {
+		if *dir.path == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*dir.path)
 		if err == nil {
-			err = isWritableDir(dir)
+			err = isWritableDir(absolute)
 		}
 		if err != nil {
-			return fmt.Errorf("-destdir takes a directory that can be written: %s: %w", c.dir, err)
+			return fmt.Errorf("%s takes a directory that can be written: %s: %w", dir.flag, *dir.path, err)
 		}
-		c.dir = dir
+		*dir.path = absolute
+	}
+	if c.dir != "" && c.dir == c.spool {
+		return errors.New("-spooldir takes another directory than -destdir: captures there would be removed with the old ones")
 	}
 	if raw.csTokenFile != "" {
 		token, err := os.ReadFile(raw.csTokenFile)

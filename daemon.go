@@ -51,8 +51,11 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 	}
 	d.jobs = newJobs(c)
 	d.jobs.prepare = system{tap.NewCompiler(), recorders}.prepare
-	d.jobs.delivery = newDelivery(c.delivery, d.disk, witness{d.metrics, log})
+	d.jobs.delivery = newDelivery(c.delivery, c.node, d.disk, witness{d.metrics, log})
 	d.jobs.delivery.back = mailbox{c.redis.server}
+	if spool := d.jobs.delivery.spool; spool != nil {
+		spool.settled = d.jobs.settle
+	}
 	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.changed
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
 		func() float64 { return float64(d.jobs.count()) })
@@ -65,94 +68,25 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 		return 0
 	})
 	recorders.watch(d.metrics)
+	d.watchDisks()
 	return d, nil
 }
 
-// A system prepares sources of the real system.
-type system struct {
-	compiler  *tap.Compiler
-	recorders *recorders
-}
-
-// prepare implements preparer. What is recorded is read from there, if the
-// interface is being recorded and the filter asks for nothing that is not.
-func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
-	recorder := s.recorders.find(w.iface)
-	if recorder != nil && (recorder.Up() || w.lookback > 0) {
-		filter, err := s.compiler.CompileRecorded(ctx, recorder, w.filter)
-		if err == nil {
-			return w.fromRecorder(recorder, filter), nil
-		}
-		if w.lookback > 0 {
-			return nil, err
-		}
+// watchDisks lets metrics look at the spool and at the directory of captures.
+func (d *daemon) watchDisks() {
+	if spool := d.jobs.delivery.spool; spool != nil {
+		d.metrics.watch("pcapdaemon_spool_captures", "Captures whose upload has to wait.",
+			func() float64 { captures, _, _ := spool.stats(); return float64(captures) })
+		d.metrics.watch("pcapdaemon_spool_bytes", "Bytes of the captures whose upload has to wait.",
+			func() float64 { _, bytes, _ := spool.stats(); return float64(bytes) })
+		d.metrics.watch("pcapdaemon_spool_oldest_seconds", "Age of the oldest capture whose upload has to wait.",
+			func() float64 { _, _, oldest := spool.stats(); return age(oldest).Seconds() })
 	}
-	filter, err := s.compiler.Compile(ctx, w.iface, w.snap, w.filter)
-	if err != nil {
-		return nil, err
-	}
-	options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer}
-	return func(time.Time) (source, time.Time, error) {
-		live, err := tap.Open(options)
-		return live, time.Now(), err
-	}, nil
-}
-
-// fromRecorder returns an opener of what a recorder holds: there is nothing to
-// wait for, so the capture begins with the request.
-func (w wanted) fromRecorder(recorder *tap.Recorder, filter *tap.Filter) opener {
-	return func(asked time.Time) (source, time.Time, error) {
-		reader, err := recorder.Read(tap.ReaderOptions{Filter: filter, Snap: w.snap,
-			From: asked.Add(-w.lookback), Past: w.lookback > 0})
-		return reader, asked, err
+	if dir := d.jobs.delivery.directory; dir != nil {
+		d.metrics.watch("pcapdaemon_destdir_free_bytes", "Bytes that are free on the file system of -destdir.",
+			func() float64 { free, _, _ := space(dir.path); return float64(free) })
 	}
 }
-
-// newDelivery returns the destinations that are configured.
-func newDelivery(c deliveryConfig, disk *disk, observer observer) *delivery {
-	to := &delivery{always: c.writeLocal, observer: observer}
-	if c.dir != "" {
-		to.local = &directory{path: c.dir, disk: disk, observer: observer}
-	}
-	if c.upload {
-		to.upload = &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,
-			agent: "pcapdaemon/" + version, timeout: c.shark.timeout,
-			client: newUploadClient(c.shark.cas, c.shark.insecure, newEndurance(c.shark.timeout)), observer: observer}
-	}
-	return to
-}
-
-// A witness counts deliveries, and writes to the log what nothing else will say of them.
-type witness struct {
-	metrics *metrics
-	log     *logrus.Logger
-}
-
-// delivered implements observer.
-func (w witness) delivered(destination string, took time.Duration, err error) {
-	w.metrics.delivery(destination, took, err)
-}
-
-// retried implements observer.
-func (w witness) retried(r recording, err error, wait time.Duration) {
-	fields := logrus.Fields{"request": r.id, "file": r.name, "wait": wait}
-	w.log.WithFields(fields).WithError(err).Warn("upload will be tried again")
-}
-
-// removed implements observer.
-func (w witness) removed(names []string, size int64) {
-	w.metrics.removed.Add(float64(len(names)))
-	if len(names) > 10 {
-		w.log.WithFields(logrus.Fields{"captures": len(names), "bytes": size}).Info("old captures removed")
-		return
-	}
-	for _, name := range names {
-		w.log.WithField("file", name).Info("old capture removed")
-	}
-}
-
-// troubled implements observer.
-func (w witness) troubled(err error) { w.log.WithError(err).Error("trouble with files") }
 
 // serve serves what comes from Redis until the context ends, delivers what is
 // captured by then, and returns the exit code.
@@ -193,13 +127,20 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 			return exitFailed
 		}
 		serving.Go(func() {
-			to := endpoint{registry: d.metrics.registry, health: health.trouble, page: newPage(d.overview(past))}
+			to := endpoint{registry: d.metrics.registry, health: health.trouble, remarks: d.remarks,
+				page: newPage(d.overview(past))}
 			if err := to.serve(open, listener); err != nil {
 				log.WithError(err).Error("endpoint closed")
 			}
 		})
 	}
 	serving.Go(d.recorders.run(life.delivering, log))
+	if dir := d.jobs.delivery.directory; dir != nil {
+		serving.Go(func() { dir.run(ctx) })
+	}
+	if spool := d.jobs.delivery.spool; spool != nil {
+		d.jobs.working.Go(func() { spool.run(life.delivering, life.stopping) })
+	}
 	serving.Go(func() { subscriber.Run(ctx) })
 
 	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.String(),
@@ -359,6 +300,15 @@ func (d *daemon) status() string {
 // overview returns a function that tells what the page shows.
 func (d *daemon) overview(past *history) func() pageState {
 	return func() pageState {
-		return pageState{Node: d.config.node, Version: version, Trouble: d.health.trouble(), Recent: past.recent()}
+		return pageState{Node: d.config.node, Version: version, Trouble: d.health.trouble(),
+			Recorded: d.recorders.overview(), Running: d.jobs.overview(), Recent: past.recent()}
 	}
+}
+
+// remarks returns what is not wrong yet.
+func (d *daemon) remarks() error {
+	if dir := d.jobs.delivery.directory; dir != nil {
+		return dir.nearlyFull()
+	}
+	return nil
 }

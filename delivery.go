@@ -60,12 +60,35 @@ type observer interface {
 type delivery struct {
 	upload destination // nil: none
 	local  archive     // nil: none
-	back   destination // for what is returned; nil: nothing is
-	spool  *spool      // for what could not be uploaded yet; nil: none
+	// directory is local if that is one of the file system.
+	directory *directory
+	back      destination // for what is returned; nil: nothing is
+	spool     *spool      // for what could not be uploaded yet; nil: none
 	// always is set if every recording goes to the archive; otherwise it
 	// keeps what could not be uploaded.
 	always   bool
 	observer observer
+}
+
+// newDelivery returns the destinations that are configured. What had to wait in
+// the spool is settled later.
+func newDelivery(c deliveryConfig, node string, disk *disk, observer observer) *delivery {
+	to := &delivery{always: c.writeLocal, observer: observer}
+	if c.dir != "" {
+		to.directory = &directory{path: c.dir, disk: disk, node: node, maxSize: c.dirSize, maxAge: c.dirAge, observer: observer}
+		to.local = to.directory
+	}
+	if c.upload {
+		shark := &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,
+			agent: "pcapdaemon/" + version, timeout: c.shark.timeout,
+			client: newUploadClient(c.shark.cas, c.shark.insecure, newEndurance(c.shark.timeout)), observer: observer}
+		to.upload = shark
+		if c.spool != "" {
+			to.spool = &spool{shelf: shelf{c.spool, disk}, maxSize: c.spoolSize, upload: shark.once(),
+				local: to.local, observer: observer}
+		}
+	}
+	return to
 }
 
 // deliver stores a recording at all destinations at once; none waits for

@@ -16,6 +16,7 @@ import (
 type endpoint struct {
 	registry *prometheus.Registry
 	health   func() error // what is wrong, or nil
+	remarks  func() error // what is about to be wrong, or nil
 	page     *page
 }
 
@@ -63,6 +64,9 @@ func (e endpoint) serveHealth(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "subscribed")
+	if remark := e.remarks(); remark != nil {
+		fmt.Fprintln(w, remark)
+	}
 }
 
 // servePage answers /, and /?still with a page that does not reload itself.

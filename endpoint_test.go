@@ -26,7 +26,7 @@ func askEndpoint(t *testing.T, e endpoint, method, path string) (*http.Response,
 
 // newEndpoint returns the endpoint of a daemon that is subscribed, or is not because of trouble.
 func newEndpoint(trouble error) endpoint {
-	return endpoint{registry: newMetrics("v1.2.3").registry, health: func() error { return trouble },
+	return endpoint{registry: newMetrics("v1.2.3").registry, health: func() error { return trouble }, remarks: func() error { return nil },
 		page: newPage(func() pageState { return pageState{Node: "web1", Trouble: trouble} })}
 }
 

@@ -3,7 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -184,36 +184,112 @@ func (j *job) asked() logrus.Fields {
 
 // finish delivers what was captured and tells all who asked.
 func (s *jobs) finish(life lifetime, j *job, askers []asker, outcome outcome) {
-	r := j.result(askers[0], s.node, stateDone)
-	r.Stop, r.counts, r.losses, r.Ended = outcome.stop, &outcome.counts, &outcome.losses, stamp(outcome.ended)
-	r.Error = outcome.note
-	if j.gap != nil {
-		r.Error = strings.TrimPrefix(r.Error+"; "+j.gap.Error(), "; ")
+	results := s.conclusionOf(j, askers, outcome)
+	if outcome.Packets == 0 {
+		if tap.IsDown(j.want.iface) {
+			results.add("the interface is down")
+		}
+		s.conclude(results, receipt{}, nil)
+		return
 	}
-	if outcome.stop == stopRequest {
-		r.StoppedBy = j.stoppedBy
+	place, err := s.delivery.deliver(life.delivering, life.stopping, s.recording(j, askers, results))
+	s.conclude(results, place, err)
+}
+
+// A conclusion holds the last results of a capture, one for each asker. They
+// are alike in what became of it.
+type conclusion []result
+
+// conclusionOf returns the last results of a capture, as they are before it is delivered.
+func (s *jobs) conclusionOf(j *job, askers []asker, outcome outcome) conclusion {
+	state := stateDone
+	if outcome.err != nil {
+		state = stateFailed
 	}
-	err := outcome.err
-	if outcome.Packets > 0 {
-		place, lost := s.delivery.deliver(life.delivering, life.stopping, s.recording(j, askers, r))
-		r.File, r.URL, r.Key, r.Name = place.file, place.url, place.key, place.name
-		err = errors.Join(err, lost)
-	} else if tap.IsDown(j.want.iface) {
-		r.Error = "the interface is down"
-	}
-	level := logrus.InfoLevel
-	if err != nil {
-		r.State, r.Error = stateFailed, strings.ReplaceAll(err.Error(), "\n", "; ")
-		level = logrus.ErrorLevel
-		s.failed.Add(1)
-	}
+	results := make(conclusion, len(askers))
 	for i, a := range askers {
-		s.tell(r.to(j.result(a, s.node, r.State)), levelOf(i, level), logrus.Fields{"askers": len(askers)})
+		r := j.result(a, s.node, state)
+		r.Stop, r.counts, r.losses, r.Ended = outcome.stop, &outcome.counts, &outcome.losses, stamp(outcome.ended)
+		if outcome.stop == stopRequest {
+			r.StoppedBy = j.stoppedBy
+		}
+		results[i] = r
+	}
+	results.add(outcome.note)
+	for _, err := range []error{j.gap, outcome.err} {
+		if err != nil {
+			results.add(err.Error())
+		}
+	}
+	return results
+}
+
+// add adds a text, unless it is empty, to the errors of all results, which are one line each.
+func (c conclusion) add(text string) {
+	if text == "" {
+		return
+	}
+	for i := range c {
+		if c[i].Error != "" {
+			c[i].Error += "; "
+		}
+		c[i].Error += strings.ReplaceAll(text, "\n", "; ")
 	}
 }
 
+// conclude tells all who asked for a capture where it is, and what went wrong.
+func (s *jobs) conclude(results conclusion, place receipt, err error) {
+	state, level := results[0].State, logrus.InfoLevel
+	if err != nil {
+		state = stateFailed
+		results.add(err.Error())
+	}
+	switch {
+	case place.kept:
+		state, level = stateKept, logrus.WarnLevel
+	case state == stateFailed:
+		level = logrus.ErrorLevel
+		s.failed.Add(1)
+	}
+	for i, r := range results {
+		r.State = state
+		r.File, r.URL, r.Key, r.Name = place.file, place.url, place.key, place.name
+		s.tell(r, levelOf(i, level), logrus.Fields{"askers": len(results)})
+	}
+}
+
+// encode returns the results as a note for the spool: who settles them may be another process.
+func (c conclusion) encode() []byte {
+	lines := make([]json.RawMessage, len(c))
+	for i, r := range c {
+		lines[i] = r.encode()
+	}
+	note, _ := json.Marshal(lines) // of JSON
+	return note
+}
+
+// settle concludes a capture that had to wait in the spool.
+func (s *jobs) settle(note []byte, place receipt, err error) {
+	var lines []json.RawMessage
+	var results conclusion
+	if json.Unmarshal(note, &lines) == nil {
+		for _, line := range lines {
+			if r, err := decodeResult(line); err == nil {
+				r.presence = nil
+				results = append(results, r)
+			}
+		}
+	}
+	if len(results) == 0 {
+		s.log.WithFields(logrus.Fields{"url": place.url, "file": place.file}).Error("nobody is known who asked for this")
+		return
+	}
+	s.conclude(results, place, err)
+}
+
 // recording describes a finished capture to its destinations.
-func (s *jobs) recording(j *job, askers []asker, r result) recording {
+func (s *jobs) recording(j *job, askers []asker, results conclusion) recording {
+	r := results[0]
 	comments := fmt.Sprintf("filter: %s; stop: %s; packets: %d; dropped: %d; request: %s",
 		cmp.Or(r.Filter, "none"), r.Stop, r.Packets, r.Dropped+r.IfDropped, r.ID)
 	if n := len(askers); n > 1 {
@@ -223,7 +299,12 @@ func (s *jobs) recording(j *job, askers []asker, r result) recording {
 	if askers[0].request.Return {
 		key = strings.Join([]string{s.channel, r.ID, r.Node, j.want.iface}, ":")
 	}
+	var note []byte
+	if s.delivery.spool != nil {
+		note = results.encode()
+	}
 	return recording{
+		note:     note,
 		key:      key,
 		id:       r.ID,
 		name:     fileName(r.Node, j.want.iface, time.Time(r.Started)),

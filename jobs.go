@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -172,4 +174,22 @@ func (s *jobs) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.slots
+}
+
+// overview describes the captures that run for the page, the oldest first.
+func (s *jobs) overview() []runningCapture {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	oldest := slices.SortedFunc(maps.Keys(s.running), func(a, b *job) int { return a.born.Compare(b.born) })
+	list := make([]runningCapture, len(oldest))
+	for i, j := range oldest {
+		first := j.askers[0]
+		list[i] = runningCapture{Request: first.request, Interface: first.iface, Askers: len(j.askers),
+			Started: j.started, Bounds: j.bounds}
+		if j.capture != nil {
+			sofar := j.capture.reached.counts()
+			list[i].Packets, list[i].Bytes = sofar.Packets, sofar.Bytes
+		}
+	}
+	return list
 }

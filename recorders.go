@@ -115,3 +115,13 @@ func (s *recorders) reach(iface string) *float64 {
 	seconds := age(r.Status().Whole).Seconds()
 	return &seconds
 }
+
+// overview describes the recorders for the page.
+func (s *recorders) overview() []recordedInterface {
+	var list []recordedInterface
+	for _, name := range s.names {
+		status := s.named[name].Status()
+		list = append(list, recordedInterface{Name: name, Reach: age(status.Whole), Trouble: status.Err})
+	}
+	return list
+}

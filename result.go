@@ -90,15 +90,6 @@ func newResult(r request, node, iface, state string) result {
 		Tags: r.Tags, Customer: r.Customer, AlertID: r.AlertID, Filter: r.Filter, By: r.By}
 }
 
-// to returns the result as another asker is told it: what became of the
-// capture is the same, what was asked is theirs.
-func (r result) to(theirs result) result {
-	theirs.Stop, theirs.StoppedBy, theirs.counts, theirs.losses = r.Stop, r.StoppedBy, r.counts, r.losses
-	theirs.Started, theirs.Ended = r.Started, r.Ended
-	theirs.File, theirs.URL, theirs.Key, theirs.Name, theirs.Error = r.File, r.URL, r.Key, r.Name, r.Error
-	return theirs
-}
-
 // encode returns the result as one line of JSON.
 func (r result) encode() []byte {
 	var line bytes.Buffer

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"pcapdaemon/tap"
+)
+
+// A system prepares sources of the real system.
+type system struct {
+	compiler  *tap.Compiler
+	recorders *recorders
+}
+
+// prepare implements preparer. What is recorded is read from there, if the
+// interface is being recorded and the filter asks for nothing that is not.
+func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
+	recorder := s.recorders.find(w.iface)
+	if recorder != nil && (recorder.Up() || w.lookback > 0) {
+		filter, err := s.compiler.CompileRecorded(ctx, recorder, w.filter)
+		if err == nil {
+			return w.fromRecorder(recorder, filter), nil
+		}
+		if w.lookback > 0 {
+			return nil, err
+		}
+	}
+	filter, err := s.compiler.Compile(ctx, w.iface, w.snap, w.filter)
+	if err != nil {
+		return nil, err
+	}
+	options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer}
+	return func(time.Time) (source, time.Time, error) {
+		live, err := tap.Open(options)
+		return live, time.Now(), err
+	}, nil
+}
+
+// fromRecorder returns an opener of what a recorder holds: there is nothing to
+// wait for, so the capture begins with the request.
+func (w wanted) fromRecorder(recorder *tap.Recorder, filter *tap.Filter) opener {
+	return func(asked time.Time) (source, time.Time, error) {
+		reader, err := recorder.Read(tap.ReaderOptions{Filter: filter, Snap: w.snap,
+			From: asked.Add(-w.lookback), Past: w.lookback > 0})
+		return reader, asked, err
+	}
+}
