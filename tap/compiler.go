@@ -24,14 +24,19 @@ const (
 // may hold some have places of their own. Long ones have, too, as they may take
 // the processor for seconds. Nothing holds up a filter that is short and plain.
 type Compiler struct {
+	// Policy is a pcap-filter(7) expression that packets have to pass beside any
+	// filter that Compile is given; empty: there is none. It is set before use.
+	// What a recorder holds has passed it: CompileRecorded leaves it out.
+	Policy string
+
 	short, long, named chan struct{}                 // hold one for each place that is taken
 	ask                func(question, chan<- answer) // a test stands in for libpcap here
 }
 
 // NewCompiler returns a compiler. A process needs one, as it is what bounds them all.
 func NewCompiler() *Compiler {
-	return &Compiler{make(chan struct{}, shortPlaces), make(chan struct{}, longPlaces),
-		make(chan struct{}, namedPlaces), ask}
+	return &Compiler{short: make(chan struct{}, shortPlaces), long: make(chan struct{}, longPlaces),
+		named: make(chan struct{}, namedPlaces), ask: ask}
 }
 
 // Compile compiles a pcap-filter(7) expression for packets of an interface
@@ -43,13 +48,13 @@ func (c *Compiler) Compile(ctx context.Context, iface string, snap int, expressi
 	if err := checkInterface(iface); err != nil {
 		return nil, err
 	}
-	return c.compile(ctx, question{iface: iface, snap: snap, expression: expression})
+	return c.compile(ctx, question{iface: iface, snap: snap, policy: policy(c.Policy), expression: expression})
 }
 
 // compile has a question answered within the bounds.
 func (c *Compiler) compile(ctx context.Context, q question) (*Filter, error) {
 	expression := q.expression
-	if strings.ContainsFunc(expression, unicode.IsControl) { // at a NUL, libpcap would end
+	if strings.ContainsFunc(q.text(), unicode.IsControl) { // at a NUL, libpcap would end
 		return nil, fmt.Errorf("bpf: filter %q holds control characters", expression)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, compileTime, fmt.Errorf("given up after %v", compileTime))
@@ -69,7 +74,7 @@ func (c *Compiler) compile(ctx context.Context, q question) (*Filter, error) {
 // begin begins to compile a filter as soon as there is a place for it. The
 // goroutine ends when libpcap has: there is no way to end a look-up.
 func (c *Compiler) begin(ctx context.Context, q question) (<-chan answer, error) {
-	place, err := c.take(ctx, q.expression)
+	place, err := c.take(ctx, q.text())
 	if err != nil {
 		return nil, err
 	}

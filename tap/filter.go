@@ -39,9 +39,13 @@ type Filter struct {
 type question struct {
 	iface      string
 	snap       int
+	policy     policy
 	expression string
 	recorder   *Recorder // whose packets it is for; nil: those of the open interface
 }
+
+// text returns all that is to be compiled.
+func (q question) text() string { return q.policy.join(q.expression) }
 
 // An answer is a filter, or why it does not compile.
 type answer struct {
@@ -63,9 +67,9 @@ func ask(q question, answers chan<- answer) {
 		return
 	}
 	defer C.pcap_close(handle)
-	code, err := compileOn(handle, netmask(q.iface), q.expression)
+	code, err := q.policy.compileOn(handle, netmask(q.iface), q.expression)
 	if err != nil {
-		answers <- answer{err: compileError(q.expression, err)}
+		answers <- answer{err: err}
 		return
 	}
 	answers <- answer{filter: &Filter{expression: q.expression, link: C.pcap_datalink(handle), code: code}}
@@ -75,7 +79,7 @@ func ask(q question, answers chan<- answer) {
 // of the same link type, or an open one where that would not do.
 func (q question) handle() (*C.pcap_t, error) {
 	link, known := linkType(q.iface)
-	if !known || needsOpen(q.expression) {
+	if !known || needsOpen(q.text()) {
 		return q.openHandle()
 	}
 	if dead := C.pcap_open_dead(link, C.int(q.snap)); dead != nil {
