@@ -20,12 +20,15 @@ const (
 // names looks names up and remembers their addresses, so that a server is
 // reached again while the name server is dead. The zero value is ready for use.
 type names struct {
-	resolve func(ctx context.Context, name string) ([]string, error) // nil: as the system does
+	resolve resolver // nil: the system's
 
 	mu      sync.Mutex
 	known   map[string][]string  // addresses by name
 	pending map[string]*question // by name
 }
+
+// A resolver looks a name up.
+type resolver func(ctx context.Context, name string) (addresses []string, err error)
 
 // A question to the name servers may outlast who asks: the answer is for the next time then.
 type question struct {
@@ -68,20 +71,20 @@ func (n *names) ask(name string) (known []string, q *question) {
 	if q == nil {
 		q = &question{answered: make(chan struct{})}
 		n.pending[name] = q
-		go n.answer(name, q) // ends with the look-up's own time
+		resolve := n.resolve
+		if resolve == nil {
+			resolve = net.DefaultResolver.LookupHost
+		}
+		go n.answer(name, q, resolve) // ends with the look-up's own time
 	}
 	return n.known[name], q
 }
 
 // answer looks a name up.
-func (n *names) answer(name string, q *question) {
+func (n *names) answer(name string, q *question, resolve resolver) {
 	defer close(q.answered)
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
-	resolve := n.resolve
-	if resolve == nil {
-		resolve = net.DefaultResolver.LookupHost
-	}
 	q.addresses, q.err = resolve(ctx, name)
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 )
 
 // answerAfter returns a look-up that takes its time.
-func answerAfter(delay time.Duration, addresses ...string) func(context.Context, string) ([]string, error) {
+func answerAfter(delay time.Duration, addresses ...string) resolver {
 	return func(ctx context.Context, name string) ([]string, error) {
 		select {
 		case <-time.After(delay):
@@ -28,7 +28,7 @@ func answerAfter(delay time.Duration, addresses ...string) func(context.Context,
 
 func TestNamesAddresses(t *testing.T) {
 	type step struct {
-		resolve func(context.Context, string) ([]string, error)
+		resolve resolver
 		want    string
 		took    time.Duration
 	}

@@ -103,8 +103,9 @@ func TestPublisherIsFast(t *testing.T) {
 			t.Fatalf("want message %d, got %d", n, got)
 		}
 	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("want 10,000 messages within a second, took %v", took)
+	// A second on a machine that has nothing else to do; one by one it would take 20.
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("want 10,000 messages within a second or a few, took %v", took)
 	}
 }
 
@@ -232,6 +233,7 @@ func TestPublisherAsksAHangingServerOnce(t *testing.T) {
 // TestPublisherIsCut: the order holds and nothing is missing when connections
 // end with thousands of messages waiting and under way.
 func TestPublisherIsCut(t *testing.T) {
+	t.Parallel()
 	const all = 20_000
 	r := testbed.StartRedis(t)
 	heard := r.Hear(t, resultChannel)
@@ -376,7 +378,7 @@ func unreachable(t *testing.T) map[string]string {
 	}
 	t.Cleanup(func() { silent.Close() })
 	return map[string]string{
-		"nobody there": fmt.Sprint("127.0.0.1:", testbed.FreePort(t)),
+		"nobody there": testbed.DeadAddress(t),
 		"no answer":    silent.Addr().String(),
 	}
 }
