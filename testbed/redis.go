@@ -13,8 +13,10 @@ import (
 // A Redis is a real redis-server.
 type Redis struct {
 	*Process
-	Port int
-	args []string
+	Port     int
+	TLSPort  int    // 0: none
+	Password string // what the test itself needs
+	args     []string
 }
 
 // StartRedis starts a redis-server on a free port.
@@ -56,10 +58,19 @@ func (r *Redis) start(t testing.TB) (listens bool) {
 // Address returns host:port.
 func (r *Redis) Address() string { return "127.0.0.1:" + strconv.Itoa(r.Port) }
 
+// TLSAddress returns host:port for TLS.
+func (r *Redis) TLSAddress() string { return "127.0.0.1:" + strconv.Itoa(r.TLSPort) }
+
+// dial connects as the test.
+func (r *Redis) dial() (redis.Conn, error) {
+	return redis.Dial("tcp", r.Address(), redis.DialPassword(r.Password),
+		redis.DialConnectTimeout(time.Second), redis.DialReadTimeout(5*time.Second))
+}
+
 // Do runs a command.
 func (r *Redis) Do(t testing.TB, command string, args ...any) any {
 	t.Helper()
-	conn, err := redis.Dial("tcp", r.Address())
+	conn, err := r.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +89,7 @@ func (r *Redis) Publish(t testing.TB, request string) { r.Do(t, "PUBLISH", "capt
 func (r *Redis) AwaitSubscribers(t testing.TB, within time.Duration, n int64) {
 	t.Helper()
 	Eventually(t, within, "daemon is subscribed", func() bool {
-		conn, err := redis.Dial("tcp", r.Address(), redis.DialConnectTimeout(time.Second), redis.DialReadTimeout(time.Second))
+		conn, err := r.dial()
 		if err != nil {
 			return false
 		}
