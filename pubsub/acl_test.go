@@ -62,10 +62,11 @@ func TestACL(t *testing.T) {
 			"PUBLISH capture-results x;SUBSCRIBE capture;PSUBSCRIBE *;GET x;CONFIG GET *"},
 		"host that returns": {hostACL + " " + hostKeysACL,
 			"SET capture-results:x y;SETRANGE capture-results:x 0 z;EXPIRE capture-results:x 600;DEL capture-results:x;PING",
-			"SET other x;SETRANGE capture 0 x;DEL other;GETRANGE capture-results:x 0 1;GET capture-results:x;PUBLISH capture x"},
+			"SET other x;SET capture-results:x y GET;SETRANGE capture 0 x;DEL other;GETRANGE capture-results:x 0 1;GET capture-results:x;PUBLISH capture x"},
 		"asker that fetches": {askerACL + " " + askerKeysACL,
 			"STRLEN capture-results:x;GETRANGE capture-results:x 0 9;DEL capture-results:x;PING",
 			"SET capture-results:x y;SETRANGE capture-results:x 0 y;GETRANGE other 0 9;DEL other;PUBLISH capture-results x"},
+		"host with sentinels": {hostACL + " +role", "ROLE;PING", "INFO;PUBLISH capture x"},
 		"older host": {olderHostACL,
 			"PING;PUBLISH capture-results x;PUBLISH capture x;SUBSCRIBE capture",
 			"PUBLISH other x;GET x"},
@@ -76,12 +77,12 @@ func TestACL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			permit(t, r, "user", test.rules)
 			for command := range strings.SplitSeq(test.may, ";") {
-				if err := try(t, r, command); err != nil {
+				if err := try(t, r, "user", command); err != nil {
 					t.Errorf("want %s permitted, got %v", command, err)
 				}
 			}
 			for command := range strings.SplitSeq(test.mayNot, ";") {
-				if err := try(t, r, command); err == nil || !strings.HasPrefix(err.Error(), "NOPERM") {
+				if err := try(t, r, "user", command); err == nil || !strings.HasPrefix(err.Error(), "NOPERM") {
 					t.Errorf("want %s not permitted, got %v", command, err)
 				}
 			}
@@ -89,10 +90,10 @@ func TestACL(t *testing.T) {
 	}
 }
 
-// try runs a command as the user named user.
-func try(t *testing.T, r *testbed.Redis, command string) error {
+// try runs a command as a user.
+func try(t *testing.T, r *testbed.Redis, user, command string) error {
 	t.Helper()
-	conn, err := redis.Dial("tcp", r.Address(), redis.DialUsername("user"), redis.DialPassword("secret"))
+	conn, err := redis.Dial("tcp", r.Address(), redis.DialUsername(user), redis.DialPassword("secret"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func (s *Server) connect(ctx context.Context, _, address string) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	return boundConn{conn, context.AfterFunc(ctx, func() { conn.Close() })}, nil
+	return boundConn{conn, ctx, context.AfterFunc(ctx, func() { conn.Close() })}, nil
 }
 
 // connectAny connects to the first address that accepts. One that refuses or
@@ -97,10 +97,38 @@ func limitSilence(_ context.Context, _, _ string, socket syscall.RawConn) error 
 	return errors.Join(control, err)
 }
 
-// A boundConn is a connection that a context closes.
+// A boundConn is a connection that a context closes. What ended the context is the
+// error then.
 type boundConn struct {
 	net.Conn
+	ctx     context.Context
 	release func() bool // from the context
+}
+
+// Read implements net.Conn.
+func (c boundConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	return n, c.explain(err)
+}
+
+// Write implements net.Conn.
+func (c boundConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	return n, c.explain(err)
+}
+
+// SetReadDeadline implements net.Conn.
+func (c boundConn) SetReadDeadline(t time.Time) error { return c.explain(c.Conn.SetReadDeadline(t)) }
+
+// SetWriteDeadline implements net.Conn.
+func (c boundConn) SetWriteDeadline(t time.Time) error { return c.explain(c.Conn.SetWriteDeadline(t)) }
+
+// explain returns what closed the connection, if it was the context.
+func (c boundConn) explain(err error) error {
+	if cause := context.Cause(c.ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
 }
 
 // Close implements net.Conn.

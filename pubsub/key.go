@@ -22,6 +22,8 @@ const (
 	awayTimeout = 30 * time.Second
 	// maxNames is how many names are tried for a key.
 	maxNames = 100
+	// maxHops is how often a cluster may send on to another node.
+	maxHops = 5
 	// maxTries is how often a value is written that the server drops meanwhile.
 	maxTries = 3
 )
@@ -109,24 +111,39 @@ func (s *Server) insist(ctx context.Context, work func(conn redis.Conn, alive fu
 // connection may do better.
 func (s *Server) attempt(ctx context.Context, work func(redis.Conn) error) (passing bool, err error) {
 	conn, err := s.dial(ctx)
-	if err != nil {
-		var refusal redis.Error
-		return !errors.As(err, &refusal) || isPassing(refusal), err
+	for hop := 0; err == nil; hop++ {
+		err = work(conn)
+		broken := conn.Err() != nil
+		conn.Close()
+		address := movedTo(err)
+		if address == "" || hop == maxHops {
+			return isPassing(err, broken), err
+		}
+		conn, err = s.open(ctx, address, s.User, s.Password)
 	}
-	defer conn.Close()
-	err = work(conn)
-	var refusal redis.Error
-	if errors.As(err, &refusal) {
-		return isPassing(refusal), err
-	}
-	return conn.Err() != nil, err
+	return isPassing(err, true), err
 }
 
-// isPassing tells whether a server that starts, or that is just being replaced
-// by another one, refuses what it or the other one will do soon.
-func isPassing(refusal redis.Error) bool {
+// movedTo returns the address of the node of a cluster that has what another
+// node was asked for.
+func movedTo(err error) string {
+	var refusal redis.Error
+	if !errors.As(err, &refusal) || !strings.HasPrefix(string(refusal), "MOVED ") {
+		return ""
+	}
+	words := strings.Fields(string(refusal))
+	return words[len(words)-1]
+}
+
+// isPassing tells whether another connection may do better. A server that starts,
+// or that is just being replaced, refuses what it or the other one will do soon.
+func isPassing(err error, broken bool) bool {
+	var refusal redis.Error
+	if !errors.As(err, &refusal) {
+		return broken
+	}
 	code, _, _ := strings.Cut(string(refusal), " ")
-	return slices.Contains([]string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"}, code)
+	return slices.Contains([]string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "ASK", "BUSY"}, code)
 }
 
 // A keyWriter writes a value. The last piece comes first: it makes the key as
@@ -135,6 +152,7 @@ func isPassing(refusal redis.Error) bool {
 // shorter and with zeros in front.
 type keyWriter struct {
 	name    string
+	tried   int  // so many names are in use
 	made    bool // the key is ours
 	size    int64
 	content func() io.Reader
@@ -172,8 +190,11 @@ func (w *keyWriter) create(conn redis.Conn) error {
 		_, err := redis.DoWithTimeout(conn, answerTimeout, "SET", w.name, "", "EX", seconds)
 		return err
 	}
-	name := w.name
-	for n := 2; n <= maxNames; n++ {
+	for ; w.tried < maxNames; w.tried++ {
+		name := w.name
+		if w.tried > 0 {
+			name = fmt.Sprintf("%s-%d", w.name, w.tried+1)
+		}
 		switch answer, err := redis.DoWithTimeout(conn, answerTimeout, "SET", name, "", "EX", seconds, "NX"); {
 		case err != nil:
 			return err
@@ -181,7 +202,6 @@ func (w *keyWriter) create(conn redis.Conn) error {
 			w.name, w.made = name, true
 			return nil
 		}
-		name = fmt.Sprintf("%s-%d", w.name, n)
 	}
 	return fmt.Errorf("%d keys of that name exist", maxNames)
 }

@@ -149,6 +149,7 @@ func TestStoreKeepsOthers(t *testing.T) {
 }
 
 func TestStoreIsRefused(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ command, want string }{
 		"memory is full":       {"CONFIG SET maxmemory 4mb", "OOM command not allowed"},
 		"no permission":        {"ACL SETUSER default -setrange", "NOPERM"},
@@ -175,6 +176,7 @@ func TestStoreIsRefused(t *testing.T) {
 // TestStoreSurvives: whatever happens to server or connection half-way, what
 // is stored in the end is whole.
 func TestStoreSurvives(t *testing.T) {
+	t.Parallel()
 	whole := randomBytes(3*pieceSize + 99)
 	for name, happen := range map[string]func(*testing.T, *testbed.Redis, *testbed.Proxy){
 		"connection is cut": func(_ *testing.T, _ *testbed.Redis, proxy *testbed.Proxy) { proxy.Cut() },
@@ -211,6 +213,7 @@ func TestStoreSurvives(t *testing.T) {
 
 // TestStoreDiesHalfWay: what a daemon leaves that does not live to the end expires.
 func TestStoreDiesHalfWay(t *testing.T) {
+	t.Parallel()
 	whole := randomBytes(3*pieceSize + 99)
 	for nth := range 4 {
 		r := testbed.StartRedis(t)
@@ -232,6 +235,7 @@ func TestStoreDiesHalfWay(t *testing.T) {
 // TestStoreGivesUp: a server that drops the value each time, one that is away
 // and one that hangs are not tried for ever.
 func TestStoreGivesUp(t *testing.T) {
+	t.Parallel()
 	whole := randomBytes(2 * pieceSize)
 	size := int64(len(whole))
 	t.Run("evicted each time", func(t *testing.T) {
@@ -257,6 +261,20 @@ func TestStoreGivesUp(t *testing.T) {
 				t.Errorf("want it to take a little more than %v, took %v", awayTimeout, took)
 			}
 		})
+	}
+}
+
+// TestStoreWaitsForAMaster: a replica that refuses is about to take over.
+func TestStoreWaitsForAMaster(t *testing.T) {
+	t.Parallel()
+	master := testbed.StartRedis(t)
+	replica := testbed.StartRedis(t, "--replicaof", "127.0.0.1", fmt.Sprint(master.Port))
+	testbed.Eventually(t, 5*time.Second, "the replica refuses", func() bool {
+		return strings.HasPrefix(try(t, replica, "default", "SET x y").Error(), "READONLY")
+	})
+	time.AfterFunc(time.Second, func() { replica.Do(t, "REPLICAOF", "NO", "ONE") })
+	if used, err := reach(replica).Store(t.Context(), key, 1, plain([]byte("x"))); used != key || err != nil {
+		t.Errorf("want %s, got %s, %v", key, used, err)
 	}
 }
 

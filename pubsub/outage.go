@@ -2,6 +2,8 @@ package pubsub
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -17,14 +19,11 @@ type outage struct {
 
 // say logs a failure, unless this outage had one for the same cause before.
 func (o *outage) say(err error, message string) {
-	cause := err
-	for next := err; next != nil; next = errors.Unwrap(next) {
-		cause = next // the innermost: addresses and ports differ from try to try
-	}
+	cause := causeOf(err)
 	level := logrus.WarnLevel
 	var refusal redis.Error
 	switch {
-	case o.causes[cause.Error()]:
+	case o.causes[cause]:
 		level = logrus.DebugLevel
 	case errors.As(err, &refusal): // by the server; time alone does not mend that
 		level = logrus.ErrorLevel
@@ -32,8 +31,27 @@ func (o *outage) say(err error, message string) {
 	if o.causes == nil {
 		o.causes = map[string]bool{}
 	}
-	o.causes[cause.Error()] = true
+	o.causes[cause] = true
 	o.log.WithError(err).Log(level, message)
+}
+
+// causeOf returns what is innermost in an error: addresses and ports differ
+// from try to try. Which of several servers said what may differ, too.
+func causeOf(err error) string {
+	switch wrapped := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := wrapped.Unwrap(); inner != nil {
+			return causeOf(inner)
+		}
+	case interface{ Unwrap() []error }:
+		var causes []string
+		for _, inner := range wrapped.Unwrap() {
+			causes = append(causes, causeOf(inner))
+		}
+		slices.Sort(causes)
+		return strings.Join(slices.Compact(causes), "; ")
+	}
+	return err.Error()
 }
 
 // over forgets the outage; it returns whether there was one.
@@ -46,6 +64,9 @@ func (o *outage) over() bool {
 const (
 	// longDelay is short enough that waiting and connecting together stay below 6 s.
 	longDelay = 3300 * time.Millisecond
+	// movingDelay is for servers with sentinels: when they have agreed on another
+	// master, it is reached within 3 s, the waiting for the old one included.
+	movingDelay = time.Second
 	// shortDelay is for those of whom there are few, and who would miss something.
 	shortDelay = 500 * time.Millisecond
 )

@@ -2,9 +2,7 @@ package pubsub
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,9 +14,14 @@ import (
 // LastAttempt is the time for the messages that are left when a publisher is closed.
 const LastAttempt = 2 * time.Second
 
-// gathering is how long messages are held back after an outage. Who listens to
-// them has lost the connection as well, and needs a moment to come back.
-const gathering = 1500 * time.Millisecond
+const (
+	// gathering is how long messages are held back after an outage. Who listens to
+	// them has lost the connection as well, and needs a moment to come back.
+	gathering = 1500 * time.Millisecond
+	// moving is how far apart two that follow the sentinels are at most when the master
+	// changes: the sentinels learn of it within 2 s, and are asked every 2 s.
+	moving = 5 * time.Second
+)
 
 // A Publisher publishes messages in order, over a connection of its own that it
 // opens at once and keeps. While Redis is away the messages wait, 16 MiB of them
@@ -40,7 +43,8 @@ type Publisher struct {
 	// Of the goroutine that publishes.
 	delay   *backoff.ExponentialBackOff
 	trouble outage
-	cut     bool // there was a connection, or an attempt to open one, that failed
+	hold    time.Duration // how long messages are held back after the outage
+	master  string        // address of the master that had the last connection
 	drops   drops
 
 	mu      sync.Mutex
@@ -57,7 +61,10 @@ func NewPublisher(server *Server, channel string, state func(error), log logrus.
 	p := &Publisher{server: server, channel: channel, state: state, log: log, cancel: cancel,
 		wake: make(chan struct{}, 1), check: make(chan struct{}, 1), checked: make(chan struct{}),
 		closing: make(chan struct{}), done: make(chan struct{}),
-		delay: newReconnectDelay(longDelay), trouble: outage{log: log}, drops: drops{log: log}}
+		delay: newReconnectDelay(server.longestDelay()), trouble: outage{log: log}, drops: drops{log: log}}
+	if server.Master != "" {
+		p.queue.keep = moving
+	}
 	go p.run(ctx)
 	return p
 }
@@ -115,7 +122,7 @@ func (p *Publisher) run(ctx context.Context) {
 			p.giveUp(err)
 			return
 		}
-		p.cut = true
+		p.hold = max(p.hold, gathering)
 		p.state(err)
 		p.trouble.say(err, "results wait")
 		p.drops.say(p.queue.count())
@@ -173,8 +180,9 @@ func (p *Publisher) open(ctx context.Context) (redis.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = p.ping(conn); err == nil {
+	if err = ping(conn, answerTimeout); err == nil {
 		p.tellChecked()
+		p.follow(conn)
 		p.gather(ctx)
 		err = p.publish(conn)
 	}
@@ -185,13 +193,22 @@ func (p *Publisher) open(ctx context.Context) (redis.Conn, error) {
 	return conn, nil
 }
 
+// follow takes note of the master that a connection leads to. When it is another
+// one, those who listen may have moved before, and have missed what was
+// published on the former one; or they will move later.
+func (p *Publisher) follow(conn redis.Conn) {
+	master := masterOf(conn)
+	if p.master != "" && master != p.master {
+		p.hold = moving
+		p.queue.recall()
+	}
+	p.master = master
+}
+
 // gather gives those who listen the time to come back after an outage.
 func (p *Publisher) gather(ctx context.Context) {
-	if !p.cut {
-		return
-	}
 	select {
-	case <-time.After(gathering):
+	case <-time.After(p.hold):
 	case <-p.closing:
 	case <-ctx.Done():
 	}
@@ -203,9 +220,9 @@ func (p *Publisher) pause(conn redis.Conn, tick <-chan time.Time) error {
 	case <-p.wake:
 	case <-p.closing:
 	case <-tick:
-		return p.ping(conn)
+		return ping(conn, answerTimeout)
 	case <-p.check:
-		if err := p.ping(conn); err != nil {
+		if err := ping(conn, answerTimeout); err != nil {
 			return err
 		}
 		p.tellChecked()
@@ -216,7 +233,7 @@ func (p *Publisher) pause(conn redis.Conn, tick <-chan time.Time) error {
 // nowConnected ends an outage: the server has taken the first of what waited.
 func (p *Publisher) nowConnected() {
 	p.delay.Reset()
-	p.cut = false
+	p.hold = 0
 	if p.trouble.over() {
 		p.log.Info("results published again")
 	}
@@ -229,19 +246,6 @@ func (p *Publisher) tellChecked() {
 	defer p.mu.Unlock()
 	close(p.checked)
 	p.checked = make(chan struct{})
-}
-
-// ping asks for a sign of life. That the user may not ping is one, too.
-func (p *Publisher) ping(conn redis.Conn) error {
-	_, err := redis.DoWithTimeout(conn, answerTimeout, "PING")
-	var refusal redis.Error
-	if errors.As(err, &refusal) && strings.HasPrefix(string(refusal), "NOPERM") {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("ping: %w", err)
-	}
-	return nil
 }
 
 // publish sends the oldest messages that wait in one go, and waits for the

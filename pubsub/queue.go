@@ -3,6 +3,7 @@ package pubsub
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 const (
@@ -15,10 +16,19 @@ const (
 // A queue holds messages in order until they are answered for. It is bounded
 // always: when there are too many, the oldest are dropped and counted.
 type queue struct {
+	keep time.Duration // how long messages can be recalled that were answered for
+
 	mu      sync.Mutex
+	past    []answer // what can be recalled, oldest first
 	waiting [][]byte
-	held    int   // bytes, those under way included
+	held    int   // bytes, those of the past and those under way included
 	dropped int64 // messages
+}
+
+// An answer is a message that was answered for.
+type answer struct {
+	message []byte
+	at      time.Time
 }
 
 // push appends a message.
@@ -35,6 +45,7 @@ func (q *queue) push(message []byte) {
 func (q *queue) take() [][]byte {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.forget()
 	n, size := 0, 0
 	for n < len(q.waiting) && (n == 0 || size+len(q.waiting[n]) <= maxBatch) {
 		size += len(q.waiting[n])
@@ -45,11 +56,38 @@ func (q *queue) take() [][]byte {
 	return batch
 }
 
-// answered forgets a message that was taken.
+// answered takes note that a message that was taken has reached the server.
 func (q *queue) answered(message []byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.held -= len(message)
+	q.past = append(q.past, answer{message, time.Now()})
+	q.forget()
+}
+
+// recall makes wait again what was answered for not long before the last one.
+func (q *queue) recall() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var messages [][]byte
+	for _, answer := range q.past {
+		messages = append(messages, answer.message)
+	}
+	q.past = nil
+	q.waiting = slices.Concat(messages, q.waiting)
+}
+
+// forget drops what is too old to be recalled. The caller holds the lock.
+func (q *queue) forget() {
+	for len(q.past) > 0 && time.Since(q.past[0].at) >= q.keep {
+		q.forgetOne()
+	}
+}
+
+// forgetOne drops the oldest that could be recalled. The caller holds the lock.
+func (q *queue) forgetOne() {
+	q.held -= len(q.past[0].message)
+	q.past[0].message = nil
+	q.past = q.past[1:]
 }
 
 // putBack returns messages that were taken to where they came from.
@@ -62,6 +100,9 @@ func (q *queue) putBack(messages [][]byte) {
 
 // trim drops the oldest messages that are too many. The caller holds the lock.
 func (q *queue) trim() {
+	for len(q.past) > 0 && q.held > maxQueue {
+		q.forgetOne() // has been published
+	}
 	n := 0
 	for ; n < len(q.waiting) && q.held > maxQueue; n++ {
 		q.held -= len(q.waiting[n])

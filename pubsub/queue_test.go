@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // texts returns messages as text.
@@ -57,6 +59,50 @@ func TestQueueIsBounded(t *testing.T) {
 	q.clear()
 	if _, dropped := q.count(); dropped != 3+kept-2 {
 		t.Errorf("want %d dropped, got %d", 3+kept-2, dropped)
+	}
+}
+
+// TestQueueRecalls: what was answered for lately can be sent again, in order, and
+// is the first to go when there is too much.
+func TestQueueRecalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := queue{keep: 5 * time.Second}
+		for n := range 3 {
+			q.push(fmt.Append(nil, n))
+			q.answered(q.take()[0])
+			time.Sleep(2 * time.Second)
+		}
+		q.push([]byte("3"))
+		q.take() // and is not answered
+		q.recall()
+		q.push([]byte("4"))
+		if want, got := "[1 2 4]", texts(q.take()); got != want {
+			t.Errorf("want %s, got %s", want, got)
+		}
+		q.recall()
+		if want, got := "[]", texts(q.take()); got != want {
+			t.Errorf("want %s, got %s", want, got)
+		}
+	})
+}
+
+// TestQueueForgetsFirst: before a message is dropped, those are that were published.
+func TestQueueForgetsFirst(t *testing.T) {
+	q := queue{keep: time.Hour}
+	for range 2 * maxQueue / maxBatch {
+		q.push(make([]byte, maxBatch))
+		q.answered(q.take()[0])
+	}
+	for range maxQueue / maxBatch {
+		q.push(make([]byte, maxBatch))
+	}
+	if _, dropped := q.count(); dropped != 0 {
+		t.Errorf("want none dropped, got %d", dropped)
+	}
+	q.recall()
+	waiting, _ := q.count()
+	if want := maxQueue / maxBatch; waiting != want {
+		t.Errorf("want %d messages that wait, got %d", want, waiting)
 	}
 }
 

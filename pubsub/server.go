@@ -1,14 +1,17 @@
-// Package pubsub is Redis as the daemon needs it: a server and how to reach it,
-// messages from a channel, messages to a channel, and both at once for who asks.
-// It knows servers, channels, keys and bytes, and not what a payload means.
+// Package pubsub is Redis as the daemon needs it: servers and how to reach them,
+// messages from a channel, messages to a channel, both at once for who asks, and
+// values that are returned through keys. It knows servers, channels, keys and bytes,
+// and not what a payload means.
 package pubsub
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
@@ -23,23 +26,92 @@ const (
 	answerTimeout = 15 * time.Second
 )
 
-// A Server is an address and what opens it. It may be used by several at a time,
-// and must not be changed or copied then.
+// A Server is an address and what opens it; or several addresses, of which any
+// will do; or those of sentinels, which know where the server is. It may be used by
+// several at a time, and must not be changed or copied then.
 type Server struct {
 	Addresses      []string // host:port
 	User, Password string   // empty: no AUTH
 	TLS            bool
 	CAs            *x509.CertPool // nil: the system's
 
+	Master                         string // its name; empty: Addresses are not those of sentinels
+	SentinelUser, SentinelPassword string // empty: no AUTH at the sentinels
+
 	names names
+	watch watch
+
+	mu     sync.Mutex
+	first  int    // index of the address to try first: the one that was good last
+	master string // address of the master that was good last
 }
 
-// String names the server for people, without user and password.
-func (s *Server) String() string { return strings.Join(s.Addresses, ",") }
+// String names the server for people, without users and passwords.
+func (s *Server) String() string {
+	addresses := strings.Join(s.Addresses, ",")
+	if s.Master != "" {
+		return s.Master + " of the sentinels " + addresses
+	}
+	return addresses
+}
 
-// dial connects and authenticates. The connection is closed when the context ends.
-func (s *Server) dial(ctx context.Context) (redis.Conn, error) {
-	conn, err := redis.DialContext(ctx, "tcp", s.Addresses[0],
+// longestDelay returns how long it is waited between attempts at most.
+func (s *Server) longestDelay() time.Duration {
+	if s.Master != "" {
+		return movingDelay
+	}
+	return longDelay
+}
+
+// dial returns a connection that is good to use. It is closed when the context ends.
+func (s *Server) dial(ctx context.Context) (conn redis.Conn, err error) {
+	if s.Master != "" {
+		return s.dialMaster(ctx)
+	}
+	err = s.inTurn(func(address string) error {
+		conn, err = s.open(ctx, address, s.User, s.Password)
+		if err != nil || len(s.Addresses) == 1 {
+			return err
+		}
+		// One that hangs accepts connections all the same, and would be tried for ever.
+		if err := ping(conn, pingPeriod); err != nil {
+			conn.Close()
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// inTurn tries one address after the other, beginning with the one that was good last.
+func (s *Server) inTurn(try func(address string) error) error {
+	s.mu.Lock()
+	first := s.first
+	s.mu.Unlock()
+	var failed failures
+	for n := range s.Addresses {
+		n = (first + n) % len(s.Addresses)
+		err := try(s.Addresses[n])
+		if err == nil {
+			s.mu.Lock()
+			s.first = n
+			s.mu.Unlock()
+			return nil
+		}
+		failed = failed.add(err)
+	}
+	if len(failed) == 1 {
+		return failed[0]
+	}
+	return failed
+}
+
+// open connects to an address and authenticates.
+func (s *Server) open(ctx context.Context, address, user, password string) (redis.Conn, error) {
+	conn, err := redis.DialContext(ctx, "tcp", address,
 		redis.DialContextFunc(s.connect),
 		redis.DialUseTLS(s.TLS),
 		redis.DialTLSConfig(&tls.Config{RootCAs: s.CAs}),
@@ -48,7 +120,7 @@ func (s *Server) dial(ctx context.Context) (redis.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := authenticate(conn, s.User, s.Password); err != nil {
+	if err := authenticate(conn, user, password); err != nil {
 		conn.Close()
 		return nil, err
 	}
@@ -70,3 +142,41 @@ func authenticate(conn redis.Conn, user, password string) error {
 	}
 	return nil
 }
+
+// ping asks for a sign of life. That the user may not ping is one, too.
+func ping(conn redis.Conn, timeout time.Duration) error {
+	_, err := redis.DoWithTimeout(conn, timeout, "PING")
+	var refusal redis.Error
+	if errors.As(err, &refusal) && strings.HasPrefix(string(refusal), "NOPERM") {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+// failures is why none of several addresses is good: an error in one line.
+type failures []error
+
+// add appends an error that says something new.
+func (f failures) add(err error) failures {
+	for _, known := range f {
+		if known.Error() == err.Error() {
+			return f
+		}
+	}
+	return append(f, err)
+}
+
+// Error implements error.
+func (f failures) Error() string {
+	var texts []string
+	for _, err := range f {
+		texts = append(texts, err.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap gives errors.Is and errors.As each of them.
+func (f failures) Unwrap() []error { return f }

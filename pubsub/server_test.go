@@ -68,8 +68,14 @@ func TestServerUserWithoutPassword(t *testing.T) {
 
 // TestServerString: what is shown to people holds no secret.
 func TestServerString(t *testing.T) {
-	s := &Server{Addresses: []string{"redis.example:6379"}, User: "me", Password: "secret", TLS: true}
-	if want, got := "redis.example:6379", fmt.Sprint(s); got != want {
-		t.Errorf("want %s, got %s", want, got)
+	for want, address := range map[string]string{
+		"redis.example:6379":                     "rediss://me:secret@redis.example",
+		"a:6379,b:1":                             "redis://secret@a,b:1",
+		"cache of the sentinels a:26379,b:26379": "redis+sentinel://secret@a,b/cache?sentinelpassword=secret",
+	} {
+		s, err := ParseURL(address)
+		if got := fmt.Sprint(s); got != want || err != nil {
+			t.Errorf("want %s, got %s, %v", want, got, err)
+		}
 	}
 }

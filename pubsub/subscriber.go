@@ -32,7 +32,7 @@ const beforeTimeout = 2 * time.Second
 
 // Run subscribes again and again until the context ends.
 func (s *Subscriber) Run(ctx context.Context) {
-	delay := newReconnectDelay(cmp.Or(s.longest, longDelay))
+	delay := newReconnectDelay(cmp.Or(s.longest, s.Server.longestDelay()))
 	trouble := outage{log: s.Log}
 	for {
 		subscribed := false
@@ -88,7 +88,7 @@ func (s *Subscriber) session(ctx context.Context, subscribed func()) error {
 				return errors.New("unsubscribed by the server")
 			}
 			subscribed()
-			pinging.Go(func() { ping(ctx, channel) })
+			pinging.Go(func() { keepTalking(ctx, channel) })
 		case redis.Message:
 			select {
 			case s.Messages <- v.Data:
@@ -101,9 +101,9 @@ func (s *Subscriber) session(ctx context.Context, subscribed func()) error {
 	}
 }
 
-// ping keeps a subscribed connection talking until the context ends. A failure
+// keepTalking keeps a subscribed connection talking until the context ends. A failure
 // shows at the receiver, by the missing answer.
-func ping(ctx context.Context, channel redis.PubSubConn) {
+func keepTalking(ctx context.Context, channel redis.PubSubConn) {
 	ticker := time.NewTicker(pingPeriod)
 	defer ticker.Stop()
 	for {
