@@ -162,7 +162,7 @@ func parseConfig(args []string, stdout io.Writer) (config, error) {
 		return c, fmt.Errorf("argument %q is no flag: all options begin with a dash", fs.Arg(0))
 	}
 	fs.Visit(func(f *flag.Flag) {
-		if u, err := url.Parse(raw.redisURL); f.Name == "cstoken" || f.Name == "redisurl" && err == nil && u.User != nil {
+		if f.Name == "cstoken" || f.Name == "redisurl" && pubsub.HoldsSecret(raw.redisURL) {
 			c.exposed = append(c.exposed, f.Name)
 		}
 	})
