@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	binary = filepath.Join(dir, "pcapdaemon")
-	build := exec.Command("go", "build", "-ldflags", "-X main.version=test", "-o", binary, ".")
+	build := exec.Command("go", "build", "-buildmode=pie", "-ldflags", "-X main.version=test", "-o", binary, ".")
 	build.Dir, build.Stderr = root, os.Stderr
 	if err := build.Run(); err != nil {
 		panic(err)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"debug/elf"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,9 +88,52 @@ func TestPackageContents(t *testing.T) {
 	output(t, "dpkg-deb", "--extract", file, unpacked)
 	output(t, "diff", "-r", filepath.Join(root, "examples"), filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
 	output(t, "gzip", "--test", filepath.Join(unpacked, "usr/share/man/man8/pcapdaemon.8.gz"))
-	got := output(t, filepath.Join(unpacked, "usr/bin/pcapdaemon"), "-version")
-	if !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
+	program := filepath.Join(unpacked, "usr/bin/pcapdaemon")
+	if got := output(t, program, "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
 		t.Errorf("want version v1.2.3, got %s", got)
+	}
+	checkHardened(t, program)
+}
+
+// checkHardened fails unless a program was built as distributions build theirs:
+// at an address that cannot be guessed, without tables that can be changed while
+// it runs, with a stack that runs nothing and with C that checks what it copies.
+func checkHardened(t *testing.T, file string) {
+	t.Helper()
+	program, err := elf.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	flags, err := program.DynValue(elf.DT_FLAGS_1)
+	if want := uint64(elf.DF_1_NOW | elf.DF_1_PIE); err != nil || len(flags) != 1 || flags[0]&want != want {
+		t.Errorf("want flags %#x, got %#x (%v)", want, flags, err)
+	}
+	segments := map[elf.ProgType]elf.ProgFlag{}
+	for _, segment := range program.Progs {
+		segments[segment.Type] = segment.Flags
+	}
+	if _, found := segments[elf.PT_GNU_RELRO]; !found {
+		t.Error("want tables that are read-only once it runs")
+	}
+	if got := segments[elf.PT_GNU_STACK]; got != elf.PF_R|elf.PF_W {
+		t.Errorf("want a stack to read and write, got %v", got)
+	}
+	symbols, err := program.ImportedSymbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checks := map[string]bool{}
+	for _, symbol := range symbols {
+		if strings.HasSuffix(symbol.Name, "_chk") {
+			checks["copies"] = true
+		}
+		if symbol.Name == "__stack_chk_fail" {
+			checks["stack"] = true
+		}
+	}
+	if want := map[string]bool{"copies": true, "stack": true}; !maps.Equal(want, checks) {
+		t.Errorf("want C that checks %v, got %v", want, checks)
 	}
 }
 
