@@ -55,7 +55,8 @@ deb: build ## build dist/pcapdaemon_*.deb
 	gzip -9nc packaging/pcapdaemon.8 > dist/pcapdaemon.8.gz
 	DEBVERSION='$(DEBVERSION)' DEBARCH=$$(dpkg --print-architecture) go run $(NFPM) package --config packaging/nfpm.yaml --packager deb --target dist/
 
-install: build ## install the program, its man page and its unit below PREFIX
+install: ## install what make build has built, with man page and unit, below PREFIX
+	@[ -x pcapdaemon ] || { echo "there is no ./pcapdaemon yet: run 'make build' first, which needs no root" >&2; exit 1; }
 	install -D -m 0755 pcapdaemon $(DESTDIR)$(PREFIX)/bin/pcapdaemon
 	install -D -m 0644 packaging/pcapdaemon.8 $(DESTDIR)$(PREFIX)/share/man/man8/pcapdaemon.8
 	install -d $(DESTDIR)/etc/systemd/system

@@ -70,9 +70,37 @@ func output(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
+// TestInstallBuildsNothing: sudo knows no Go, so it must not be needed.
+func TestInstallBuildsNothing(t *testing.T) {
+	s, into := newTree(t), t.TempDir()
+	install := func() (string, error) {
+		cmd := exec.Command("make", "install", "DESTDIR="+into)
+		cmd.Dir, cmd.Env = s.dir, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := install(); err == nil || !strings.Contains(out, "run 'make build' first") {
+		t.Errorf("want to be told what to run first, got %v: %s", err, out)
+	}
+	if made, _ := os.ReadDir(into); len(made) > 0 {
+		t.Errorf("want nothing installed, got %v", made)
+	}
+	const program = "#!/bin/sh\n"
+	if err := os.WriteFile(filepath.Join(s.dir, "pcapdaemon"), []byte(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := install(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if got, err := os.ReadFile(into + "/usr/local/bin/pcapdaemon"); err != nil || string(got) != program {
+		t.Errorf("want the program as it was built, got %q (%v)", got, err)
+	}
+}
+
 func TestInstall(t *testing.T) {
 	s, into := newTree(t), t.TempDir()
-	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture", "VERSION=v1.2.3")
+	s.make(t, "build", "VERSION=v1.2.3")
+	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture")
 	for path, want := range map[string]os.FileMode{
 		"/opt/capture/bin/pcapdaemon":              0o755,
 		"/opt/capture/share/man/man8":              os.ModeDir | 0o755,
@@ -106,7 +134,7 @@ func TestInstall(t *testing.T) {
 	if err := os.WriteFile(into+"/etc/pcapdaemon/env", []byte(ours), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture", "VERSION=v1.2.3")
+	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture")
 	if got, err := os.ReadFile(into + "/etc/pcapdaemon/env"); err != nil || string(got) != ours {
 		t.Errorf("want the settings kept, got %q (%v)", got, err)
 	}
