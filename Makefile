@@ -6,6 +6,7 @@ NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 # A Debian version begins with a digit and sorts: v1.2.3-4-gabc is 1.2.3+4+gabc,
 # and without a tag it is the time of the commit, 0~git<time>.<hash>.
 DEBVERSION = $(or $(shell echo '$(VERSION)' | sed -nE 's/-(alpha|beta|rc)/~\1/; s/^v?([0-9]+\.[0-9].*)/\1/p' | tr - +),0~git$(shell TZ=UTC0 git show -s --format=%cd --date=format-local:%Y%m%d%H%M%S 2>/dev/null).$(subst -,+,$(VERSION)))
+MAINTAINER := pcapdaemon maintainers <maintainers@pcapdaemon.invalid>
 PREFIX := /usr/local
 # As a distribution hardens what it builds; for tests as well, which measure the
 # program that is delivered. An address that cannot be guessed needs -buildmode=pie too.
@@ -53,7 +54,8 @@ soak: build ## ten minutes of everything at once, or SOAK, a duration
 deb: build ## build dist/pcapdaemon_*.deb
 	@mkdir -p dist
 	gzip -9nc packaging/pcapdaemon.8 > dist/pcapdaemon.8.gz
-	DEBVERSION='$(DEBVERSION)' DEBARCH=$$(dpkg --print-architecture) go run $(NFPM) package --config packaging/nfpm.yaml --packager deb --target dist/
+	packaging/deb/changelog '$(DEBVERSION)' '$(VERSION)' '$(MAINTAINER)' | gzip -9n > dist/changelog.gz
+	DEBVERSION='$(DEBVERSION)' DEBARCH=$$(dpkg --print-architecture) MAINTAINER='$(MAINTAINER)' go run $(NFPM) package --config packaging/nfpm.yaml --packager deb --target dist/
 
 install: ## install what make build has built, with man page and unit, below PREFIX
 	@[ -x pcapdaemon ] || { echo "there is no ./pcapdaemon yet: run 'make build' first, which needs no root" >&2; exit 1; }

@@ -77,6 +77,7 @@ func TestPackageContents(t *testing.T) {
 		"./etc/pcapdaemon/env":                        "-rw-r----- root/root",
 		"./usr/share/man/man8/pcapdaemon.8.gz":        "-rw-r--r-- root/root",
 		"./usr/share/doc/pcapdaemon/README.md":        "-rw-r--r-- root/root",
+		"./usr/share/doc/pcapdaemon/changelog.gz":     "-rw-r--r-- root/root",
 		"./usr/share/doc/pcapdaemon/examples/":        "drwxr-xr-x root/root",
 	}
 	for path, mode := range want {
@@ -88,11 +89,27 @@ func TestPackageContents(t *testing.T) {
 	output(t, "dpkg-deb", "--extract", file, unpacked)
 	output(t, "diff", "-r", filepath.Join(root, "examples"), filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
 	output(t, "gzip", "--test", filepath.Join(unpacked, "usr/share/man/man8/pcapdaemon.8.gz"))
+	changelog := output(t, "gzip", "-dc", filepath.Join(unpacked, "usr/share/doc/pcapdaemon/changelog.gz"))
+	const entry = "pcapdaemon (1.2.3) unstable; urgency=medium\n\n  * Built from v1.2.3 of the sources.\n"
+	if !strings.HasPrefix(changelog, entry) {
+		t.Errorf("want a changelog that begins with %q, got %q", entry, changelog)
+	}
 	program := filepath.Join(unpacked, "usr/bin/pcapdaemon")
 	if got := output(t, program, "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
 		t.Errorf("want version v1.2.3, got %s", got)
 	}
 	checkHardened(t, program)
+	checkLintian(t, file)
+}
+
+// checkLintian fails if lintian finds errors or warnings, but for the one that is known.
+func checkLintian(t *testing.T, file string) {
+	t.Helper()
+	testbed.NeedTools(t, "lintian")
+	found := output(t, "lintian", "--allow-root", "--fail-on", "none", "--tag-display-limit", "0", file)
+	if want := "E: pcapdaemon: no-copyright-file\n"; found != want {
+		t.Errorf("want %q from lintian, got %q", want, found)
+	}
 }
 
 // checkHardened fails unless a program was built as distributions build theirs:
