@@ -3,9 +3,11 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
-# A Debian version begins with a digit and sorts: v1.2.3-4-gabc is 1.2.3+4+gabc,
+# The version of a package begins with a digit and sorts: v1.2.3-4-gabc is 1.2.3+4+gabc,
 # and without a tag it is the time of the commit, 0~git<time>.<hash>.
-DEBVERSION = $(or $(shell echo '$(VERSION)' | sed -nE 's/-(alpha|beta|rc)/~\1/; s/^v?([0-9]+\.[0-9].*)/\1/p' | tr - +),0~git$(shell TZ=UTC0 git show -s --format=%cd --date=format-local:%Y%m%d%H%M%S 2>/dev/null).$(subst -,+,$(VERSION)))
+PACKAGEVERSION = $(or $(shell echo '$(VERSION)' | sed -nE 's/-(alpha|beta|rc)/~\1/; s/^v?([0-9]+\.[0-9].*)/\1/p' | tr - +),0~git$(shell TZ=UTC0 git show -s --format=%cd --date=format-local:%Y%m%d%H%M%S 2>/dev/null).$(subst -,+,$(VERSION)))
+PACKAGE = PACKAGEVERSION='$(PACKAGEVERSION)' MAINTAINER='$(MAINTAINER)' \
+	go run $(NFPM) package --config packaging/nfpm.yaml --target dist/ --packager
 MAINTAINER := pcapdaemon maintainers <maintainers@pcapdaemon.invalid>
 PREFIX := /usr/local
 # As a distribution hardens what it builds; for tests as well, which measure the
@@ -14,7 +16,7 @@ export CGO_CFLAGS := -O2 -g -Wformat -Werror=format-security -U_FORTIFY_SOURCE -
 export CGO_LDFLAGS := -Wl,-z,relro -Wl,-z,now
 TESTFLAGS := -race
 
-.PHONY: help deps build test lint demo bench soak deb install clean
+.PHONY: help deps build test lint demo bench soak deb rpm install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,11 +53,16 @@ soak: build ## ten minutes of everything at once, or SOAK, a duration
 	@packaging/deps test
 	go test -tags soak -run '^TestSoak' -timeout 60m -count=1 -v ./e2e
 
-deb: build ## build dist/pcapdaemon_*.deb
+deb: build dist/pcapdaemon.8.gz ## build dist/pcapdaemon_*.deb
+	packaging/deb/changelog '$(PACKAGEVERSION)' '$(VERSION)' '$(MAINTAINER)' | gzip -9n > dist/changelog.gz
+	ARCH=$$(dpkg --print-architecture) $(PACKAGE) deb
+
+rpm: build dist/pcapdaemon.8.gz ## build dist/pcapdaemon-*.rpm, for systems like this one
+	ARCH=$$(go env GOARCH) LIBPCAP="$$(packaging/rpm/libpcap pcapdaemon)" $(PACKAGE) rpm
+
+dist/pcapdaemon.8.gz: packaging/pcapdaemon.8
 	@mkdir -p dist
-	gzip -9nc packaging/pcapdaemon.8 > dist/pcapdaemon.8.gz
-	packaging/deb/changelog '$(DEBVERSION)' '$(VERSION)' '$(MAINTAINER)' | gzip -9n > dist/changelog.gz
-	DEBVERSION='$(DEBVERSION)' DEBARCH=$$(dpkg --print-architecture) MAINTAINER='$(MAINTAINER)' go run $(NFPM) package --config packaging/nfpm.yaml --packager deb --target dist/
+	gzip -9nc $< > $@
 
 install: ## install what make build has built, with man page and unit, below PREFIX
 	@[ -x pcapdaemon ] || { echo "there is no ./pcapdaemon yet: run 'make build' first, which needs no root" >&2; exit 1; }

@@ -18,7 +18,7 @@ import (
 func TestPackageVersionSorts(t *testing.T) {
 	testbed.NeedTools(t, "dpkg")
 	s := newTree(t)
-	assignment := regexp.MustCompile(`DEBVERSION='([^']*)'`)
+	assignment := regexp.MustCompile(`PACKAGEVERSION='([^']*)'`)
 	before := ""
 	for _, described := range []string{ // by git, oldest first
 		"3b0c836",
@@ -32,7 +32,7 @@ func TestPackageVersionSorts(t *testing.T) {
 	} {
 		match := assignment.FindStringSubmatch(s.make(t, "-n", "deb", "VERSION="+described))
 		if match == nil {
-			t.Fatalf("make deb sets no DEBVERSION for %s", described)
+			t.Fatalf("make deb sets no PACKAGEVERSION for %s", described)
 		}
 		version := match[1]
 		if out, err := exec.Command("dpkg", "--validate-version", version).CombinedOutput(); err != nil {
@@ -47,7 +47,7 @@ func TestPackageVersionSorts(t *testing.T) {
 
 func TestPackageContents(t *testing.T) {
 	testbed.NeedTools(t, "dpkg-deb", "gzip")
-	file := newTree(t).deb(t, "v1.2.3")
+	file := newTree(t).pack(t, "deb", "v1.2.3")
 
 	architecture := strings.TrimSpace(output(t, "dpkg", "--print-architecture"))
 	for field, want := range map[string]string{
@@ -224,7 +224,7 @@ func TestPackageLife(t *testing.T) {
 	s := newTree(t)
 	m := newMachine(t)
 	for _, version := range []string{"v1.0.0", "v1.1.0"} {
-		copyFile(t, s.deb(t, version), m.path("/tmp/"+version+".deb"), 0o644)
+		copyFile(t, s.pack(t, "deb", version), m.path("/tmp/"+version+".deb"), 0o644)
 	}
 	install := func(t *testing.T, version string) {
 		t.Helper()

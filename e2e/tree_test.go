@@ -43,13 +43,13 @@ func (s tree) make(t testing.TB, args ...string) string {
 	return string(out)
 }
 
-// deb builds the Debian package of a version and returns its file.
-func (s tree) deb(t testing.TB, version string) string {
+// pack builds the package of a version, deb or rpm, and returns its file.
+func (s tree) pack(t testing.TB, kind, version string) string {
 	t.Helper()
-	testbed.NeedTools(t, "dpkg-deb")
+	testbed.NeedTools(t, map[string]string{"deb": "dpkg-deb", "rpm": "rpm"}[kind])
 	s.make(t, "clean")
-	s.make(t, "deb", "VERSION="+version)
-	found, err := filepath.Glob(filepath.Join(s.dir, "dist", "pcapdaemon_*.deb"))
+	s.make(t, kind, "VERSION="+version)
+	found, err := filepath.Glob(filepath.Join(s.dir, "dist", "pcapdaemon*."+kind))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("want one package, got %q (%v)", found, err)
 	}

@@ -1,0 +1,119 @@
+package e2e
+
+import (
+	"debug/elf"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/testbed"
+)
+
+// TestRPMContents asks rpm what is in the package.
+func TestRPMContents(t *testing.T) {
+	file := newTree(t).pack(t, "rpm", "v1.2.3")
+	query := func(args ...string) []string {
+		return testbed.ReadLines(output(t, "rpm", append([]string{"--query", "--package", file}, args...)...))
+	}
+	const format = "%{NAME} %{VERSION}-%{RELEASE} %{OS} %{BUILDHOST}\\n"
+	if want, got := []string{"pcapdaemon 1.2.3-1 linux localhost"}, query("--queryformat", format); !slices.Equal(want, got) {
+		t.Errorf("want %q, got %q", want, got)
+	}
+	if want, got := []string{"glibc >= 2.34", libpcapOf(t, binary)}, query("--requires"); !slices.Equal(want, got) {
+		t.Errorf("want it to require %q, got %q", want, got)
+	}
+	listed := map[string]string{} // path to mode, owner and what kind of file it is for rpm
+	for _, line := range query("--queryformat", "[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME} %{FILEFLAGS:fflags}\\n]") {
+		path, rest, _ := strings.Cut(line, " ")
+		listed[path] = strings.TrimSpace(rest)
+	}
+	want := map[string]string{
+		"/etc/pcapdaemon":                            "drwxr-xr-x root",
+		"/etc/pcapdaemon/env":                        "-rw-r----- root cn", // settings that an upgrade does not replace
+		"/usr/bin/pcapdaemon":                        "-rwxr-xr-x root",
+		"/usr/lib/systemd/system/pcapdaemon.service": "-rw-r--r-- root",
+		"/usr/share/doc/pcapdaemon":                  "drwxr-xr-x root",
+		"/usr/share/doc/pcapdaemon/README.md":        "-rw-r--r-- root",
+		"/usr/share/man/man8/pcapdaemon.8.gz":        "-rw-r--r-- root",
+	}
+	ours := maps.Clone(listed)
+	maps.DeleteFunc(ours, func(path, _ string) bool { return strings.HasPrefix(path, "/usr/share/doc/pcapdaemon/examples") })
+	if !maps.Equal(want, ours) {
+		t.Errorf("want %q\n got %q", want, ours)
+	}
+	if got := output(t, "rpm", "--checksig", "--nosignature", file); !strings.HasSuffix(got, ": digests OK\n") {
+		t.Errorf("want a package that is whole, got %s", got)
+	}
+}
+
+// libpcapOf returns what a package of a program has to require for its libpcap.
+func libpcapOf(t *testing.T, file string) string {
+	t.Helper()
+	program, err := elf.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	libraries, err := program.ImportedLibraries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(libraries, func(name string) bool { return strings.HasPrefix(name, "libpcap.") })
+	if at < 0 {
+		t.Fatalf("want libpcap among %q", libraries)
+	}
+	if program.Class == elf.ELFCLASS64 {
+		return libraries[at] + "()(64bit)"
+	}
+	return libraries[at]
+}
+
+// TestRPMLife installs, upgrades and removes the package on a machine with
+// systemd, as rpm does it elsewhere.
+func TestRPMLife(t *testing.T) {
+	s := newTree(t)
+	m := newMachine(t)
+	for _, version := range []string{"v1.0.0", "v1.1.0"} {
+		copyFile(t, s.pack(t, "rpm", version), m.path("/tmp/"+version+".rpm"), 0o644)
+	}
+	rpm := func(args ...string) {
+		t.Helper()
+		m.run(t, "rpm", append([]string{"--force-debian", "--nodeps"}, args...)...)
+	}
+	check := func(enabled, active string) {
+		t.Helper()
+		if got := m.show("UnitFileState") + " " + m.show("ActiveState"); got != enabled+" "+active {
+			t.Errorf("want the service %s and %s, got %s", enabled, active, got)
+		}
+	}
+
+	rpm("--install", "/tmp/v1.0.0.rpm")
+	check("enabled", "inactive")
+	m.run(t, "systemctl", "start", "pcapdaemon")
+	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\n"
+	if err := os.WriteFile(m.path("/etc/pcapdaemon/env"), []byte(ours), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	before := m.show("MainPID")
+
+	rpm("--upgrade", "/tmp/v1.1.0.rpm")
+	testbed.Eventually(t, 10*time.Second, "the new program runs", func() bool {
+		return m.show("ActiveState") == "active" && m.show("MainPID") != before
+	})
+	check("enabled", "active")
+	if got := m.run(t, "pcapdaemon", "-version"); !strings.HasPrefix(got, "pcapdaemon v1.1.0, ") {
+		t.Errorf("want version v1.1.0, got %s", got)
+	}
+	if got, err := os.ReadFile(m.path("/etc/pcapdaemon/env")); err != nil || string(got) != ours {
+		t.Errorf("want the settings kept, got %q (%v)", got, err)
+	}
+
+	rpm("--erase", "pcapdaemon")
+	check("", "inactive")
+	if got := m.run(t, "find", "/usr", "/etc", "-name", "*pcapdaemon*", "-not", "-path", "*/pcapdaemon.service.d*"); got != "/etc/pcapdaemon\n" {
+		t.Errorf("want nothing left but the settings, got %s", got)
+	}
+}
