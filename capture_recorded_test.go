@@ -14,7 +14,7 @@ import (
 func TestRecordFromRing(t *testing.T) {
 	testbed.NeedRoot(t)
 	stream := testbed.StartStream(t, time.Millisecond)
-	recorder, err := tap.NewRecorder(tap.Options{Interface: "lo", Snap: tap.MaxSnap, BufferSize: 4 << 20}, 16<<20)
+	recorder, err := tap.NewRecorder(tap.Options{Interface: "lo", Snap: tap.MaxSnap, BufferSize: 4 << 20}, 16<<20, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

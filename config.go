@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"flag"
@@ -15,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"pcapdaemon/pubsub"
 
@@ -60,6 +63,7 @@ type config struct {
 	limits   limits
 	capacity capacity
 	record   recordConfig
+	filter   string // that every packet has to pass; empty: none
 	redis    redisConfig
 	delivery deliveryConfig
 	listen   string // host:port; empty: no endpoint
@@ -214,8 +218,10 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.StringVar(&c.delivery.dir, "destdir", "", "`directory` for locally written captures")
 
 	fs.StringVar(&c.node, "node", host, "this host's node `name`")
-	fs.StringVar(&raw.interfaces, "interfaces", "all", "comma-separated `list` of interfaces that may be captured on")
-	fs.StringVar(&raw.record, "record", "", "comma-separated `list` of interfaces that are always recorded in memory")
+	fs.StringVar(&raw.interfaces, "interfaces", "all", "comma-separated `list` of interfaces that may be captured on; wan=eth0 gives eth0 a second name")
+	fs.StringVar(&c.filter, "filter", "", "pcap-filter(7) `expression` that every packet must pass, whatever a request asks for")
+	fs.Var(newNumber(&c.limits.snap, maxSnap, 1, maxSnap), "maxsnap", "longest snapshot `length` in bytes; a request that names none gets it")
+	fs.StringVar(&raw.record, "record", "", "comma-separated `list` of interfaces, or their second names, that are always recorded in memory")
 	fs.Var(newSize(&c.record.size, 64*humanize.MiByte, leastRecord, math.MaxInt64), "recordsize", "`size` of the memory that each recorded interface has, beside -maxmemory")
 	fs.Var(newNumber(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets", "`number` of packets that one capture may have")
 	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes", "`size` of the largest capture file; no more than -maxmemory")
@@ -265,6 +271,8 @@ func (c *config) check(raw rawConfig) error {
 		return errors.New("nowhere to deliver captures to: give -upload, -writelocal or both")
 	case c.redis.requests == "":
 		return errors.New("-redischannel takes the name of a channel")
+	case strings.ContainsFunc(c.filter, unicode.IsControl) || utf8.RuneCountInString(c.filter) > maxFilter:
+		return fmt.Errorf("-filter takes a pcap-filter(7) expression of at most %d characters, without control characters", maxFilter)
 	case c.node == "" || len(c.node) > 128:
 		return errors.New("-node takes a name of 1 to 128 characters")
 	case c.delivery.writeLocal && c.delivery.dir == "":
@@ -297,23 +305,55 @@ func (c *config) check(raw rawConfig) error {
 // checkInterfaces completes the lists of interfaces.
 func (c *config) checkInterfaces(raw rawConfig) error {
 	if raw.interfaces != "all" {
-		names, ok := splitNames(raw.interfaces)
-		if !ok {
-			return fmt.Errorf("-interfaces takes all, or interface names separated by commas, not %q", raw.interfaces)
+		if err := c.limits.nameInterfaces(raw.interfaces); err != nil {
+			return err
 		}
-		c.limits.interfaces = names
 	}
-	if raw.record != "" && c.mode == serving {
-		names, ok := splitNames(raw.record)
-		if !ok {
-			return fmt.Errorf("-record takes interface names separated by commas, not %q", raw.record)
+	if raw.record == "" || c.mode != serving {
+		return nil
+	}
+	names, ok := splitNames(raw.record)
+	if !ok {
+		return fmt.Errorf("-record takes interface names separated by commas, not %q", raw.record)
+	}
+	for _, name := range names {
+		device := cmp.Or(c.limits.aliases[name], name)
+		if c.limits.interfaces != nil && !slices.Contains(c.limits.interfaces, device) {
+			return fmt.Errorf("-record takes interfaces that are in -interfaces, and %q is not", name)
 		}
-		for _, name := range names {
-			if c.limits.allow(name) != nil {
-				return fmt.Errorf("-record takes interfaces that are in -interfaces, and %q is not", name)
-			}
+		if !slices.Contains(c.record.interfaces, device) {
+			c.record.interfaces = append(c.record.interfaces, device)
 		}
-		c.record.interfaces, c.limits.recorded = names, names
+	}
+	c.limits.recorded = c.record.interfaces
+	return nil
+}
+
+// nameInterfaces reads the list of -interfaces, in which wan=eth0 gives eth0 a second name.
+func (l *limits) nameInterfaces(list string) error {
+	entries, ok := splitNames(list)
+	if !ok {
+		return fmt.Errorf("-interfaces takes all, or interface names separated by commas, not %q", list)
+	}
+	l.aliases = map[string]string{}
+	for _, entry := range entries {
+		alias, device, named := strings.Cut(entry, "=")
+		switch {
+		case !named:
+			device = entry
+		case alias == "" || device == "" || strings.Contains(device, "="):
+			return fmt.Errorf("-interfaces takes second names as in wan=eth0, not %q", entry)
+		case alias == anyNode || alias == defaultInterface || l.aliases[alias] != "":
+			return fmt.Errorf("-interfaces: %q cannot be a second name, it means something already", alias)
+		default:
+			l.aliases[alias] = device
+		}
+		l.interfaces = append(l.interfaces, device)
+	}
+	for alias := range l.aliases {
+		if slices.Contains(l.interfaces, alias) {
+			return fmt.Errorf("-interfaces: %q cannot be a second name, it means something already", alias)
+		}
 	}
 	return nil
 }

@@ -35,7 +35,9 @@ type daemon struct {
 
 // newDaemon returns a daemon that tells its results to an outlet and looks after its health.
 func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*daemon, error) {
-	recorders, err := newRecorders(c.record, c.capacity.buffer)
+	compiler := tap.NewCompiler()
+	compiler.Policy = c.filter
+	recorders, err := newRecorders(c, compiler)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +52,7 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 		rollCalls: make(chan struct{}, maxRollCalls),
 	}
 	d.jobs = newJobs(c)
-	d.jobs.prepare = system{tap.NewCompiler(), recorders}.prepare
+	d.jobs.prepare = system{compiler, recorders}.prepare
 	d.jobs.delivery = newDelivery(c.delivery, c.node, d.disk, witness{d.metrics, log})
 	d.jobs.delivery.back = mailbox{c.redis.server}
 	if spool := d.jobs.delivery.spool; spool != nil {
@@ -69,7 +71,21 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 	})
 	recorders.watch(d.metrics)
 	d.watchDisks()
+	d.checkPolicy(compiler)
 	return d, nil
+}
+
+// checkPolicy says on which interfaces -filter does not compile: nothing is
+// captured there.
+func (d *daemon) checkPolicy(compiler *tap.Compiler) {
+	if d.config.filter == "" {
+		return
+	}
+	for _, i := range d.config.limits.present() {
+		if _, err := compiler.Compile(context.Background(), i.Name, int(d.config.limits.snap), ""); err != nil {
+			d.log.WithField("interface", i.Name).WithError(err).Error("nothing can be captured")
+		}
+	}
 }
 
 // watchDisks lets metrics look at the spool and at the directory of captures.
@@ -273,15 +289,15 @@ func (d *daemon) obey(life lifetime, r request) error {
 	}
 	for _, iface := range r.Interfaces {
 		asker := asker{request: r, iface: iface}
-		err := d.config.limits.allow(iface)
+		device, err := d.config.limits.device(iface)
 		if err == nil && r.Lookback > 0 {
-			err = d.config.limits.remembers(iface)
+			err = d.config.limits.remembers(iface, device)
 		}
 		if err != nil {
 			d.jobs.refuse(asker, err, logrus.WarnLevel)
 			continue
 		}
-		want := wanted{iface: iface, filter: r.Filter, snap: int(cmp.Or(r.Snap, maxSnap)),
+		want := wanted{iface: device, filter: r.Filter, snap: int(cmp.Or(r.Snap, d.config.limits.snap)),
 			buffer: int(d.config.capacity.buffer), lookback: time.Duration(r.Lookback) * time.Second}
 		d.jobs.start(life, newJob(asker, want, bounds))
 	}

@@ -66,7 +66,7 @@ type bench struct {
 func newBench(t *testing.T, change func(*config)) *bench {
 	t.Helper()
 	c := config{node: "web1",
-		limits:   limits{packets: 1000, bytes: 1 << 20, timeout: time.Hour, defaultTimeout: time.Minute},
+		limits:   limits{snap: maxSnap, packets: 1000, bytes: 1 << 20, timeout: time.Hour, defaultTimeout: time.Minute},
 		capacity: capacity{captures: 2, memory: 4 * chunkSize},
 		delivery: deliveryConfig{drainTimeout: 30 * time.Second}}
 	if change != nil {

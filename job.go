@@ -75,6 +75,9 @@ func (j *job) takes(other *job, within time.Duration) bool {
 func (j *job) result(a asker, node, state string) result {
 	r := newResult(a.request, node, a.iface, state)
 	r.Started, r.Since = stamp(j.started), stamp(j.since)
+	if a.iface != j.want.iface {
+		r.Device = j.want.iface
+	}
 	if first := j.askers[0].request.ID; first != a.request.ID {
 		r.Shared = first
 	}

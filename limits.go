@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -13,10 +14,12 @@ import (
 type limits struct {
 	packets, bytes          int64
 	timeout, defaultTimeout time.Duration
-	interfaces              []string // nil: all
-	recorded                []string // of them, those that have a past
-	returned                int64    // bytes of what is returned to whoever asked; 0: nothing is
-	onlyReturns             bool     // captures go nowhere else
+	snap                    int64             // bytes
+	interfaces              []string          // nil: all
+	aliases                 map[string]string // interfaces by their second names
+	recorded                []string          // of the interfaces, those that have a past
+	returned                int64             // bytes of what is returned to whoever asked; 0: nothing is
+	onlyReturns             bool              // captures go nowhere else
 }
 
 // bounds returns the ends of the request's captures. The error names the
@@ -40,8 +43,8 @@ func (l limits) bounds(r request) (bounds, error) {
 		return bounds{}, errors.New("return: captures go nowhere else here; -publish asks for it with -destdir")
 	case r.Timeout > maxSeconds:
 		return bounds{}, fmt.Errorf("timeout: %d s is above -maxtimeout %s", r.Timeout, formatDuration(l.timeout))
-	case r.Snap > maxSnap:
-		return bounds{}, fmt.Errorf("snap: %d is above %d", r.Snap, maxSnap)
+	case r.Snap > l.snap:
+		return bounds{}, fmt.Errorf("snap: %d is above -maxsnap %d", r.Snap, l.snap)
 	}
 	bytes := l.bytes
 	if r.Return {
@@ -54,17 +57,34 @@ func (l limits) bounds(r request) (bounds, error) {
 	}, nil
 }
 
-// allow says why an interface may not be captured on, or nil.
-func (l limits) allow(name string) error {
-	if l.interfaces != nil && !slices.Contains(l.interfaces, name) {
-		return fmt.Errorf("interface: %s is not in -interfaces", quote(name))
+// device returns the interface that a request means by a name, or why it may not be had.
+func (l limits) device(name string) (string, error) {
+	device := cmp.Or(l.aliases[name], name)
+	if device == defaultInterface {
+		var err error
+		if device, err = findDefault(); err != nil {
+			return "", err
+		}
 	}
-	return nil
+	if l.interfaces != nil && !slices.Contains(l.interfaces, device) {
+		return "", fmt.Errorf("interface: %s is not in -interfaces", quote(name))
+	}
+	return device, nil
+}
+
+// alias returns the second name of an interface, or nothing.
+func (l limits) alias(device string) string {
+	for _, alias := range slices.Sorted(maps.Keys(l.aliases)) {
+		if l.aliases[alias] == device {
+			return alias
+		}
+	}
+	return ""
 }
 
 // remembers says why nothing from before the request can be had of an interface, or nil.
-func (l limits) remembers(name string) error {
-	if !slices.Contains(l.recorded, name) {
+func (l limits) remembers(name, device string) error {
+	if !slices.Contains(l.recorded, device) {
 		return fmt.Errorf("lookback: %s is not in -record", printable(name))
 	}
 	return nil

@@ -7,7 +7,7 @@ import (
 )
 
 func TestLimits(t *testing.T) {
-	l := limits{packets: 1000, bytes: 5000, timeout: 90 * time.Second, defaultTimeout: 1500 * time.Millisecond, interfaces: []string{"eth0"}}
+	l := limits{snap: maxSnap, packets: 1000, bytes: 5000, timeout: 90 * time.Second, defaultTimeout: 1500 * time.Millisecond, interfaces: []string{"eth0"}}
 	eth0 := []string{"eth0"}
 	for name, test := range map[string]struct {
 		request request
@@ -35,10 +35,36 @@ func TestLimits(t *testing.T) {
 			}
 		})
 	}
-	if err := l.allow("eth1"); err == nil || !strings.Contains(err.Error(), "-interfaces") {
-		t.Errorf("want -interfaces in the error, got %v", err)
+}
+
+// TestLimitsDevice: names are resolved, and what is not in the list is refused.
+func TestLimitsDevice(t *testing.T) {
+	var l limits
+	if err := l.nameInterfaces("wan=eth0, eth1"); err != nil {
+		t.Fatal(err)
 	}
-	if err := l.allow("eth0"); err != nil {
-		t.Error(err)
+	for name, want := range map[string]string{"eth0": "eth0", "wan": "eth0", "eth1": "eth1", "eth2": "", "lan": "", "any": ""} {
+		got, err := l.device(name)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: want %q, got %q, %v", name, want, got, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "-interfaces") {
+			t.Errorf("%s: want -interfaces in the error, got %v", name, err)
+		}
+	}
+	if got := l.alias("eth0") + l.alias("eth1"); got != "wan" {
+		t.Errorf("want the second name of eth0 alone, got %q", got)
+	}
+	if got, err := (limits{}).device("anything0"); got != "anything0" || err != nil {
+		t.Errorf("without a list: want every name taken, got %q, %v", got, err)
+	}
+}
+
+// TestNameInterfaces: what cannot be meant is refused.
+func TestNameInterfaces(t *testing.T) {
+	for _, list := range []string{"a,,b", "wan=", "=eth0", "a=b=c", "any=eth0", "default=eth0", "a=eth0,a=eth1", "a=eth0,a"} {
+		if err := new(limits).nameInterfaces(list); err == nil {
+			t.Errorf("%s: want it refused", list)
+		}
 	}
 }

@@ -19,10 +19,11 @@ type recorders struct {
 }
 
 // newRecorders takes the memory of all recorders. They record while run runs.
-func newRecorders(c recordConfig, buffer int64) (*recorders, error) {
-	s := &recorders{names: c.interfaces, named: map[string]*tap.Recorder{}}
-	for _, name := range c.interfaces {
-		r, err := tap.NewRecorder(tap.Options{Interface: name, Snap: maxSnap, BufferSize: int(buffer)}, c.size)
+func newRecorders(c config, compiler *tap.Compiler) (*recorders, error) {
+	s := &recorders{names: c.record.interfaces, named: map[string]*tap.Recorder{}}
+	for _, name := range s.names {
+		options := tap.Options{Interface: name, Snap: int(c.limits.snap), BufferSize: int(c.capacity.buffer)}
+		r, err := tap.NewRecorder(options, c.record.size, compiler)
 		if err != nil {
 			return nil, err
 		}

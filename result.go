@@ -22,6 +22,7 @@ type result struct {
 	ID        string   `json:"id"`
 	Node      string   `json:"node"`
 	Interface string   `json:"interface,omitempty"`
+	Device    string   `json:"device,omitempty"` // the interface of that name, if it has another one
 	State     string   `json:"state"`
 	Shared    string   `json:"shared,omitempty"` // id of the first request for the same capture
 	Stop      string   `json:"stop,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -39,17 +40,20 @@ func (d *daemon) present(r request) result {
 	l, c := d.config.limits, d.config.capacity
 	answer := newResult(r, d.config.node, "", statePresent)
 	answer.Limits = &granted{Packets: l.packets, Bytes: l.bytes, Timeout: l.timeout.Seconds(),
-		Snap: maxSnap, Captures: c.captures, Return: &l.returned}
+		Snap: l.snap, Captures: c.captures, Return: &l.returned}
 	answer.presence = &presence{Version: version, Format: "pcap", Running: d.jobs.count(), Interfaces: []presented{}}
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		answer.Error = err.Error()
-	}
-	for _, i := range interfaces {
-		if l.allow(i.Name) == nil {
-			answer.Interfaces = append(answer.Interfaces, presented{Name: i.Name, Up: i.Flags&net.FlagUp != 0,
-				Recorded: d.recorders.reach(i.Name)})
-		}
+	for _, i := range l.present() {
+		answer.Interfaces = append(answer.Interfaces, presented{Name: i.Name, Alias: l.alias(i.Name),
+			Up: i.Flags&net.FlagUp != 0, Recorded: d.recorders.reach(i.Name)})
 	}
 	return answer
+}
+
+// present returns the interfaces of this host that may be captured on.
+func (l limits) present() []net.Interface {
+	interfaces, err := net.Interfaces()
+	if err != nil || l.interfaces == nil {
+		return interfaces
+	}
+	return slices.DeleteFunc(interfaces, func(i net.Interface) bool { return !slices.Contains(l.interfaces, i.Name) })
 }

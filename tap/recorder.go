@@ -26,8 +26,9 @@ const (
 // packets in memory that it has from the start. What it remembers outlives the
 // interface. Readers hand it out.
 type Recorder struct {
-	options Options
-	ring    *ring
+	options  Options
+	ring     *ring
+	compiler *Compiler
 
 	mu       sync.Mutex
 	link     int           // link type of what is in the ring; -1: nothing was recorded yet
@@ -57,13 +58,14 @@ type RecorderStatus struct {
 }
 
 // NewRecorder returns a recorder that remembers as much as fits into so many
-// bytes. They are taken at once. It records while Run runs.
-func NewRecorder(options Options, size int64) (*Recorder, error) {
+// bytes. They are taken at once. It records while Run runs. The compiler is asked
+// for the policy that all packets have to pass; nil: options have the filter.
+func NewRecorder(options Options, size int64, compiler *Compiler) (*Recorder, error) {
 	ring, err := newRing(size)
 	if err != nil {
 		return nil, fmt.Errorf("record %s: %w", options.Interface, err)
 	}
-	return &Recorder{options: options, ring: ring, link: -1, err: errors.New("not opened yet")}, nil
+	return &Recorder{options: options, ring: ring, compiler: compiler, link: -1, err: errors.New("not opened yet")}, nil
 }
 
 // Run records until the context ends. An interface that cannot be opened or
@@ -73,7 +75,7 @@ func (r *Recorder) Run(ctx context.Context, changed func(error)) {
 	var stop atomic.Int64
 	defer context.AfterFunc(ctx, func() { stop.Store(1) })()
 	for told := false; ctx.Err() == nil; {
-		err := r.recordOnce(&stop, func() {
+		err := r.recordOnce(ctx, &stop, func() {
 			told = false
 			changed(nil)
 		})
@@ -94,8 +96,15 @@ func (r *Recorder) Run(ctx context.Context, changed func(error)) {
 
 // recordOnce opens the interface and records until it is stopped, which is no
 // error, or the interface fails.
-func (r *Recorder) recordOnce(stop *atomic.Int64, opened func()) error {
-	live, err := Open(r.options)
+func (r *Recorder) recordOnce(ctx context.Context, stop *atomic.Int64, opened func()) error {
+	options := r.options
+	if r.compiler != nil {
+		var err error
+		if options.Filter, err = r.compiler.Compile(ctx, options.Interface, options.Snap, ""); err != nil {
+			return err
+		}
+	}
+	live, err := Open(options)
 	if err != nil {
 		return err
 	}

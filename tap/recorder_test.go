@@ -41,7 +41,7 @@ type run struct {
 // startRecorder records an interface of a namespace until the test ends.
 func startRecorder(t testing.TB, ns testbed.Namespace, o Options, size int64) run {
 	t.Helper()
-	recorder, err := NewRecorder(o, size)
+	recorder, err := NewRecorder(o, size, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
