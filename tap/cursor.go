@@ -22,6 +22,7 @@ type want struct {
 	filter program // nil: everything
 	snap   int     // bytes of a packet
 	micros bool    // stamps in microseconds, not nanoseconds
+	beyond bool    // what is past the end is wanted too
 }
 
 // Why a cursor stopped.
@@ -77,7 +78,8 @@ func (c *cursor) wait(most time.Duration) {
 
 // takeChunk copies from one chunk, and lets others do the same then.
 func (c *cursor) takeChunk(w *want, room []byte, most int64, end *atomic.Int64) halt {
-	c.taking = C.taking{most: C.int64_t(most), size: C.int64_t(len(room)), snap: C.uint32_t(w.snap), unit: 1}
+	c.taking = C.taking{most: C.int64_t(most), size: C.int64_t(len(room)), snap: C.uint32_t(w.snap), unit: 1,
+		beyond: C.bool(w.beyond)}
 	if w.micros {
 		c.taking.unit = C.uint32_t(time.Microsecond)
 	}

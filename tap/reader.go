@@ -50,7 +50,9 @@ type Reader struct {
 	want   want
 	end    *atomic.Int64 // as it was told last
 	taken  int64         // packets
-	record []byte        // the one that was handed out last
+	why    halt          // of taking them
+	record []byte        // the one that Next returned last
+	stamp  int64         // of that, until Copy is called: only then it is known to be taken
 }
 
 // Read returns a reader. Nothing has to be opened, and what is recorded already
@@ -69,6 +71,7 @@ func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
 	reader := &Reader{recorder: r, link: r.link, session: r.session, began: time.Now(), since: o.From,
 		want: want{snap: min(o.Snap, r.options.Snap), micros: !o.Nanos}, end: &atomic.Int64{}}
 	reader.end.Store(math.MaxInt64)
+	reader.stamp = math.MinInt64
 	reader.pause = min(mostPause, max(leastPause, time.Duration(r.ring.size()/2*int64(time.Second)/readerRate)))
 	if o.Filter != nil {
 		reader.want.filter = o.Filter.code
@@ -104,52 +107,49 @@ func (r *Reader) Gap() error {
 
 // Copy copies packets to the room, as records of a pcap file, and returns how
 // many, at most so many, and their bytes. It copies only what is there already,
-// is older than the end (Unix time in nanoseconds, which may be brought forward)
-// and fits. What is past is not cut by the end. Whatever comes next, Next
-// returns it.
+// is older than the end (Unix time in nanoseconds, which may move) and fits. What
+// is past is not cut by the end. Whatever comes next, Next returns it.
 func (r *Reader) Copy(room []byte, end *atomic.Int64, most int64) (packets int64, bytes int) {
-	r.end = end
-	packets, bytes, _ = r.take(room, most)
-	return packets, bytes
+	r.end, r.want.beyond, r.stamp = end, false, math.MinInt64
+	return r.take(room, most)
 }
 
 // take takes packets from the ring.
-func (r *Reader) take(room []byte, most int64) (packets int64, bytes int, why halt) {
+func (r *Reader) take(room []byte, most int64) (packets int64, bytes int) {
 	if r.cursor.at.live != 0 && time.Since(r.began) > lateness {
 		// Older ones cannot come any more, but by a clock that was set back.
 		r.cursor.at.live = 0
 	}
-	packets, bytes, why = r.cursor.take(&r.want, room, most, r.end)
+	packets, bytes, r.why = r.cursor.take(&r.want, room, most, r.end)
 	r.taken += packets
-	return packets, bytes, why
+	return packets, bytes
 }
 
-// Next returns a packet that is valid until the next call. One that is not
-// older than the end of which Copy was told has no data, whether it matches or
-// not. The error is ErrTimeout if none came within ReadTimeout, or what has
+// Next returns the next packet, valid until the next call, also if it is past
+// the end. The error is ErrTimeout if none came within ReadTimeout, or what has
 // become of the interface when everything was handed out.
 func (r *Reader) Next() (Packet, error) {
 	if r.record == nil {
 		r.record = make([]byte, recordHeader+r.want.snap)
 	}
+	r.want.beyond = true
 	for began := time.Now(); ; {
 		again, over := r.recorder.over(r.session) // asked first: what came before that is there
 		if again {
 			return Packet{}, over
 		}
-		_, bytes, why := r.take(r.record, 1)
-		switch {
-		case bytes > 0:
-			return r.packet(bytes), nil
-		case why == haltEnd:
-			return Packet{CaptureInfo: gopacket.CaptureInfo{Timestamp: time.Unix(0, int64(r.cursor.at.stamp))}}, nil
-		case over != nil:
-			return Packet{}, over
-		case why == haltCleared:
-			return Packet{}, errors.New("what the packets begin with has changed")
+		if _, bytes := r.take(r.record, 1); bytes > 0 {
+			p := r.packet(bytes)
+			r.stamp = p.Timestamp.UnixNano()
+			return p, nil
 		}
 		left := ReadTimeout - time.Since(began)
-		if left <= 0 {
+		switch {
+		case over != nil:
+			return Packet{}, over
+		case r.why == haltCleared:
+			return Packet{}, errors.New("what the packets begin with has changed")
+		case left <= 0:
 			return Packet{}, ErrTimeout
 		}
 		r.wait(left)
@@ -189,8 +189,11 @@ func (r *Reader) SnapLen() int { return r.want.snap }
 // the window, matching or not, that the kernel dropped or that were forgotten
 // before they were read; received is what was handed out and those.
 func (r *Reader) Stats() (Stats, error) {
-	missed := r.cursor.missed()
-	return Stats{Received: r.taken + missed, Dropped: missed}, nil
+	missed, taken := r.cursor.missed(), r.taken
+	if r.stamp >= r.end.Load() { // the packet that showed that the end has come
+		taken--
+	}
+	return Stats{Received: taken + missed, Dropped: missed}, nil
 }
 
 // Close ends the reading.

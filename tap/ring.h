@@ -218,7 +218,6 @@ typedef struct {
 
 	int64_t overwritten; // wanted packets that were forgotten before they were read
 	int64_t dropped;     // packets that the kernel dropped, of the time that is wanted
-	int64_t stamp;       // of the packet that is past the end
 } cursor;
 
 // A taking says how packets are to be copied.
@@ -226,6 +225,7 @@ typedef struct {
 	uint32_t snap; // bytes of a packet that are wanted
 	uint32_t unit; // nanoseconds that the copy's stamps are counted in
 	int64_t most, size; // packets and bytes that may be copied
+	bool beyond; // packets past the end are wanted too
 
 	int64_t packets, bytes; // that were copied
 } taking;
@@ -352,13 +352,13 @@ static int take_records(cursor *at, ring *ring, taking *t, const struct bpf_insn
 		const int64_t stamp = record_stamp(&r);
 		const bool past = is_past(at);
 		const bool wanted = past ? stamp >= at->from && stamp < at->until : stamp >= at->live;
+		const bool ended = !past && stamp >= __atomic_load_n(end, __ATOMIC_RELAXED);
 		if (r.nanos & RECORD_LOSS) {
 			at->lost_passed += r.length;
-			at->dropped += wanted ? r.length : 0;
+			at->dropped += wanted && !ended ? r.length : 0;
 			continue;
 		}
-		if (!past && stamp >= __atomic_load_n(end, __ATOMIC_RELAXED)) {
-			at->stamp = stamp;
+		if (ended && !t->beyond) {
 			why = taken_end;
 			break;
 		}

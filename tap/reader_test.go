@@ -1,0 +1,78 @@
+package tap
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// newStill returns a recorder of Ethernet that records what is put into its ring.
+func newStill(t testing.TB) *Recorder {
+	t.Helper()
+	return &Recorder{options: Options{Interface: "still", Snap: MaxSnap}, ring: newSmallRing(t, leastRing, 4096),
+		link: ethernet, began: time.Now(), session: 1, up: true}
+}
+
+// TestReaderEnd: the packet that shows that the end has come does not count;
+// but the end may move with the clock, and then no packet is missing.
+func TestReaderEnd(t *testing.T) {
+	r := newStill(t)
+	now := time.Now().Unix()
+	reader, err := r.Read(ReaderOptions{Snap: 100, From: time.Unix(now, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ring.lose(time.Unix(now+1, 0), 10)
+	for second := range int64(6) {
+		putAt(r.ring, uint64(second), now+second)
+	}
+	r.ring.lose(time.Unix(now+9, 0), 100)
+
+	var end atomic.Int64
+	room := make([]byte, 4096)
+	copyUntil := func(second int64) []uint64 {
+		end.Store(time.Unix(now+second, 0).UnixNano())
+		_, size := reader.Copy(room, &end, math.MaxInt64)
+		var numbers []uint64
+		for _, p := range parse(t, room[:size]) {
+			numbers = append(numbers, binary.BigEndian.Uint64(p.Data))
+		}
+		return numbers
+	}
+	next := func() uint64 {
+		p, err := reader.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return binary.BigEndian.Uint64(p.Data)
+	}
+	received := func(want Stats) {
+		t.Helper()
+		if got, _ := reader.Stats(); got != want {
+			t.Errorf("want %+v, got %+v", want, got)
+		}
+	}
+	if got := copyUntil(2); !slices.Equal(got, []uint64{0, 1}) {
+		t.Errorf("want what is older than the end, got %d", got)
+	}
+	received(Stats{Received: 12, Dropped: 10})
+	if got := next(); got != 2 {
+		t.Errorf("want the packet past the end, got %d", got)
+	}
+	received(Stats{Received: 12, Dropped: 10})
+	if got := copyUntil(5); !slices.Equal(got, []uint64{3, 4}) {
+		t.Errorf("want what comes then, got %d", got)
+	}
+	received(Stats{Received: 15, Dropped: 10})
+	if got := next(); got != 5 {
+		t.Errorf("want the last packet, got %d", got)
+	}
+	if _, err := reader.Next(); !errors.Is(err, ErrTimeout) {
+		t.Errorf("want %v, got %v", ErrTimeout, err)
+	}
+	received(Stats{Received: 15, Dropped: 10})
+}
