@@ -45,12 +45,13 @@ const (
 // come from one goroutine, and none after Close.
 type source interface {
 	// Copy copies packets to the room, as records of a pcap file, and returns
-	// how many, at most so many, and their bytes. It copies only what is there
-	// already, is older than the end (Unix time in nanoseconds) and fits.
-	// Whatever comes next, Next returns it.
+	// how many, at most so many, and their bytes. It copies only what is older
+	// than the end (Unix time in nanoseconds) and fits. It may wait for packets
+	// until then, but need not. Whatever comes next, Next returns it.
 	Copy(room []byte, end *atomic.Int64, most int64) (packets int64, bytes int)
 	// Next returns a packet that is valid until the next call. The error is
-	// tap.ErrTimeout if none came within the read timeout, or tap.ErrEnd.
+	// tap.ErrTimeout if none came within the read timeout, or none from before
+	// the end will, or tap.ErrEnd.
 	Next() (tap.Packet, error)
 	LinkType() int // LINKTYPE value of a file
 	SnapLen() int  // bytes

@@ -1,46 +1,12 @@
 package tap
 
 // #cgo LDFLAGS: -lpcap
-// #include <endian.h>
-// #include <stdint.h>
-// #include <string.h>
-// #include <pcap/pcap.h>
-//
-// typedef struct {
-//	uint64_t packets, bytes;          // copied
-//	const struct pcap_pkthdr *header; // of a packet that was read and not copied, or NULL
-//	const u_char *data;
-// } progress;
-//
-// // copy_records copies packets that are there already to the room as records
-// // of a pcap file, at most so many. It stops before one that is not older than
-// // the end, or does not fit.
-// static void copy_records(pcap_t *handle, uint8_t *room, uint64_t size,
-//			const volatile int64_t *end, uint64_t most, progress *done)
-// {
-//	int64_t unit = pcap_get_tstamp_precision(handle) == PCAP_TSTAMP_PRECISION_NANO ? 1 : 1000;
-//	struct pcap_pkthdr *header;
-//	const u_char *data;
-//	while (done->packets < most && pcap_next_ex(handle, &header, &data) == 1) {
-//		int64_t nanos = header->ts.tv_usec * unit;
-//		if (header->ts.tv_sec * INT64_C(1000000000) + nanos >= *end ||
-//		    done->bytes + 16 + header->caplen > size) {
-//			done->header = header;
-//			done->data = data;
-//			return;
-//		}
-//		uint32_t record[4] = {htole32(header->ts.tv_sec), htole32(nanos / 1000),
-//				      htole32(header->caplen), htole32(header->len)};
-//		memcpy(room + done->bytes, record, 16);
-//		memcpy(room + done->bytes + 16, data, header->caplen);
-//		done->bytes += 16 + header->caplen;
-//		done->packets++;
-//	}
-// }
+// #include "live.h"
 import "C"
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -53,23 +19,25 @@ import (
 // A Live is an open interface, or a file. All calls come from one goroutine,
 // and none after Close.
 type Live struct {
-	handle *pcap.Handle
-	cptr   *C.pcap_t // the handle's own
-	done   C.progress
+	copying *C.copying
 }
 
-// newLive takes a handle over.
+// newLive takes a handle over, which is in non-blocking mode.
 func newLive(handle *pcap.Handle) (*Live, error) {
 	cptr, err := pcapOf(handle)
 	if err != nil {
 		return nil, err
 	}
-	return &Live{handle: handle, cptr: cptr}, nil
+	copying := C.new_copying(cptr, C.int(ReadTimeout.Milliseconds()))
+	if copying == nil {
+		return nil, errors.New("out of memory")
+	}
+	return &Live{copying}, nil
 }
 
 // pcapOf returns libpcap's own handle, which gopacket keeps to itself. It
 // relies on this of gopacket v1.1.19: Handle is a struct with a field cptr,
-// which points to a pcap_t and stays the same until Close.
+// which points to a pcap_t, and nothing closes that but Close.
 func pcapOf(handle *pcap.Handle) (*C.pcap_t, error) {
 	cptr := reflect.ValueOf(handle).Elem().FieldByName("cptr")
 	if !cptr.IsValid() || cptr.Kind() != reflect.Pointer {
@@ -79,47 +47,47 @@ func pcapOf(handle *pcap.Handle) (*C.pcap_t, error) {
 }
 
 // Copy copies packets to the room, as records of a pcap file, and returns how
-// many, at most so many, and their bytes. It copies only what is there
-// already, is older than the end (Unix time in nanoseconds) and fits. Whatever
-// comes next, Next returns it.
+// many, at most so many, and their bytes. It copies what is older than the end
+// (Unix time in nanoseconds, which may be moved meanwhile) and fits, and waits
+// for it. It returns when there is more to say, which Next does: a packet that
+// is not copied, or an error.
 func (l *Live) Copy(room []byte, end *atomic.Int64, most int64) (packets int64, bytes int) {
-	if len(room) == 0 || most <= 0 || l.done.header != nil {
+	if l.copying.why != C.copied_all { // Next has not been asked
 		return 0, 0
 	}
-	l.done = C.progress{}
-	C.copy_records(l.cptr, (*C.uint8_t)(&room[0]), C.uint64_t(len(room)),
-		(*C.int64_t)(unsafe.Pointer(end)), C.uint64_t(most), &l.done)
-	return int64(l.done.packets), int(l.done.bytes)
+	C.copy_packets(l.copying, (*C.uint8_t)(unsafe.SliceData(room)), C.uint64_t(len(room)),
+		C.uint64_t(most), (*C.int64_t)(unsafe.Pointer(end)))
+	return int64(l.copying.packets), int(l.copying.bytes)
 }
 
 // Next returns a packet that is valid until the next call. The error is
-// ErrTimeout, ErrEnd, or what libpcap says of a failed read.
+// ErrTimeout if none came within ReadTimeout or none from before the end is to
+// be expected any more, ErrEnd, or what libpcap says of a failed read.
 func (l *Live) Next() (Packet, error) {
-	header := l.done.header
-	if header == nil {
-		data, info, err := l.handle.ZeroCopyReadPacketData()
-		switch {
-		case errors.Is(err, pcap.NextErrorTimeoutExpired):
-			err = ErrTimeout
-		case errors.Is(err, pcap.NextErrorReadError):
-			err = l.handle.Error()
-		}
-		return Packet{CaptureInfo: info, Data: data}, err
+	if l.copying.why == C.copied_all {
+		var past atomic.Int64 // every packet is later than this
+		l.Copy(nil, &past, 0)
 	}
-	l.done.header = nil
-	unit := time.Microsecond
-	if C.pcap_get_tstamp_precision(l.cptr) == C.PCAP_TSTAMP_PRECISION_NANO {
-		unit = time.Nanosecond
+	why := l.copying.why
+	l.copying.why = C.copied_all
+	switch why {
+	case C.copied_timeout:
+		return Packet{}, ErrTimeout
+	case C.copied_file:
+		return Packet{}, ErrEnd
+	case C.copied_error:
+		return Packet{}, errors.New(C.GoString(C.pcap_geterr(l.copying.handle)))
 	}
+	header := &l.copying.header
 	return Packet{gopacket.CaptureInfo{
-		Timestamp:     time.Unix(int64(header.ts.tv_sec), int64(header.ts.tv_usec)*int64(unit)),
+		Timestamp:     time.Unix(int64(header.ts.tv_sec), int64(header.ts.tv_usec)*int64(l.copying.unit)),
 		CaptureLength: int(header.caplen),
 		Length:        int(header.len),
-	}, unsafe.Slice((*byte)(l.done.data), header.caplen)}, nil
+	}, unsafe.Slice((*byte)(l.copying.data), header.caplen)}, nil
 }
 
 // LinkType returns the LINKTYPE value that a file of the packets needs.
-func (l *Live) LinkType() int { return linkTypeOf(int(C.pcap_datalink(l.cptr))) }
+func (l *Live) LinkType() int { return linkTypeOf(int(C.pcap_datalink(l.copying.handle))) }
 
 // linkTypeOf returns the LINKTYPE value for a handle's DLT value. They are equal
 // but for raw IP, whose DLT is not the same on every system.
@@ -132,17 +100,19 @@ func linkTypeOf(dlt int) int {
 }
 
 // SnapLen returns the snapshot length, in bytes.
-func (l *Live) SnapLen() int { return l.handle.SnapLen() }
+func (l *Live) SnapLen() int { return int(C.pcap_snapshot(l.copying.handle)) }
 
 // Stats returns the counts up to now.
 func (l *Live) Stats() (Stats, error) {
-	stats, err := l.handle.Stats()
-	if err != nil {
-		return Stats{}, err
+	var stats C.struct_pcap_stat
+	if C.pcap_stats(l.copying.handle, &stats) != 0 {
+		return Stats{}, fmt.Errorf("pcap_stats: %s", C.GoString(C.pcap_geterr(l.copying.handle)))
 	}
-	return Stats{Received: int64(stats.PacketsReceived), Dropped: int64(stats.PacketsDropped),
-		IfDropped: int64(stats.PacketsIfDropped)}, nil
+	return Stats{Received: int64(stats.ps_recv), Dropped: int64(stats.ps_drop), IfDropped: int64(stats.ps_ifdrop)}, nil
 }
 
 // Close closes the interface, which takes tens of milliseconds.
-func (l *Live) Close() { l.handle.Close() }
+func (l *Live) Close() {
+	C.free_copying(l.copying)
+	l.copying = nil
+}

@@ -325,6 +325,75 @@ func TestCopyIsTheFile(t *testing.T) {
 	}
 }
 
+// TestCopyWaits: one call copies all that comes until the end, which may be
+// moved meanwhile; the packet that is not older waits for Next.
+func TestCopyWaits(t *testing.T) {
+	testbed.NeedRoot(t)
+	stream := testbed.StartStream(t, time.Millisecond)
+	live, err := listen(question{iface: "lo", snap: MaxSnap, expression: stream.Filter()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	var end atomic.Int64
+	end.Store(time.Now().Add(time.Hour).UnixNano())
+	start := time.Now()
+	time.AfterFunc(500*time.Millisecond, func() { end.Store(time.Now().UnixNano()) })
+	packets, bytes := live.Copy(make([]byte, 1<<20), &end, 1<<30)
+	if took := time.Since(start); packets < 400 || took < 500*time.Millisecond || took > 500*time.Millisecond+3*ReadTimeout {
+		t.Errorf("want the packets of half a second at once, got %d after %v", packets, took)
+	}
+	if want := packets * (16 + 42 + 15); int64(bytes) != want {
+		t.Errorf("want %d bytes, got %d", want, bytes)
+	}
+	if p, err := live.Next(); err != nil || p.Timestamp.UnixNano() < end.Load() {
+		t.Errorf("want the first packet that is not older than the end, got %v, %v", p.Timestamp, err)
+	}
+}
+
+// TestCopyEndsOnQuietLink: no packet has to come for the end to be seen.
+func TestCopyEndsOnQuietLink(t *testing.T) {
+	ns := testbed.NewNamespace(t, "quiet")
+	ns.IP(t, "link", "add", "d0", "type", "ifb")
+	ns.IP(t, "link", "set", "d0", "up")
+	ns.Do(t, func() {
+		for _, state := range []string{"up", "down"} {
+			live, err := listen(question{iface: "d0", snap: MaxSnap, expression: "udp"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ns.IP(t, "link", "set", "d0", state)
+			var end atomic.Int64
+			end.Store(time.Now().Add(time.Hour).UnixNano())
+			time.AfterFunc(time.Second, func() { end.Store(time.Now().UnixNano()) })
+			start, before := time.Now(), threadTime(t)
+			packets, _ := live.Copy(make([]byte, 1<<20), &end, 1<<30)
+			took, used := time.Since(start), threadTime(t)-before
+			if _, err := live.Next(); packets != 0 || !errors.Is(err, ErrTimeout) {
+				t.Errorf("%s: want no packets and %v, got %d and %v", state, ErrTimeout, packets, err)
+			}
+			if took < time.Second+2*ReadTimeout || took > time.Second+4*ReadTimeout {
+				t.Errorf("%s: want it over two read timeouts after a second, took %v", state, took)
+			}
+			if used > 20*time.Millisecond {
+				t.Errorf("%s: want next to no processor time while nothing comes, used %v", state, used)
+			}
+			live.Close()
+		}
+	})
+}
+
+// threadTime returns the processor time that this thread has used.
+func threadTime(t *testing.T) time.Duration {
+	t.Helper()
+	var used unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &used); err != nil {
+		t.Error(err)
+	}
+	return time.Duration(used.Nano())
+}
+
 // TestCopyStops: before the end, and after as many as are wanted.
 func TestCopyStops(t *testing.T) {
 	start := time.Unix(1_700_000_000, 0)

@@ -109,7 +109,7 @@ func (r *Recorder) recordOnce(ctx context.Context, stop *atomic.Int64, opened fu
 		return err
 	}
 	defer live.Close()
-	if C.pcap_get_tstamp_precision(live.cptr) != C.PCAP_TSTAMP_PRECISION_NANO {
+	if C.pcap_get_tstamp_precision(live.copying.handle) != C.PCAP_TSTAMP_PRECISION_NANO {
 		return fmt.Errorf("open %s: no stamps in nanoseconds", r.options.Interface)
 	}
 	r.begin(live)
@@ -117,7 +117,7 @@ func (r *Recorder) recordOnce(ctx context.Context, stop *atomic.Int64, opened fu
 	broken := time.Now()
 	for packets := int64(-1); ; time.Sleep(recorderPause) {
 		called := time.Now()
-		if C.record_packets(live.cptr, r.ring.c, C.int(ReadTimeout.Milliseconds()),
+		if C.record_packets(live.copying.handle, r.ring.c, C.int(ReadTimeout.Milliseconds()),
 			(*C.int64_t)(unsafe.Pointer(stop))) {
 			return nil
 		}
@@ -126,7 +126,7 @@ func (r *Recorder) recordOnce(ctx context.Context, stop *atomic.Int64, opened fu
 			packets, broken = now, time.Now()
 		}
 		if time.Since(broken) > 2*ReadTimeout {
-			return errors.New(C.GoString(C.pcap_geterr(live.cptr)))
+			return errors.New(C.GoString(C.pcap_geterr(live.copying.handle)))
 		}
 	}
 }
@@ -136,7 +136,7 @@ func (r *Recorder) begin(live *Live) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	if link := int(C.pcap_datalink(live.cptr)); link != r.link {
+	if link := int(C.pcap_datalink(live.copying.handle)); link != r.link {
 		r.ring.clear(link)
 		r.link, r.began, r.absences = link, now, nil
 	} else {

@@ -80,7 +80,7 @@ func Open(o Options) (*Live, error) {
 	if o.Filter == nil {
 		return live, nil
 	}
-	if err := o.Filter.set(live.cptr); err != nil {
+	if err := o.Filter.set(live.copying.handle); err != nil {
 		live.Close()
 		return nil, err
 	}
