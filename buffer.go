@@ -140,11 +140,20 @@ func (b *buffer) room() []byte {
 // extend adds n bytes of the room to the content.
 func (b *buffer) extend(n int) { b.size += int64(n) }
 
+// pieces returns the whole content in the pieces in which it lies.
+func (b *buffer) pieces() [][]byte {
+	pieces := make([][]byte, 0, len(b.chunks))
+	for rest := b.size; rest > 0; rest -= chunkSize {
+		pieces = append(pieces, b.chunks[len(pieces)][:min(rest, chunkSize)])
+	}
+	return pieces
+}
+
 // reader returns a new reader of the whole content.
 func (b *buffer) reader() io.Reader {
-	readers := make([]io.Reader, 0, len(b.chunks))
-	for rest := b.size; rest > 0; rest -= chunkSize {
-		readers = append(readers, bytes.NewReader(b.chunks[len(readers)][:min(rest, chunkSize)]))
+	var readers []io.Reader
+	for _, piece := range b.pieces() {
+		readers = append(readers, bytes.NewReader(piece))
 	}
 	return io.MultiReader(readers...)
 }

@@ -30,6 +30,9 @@ func TestBufferReadsWhatWasWritten(t *testing.T) {
 			if b.size != int64(size) {
 				t.Errorf("want size %d, got %d", size, b.size)
 			}
+			if got := bytes.Join(b.pieces(), nil); !bytes.Equal(want, got) {
+				t.Error("the pieces differ from what was written")
+			}
 			if err := iotest.TestReader(b.reader(), want); err != nil {
 				t.Error(err)
 			}
