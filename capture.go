@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	fileHeaderSize   = 24 // bytes, pcap-savefile(5)
-	packetHeaderSize = 16 // bytes
-
 	// tail is how long after the end of a capture the kernel may still hold
 	// packets from before it: a read timeout, and another for slow timers.
 	tail = 2 * tap.ReadTimeout
@@ -265,18 +262,6 @@ func (c *capture) run() (stop string, err error) {
 			time.Sleep(retryPause)
 		}
 	}
-}
-
-// fileHeader returns how a pcap file begins: little-endian, microseconds.
-// pcapgo's own has 8 bits for the link type, which several need more of.
-func fileHeader(linkType, snapLen int) []byte {
-	header := make([]byte, 0, fileHeaderSize)
-	header = append(header, 0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0) // magic number, and version 2.4
-	header = append(header, make([]byte, 8)...)                 // time zone and accuracy, which nobody uses
-	for _, field := range []int{snapLen, linkType} {
-		header = append(header, byte(field), byte(field>>8), byte(field>>16), byte(field>>24))
-	}
-	return header
 }
 
 // copyMany copies packets to what is left of a chunk: all but the last one,

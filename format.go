@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	fileHeaderSize   = 24 // bytes, pcap-savefile(5)
+	packetHeaderSize = 16 // bytes
+)
+
+// A fileFormat is a kind of capture file. In memory every capture is the
+// records of a pcap file; what else a file holds is made while it is read, so
+// that whatever captures knows one form alone.
+type fileFormat interface {
+	// extension ends the names of files.
+	extension() string
+	// nanoseconds tells whether the stamps of the records are that fine, or microseconds.
+	nanoseconds() bool
+	// layout returns the size of a file. The heading's link type and snapshot
+	// length, which are known when the interface is open, do not change it.
+	layout(heading) layout
+	// content returns a function that opens the file, any number of times. The
+	// records may be cut into pieces anywhere, and are not copied: they have to
+	// stay as long as someone reads.
+	content(h heading, c closing, records [][]byte) func() io.Reader
+}
+
+// newFileFormat returns a format by the name that people use.
+func newFileFormat(name string) (fileFormat, error) {
+	switch name {
+	case "pcap":
+		return pcapFormat{}, nil
+	case "pcapng":
+		return newPcapngFormat(), nil
+	}
+	return nil, fmt.Errorf("takes pcap or pcapng, not %s", quote(name))
+}
+
+// A heading is what there is to say before the packets.
+type heading struct {
+	node     string
+	iface    string
+	filter   string // pcap-filter(7); empty: everything
+	comment  string
+	snap     int // bytes
+	linkType int // as files have it, which is not always the handle's
+}
+
+// newComment returns a heading's comment: a JSON object with the node, the id
+// of the request and the request itself, as it came. It begins with what is
+// shortest, should the request be too long for a file.
+func newComment(node, id string, request []byte) string {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // people read "tcp[13] & 2 > 0"
+	err := encoder.Encode(struct {
+		Node    string          `json:"node"`
+		ID      string          `json:"id"`
+		Request json.RawMessage `json:"request,omitempty"`
+	}{node, id, request})
+	if err != nil {
+		return newComment(node, id, nil) // a request that is no JSON is worth no crash
+	}
+	return string(bytes.TrimSuffix(text.Bytes(), []byte("\n")))
+}
+
+// A closing is what there is to say after the packets.
+type closing struct {
+	started, ended time.Time
+	counts
+	losses
+}
+
+// A layout says what a file takes: so much in any case, and so much for each packet.
+type layout struct {
+	fixed     int64 // bytes: all that is no packet, what follows the packets included
+	perPacket int64 // bytes, beside the packet
+	align     int64 // bytes, a power of two: a packet is filled up to a multiple of it
+}
+
+// packet returns the bytes that a packet takes of which so many are stored.
+func (l layout) packet(stored int64) int64 {
+	return l.perPacket + (stored+l.align-1)&^(l.align-1)
+}
+
+// A pcapFormat is pcap-savefile(5), little-endian, with microseconds: the
+// format that everything reads.
+type pcapFormat struct{}
+
+// extension implements fileFormat.
+func (pcapFormat) extension() string { return ".pcap" }
+
+// nanoseconds implements fileFormat.
+func (pcapFormat) nanoseconds() bool { return false }
+
+// layout implements fileFormat.
+func (pcapFormat) layout(heading) layout { return layout{fileHeaderSize, packetHeaderSize, 1} }
+
+// content implements fileFormat.
+func (pcapFormat) content(h heading, _ closing, records [][]byte) func() io.Reader {
+	head := fileHeader(h.linkType, h.snap)
+	return func() io.Reader {
+		readers := []io.Reader{bytes.NewReader(head)}
+		for _, piece := range records {
+			readers = append(readers, bytes.NewReader(piece))
+		}
+		return io.MultiReader(readers...)
+	}
+}
+
+// fileHeader returns how a pcap file begins: little-endian, microseconds.
+// pcapgo's own has 8 bits for the link type, which several need more of.
+func fileHeader(linkType, snapLen int) []byte {
+	header := make([]byte, 0, fileHeaderSize)
+	header = append(header, 0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0) // magic number, and version 2.4
+	header = append(header, make([]byte, 8)...)                 // time zone and accuracy, which nobody uses
+	for _, field := range []int{snapLen, linkType} {
+		header = append(header, byte(field), byte(field>>8), byte(field>>16), byte(field>>24))
+	}
+	return header
+}
