@@ -68,6 +68,8 @@ install: ## install what make build has built, with man page and unit, below PRE
 	@[ -x pcapdaemon ] || { echo "there is no ./pcapdaemon yet: run 'make build' first, which needs no root" >&2; exit 1; }
 	install -D -m 0755 pcapdaemon $(DESTDIR)$(PREFIX)/bin/pcapdaemon
 	install -D -m 0644 packaging/pcapdaemon.8 $(DESTDIR)$(PREFIX)/share/man/man8/pcapdaemon.8
+	install -D -m 0755 snmp/pcapdaemon-trap $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/pcapdaemon-trap
+	sed 's,/usr/share/pcapdaemon,$(PREFIX)/share/pcapdaemon,' snmp/snmptrapd.conf > $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/snmptrapd.conf
 	install -d $(DESTDIR)/etc/systemd/system
 	sed 's,/usr/bin/pcapdaemon,$(PREFIX)/bin/pcapdaemon,' pcapdaemon.service > $(DESTDIR)/etc/systemd/system/pcapdaemon.service
 	install -d -m 0755 $(DESTDIR)/etc/pcapdaemon

@@ -79,6 +79,7 @@ func TestPackageContents(t *testing.T) {
 		"./usr/share/doc/pcapdaemon/README.md":        "-rw-r--r-- root/root",
 		"./usr/share/doc/pcapdaemon/changelog.gz":     "-rw-r--r-- root/root",
 		"./usr/share/doc/pcapdaemon/examples/":        "drwxr-xr-x root/root",
+		"./usr/share/pcapdaemon/snmp/pcapdaemon-trap": "-rwxr-xr-x root/root",
 	}
 	for path, mode := range want {
 		if listed[path] != mode {
@@ -88,6 +89,7 @@ func TestPackageContents(t *testing.T) {
 	unpacked := t.TempDir()
 	output(t, "dpkg-deb", "--extract", file, unpacked)
 	output(t, "diff", "-r", filepath.Join(root, "examples"), filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
+	output(t, "diff", "-r", filepath.Join(root, trapFolder), filepath.Join(unpacked, "usr/share/pcapdaemon/snmp"))
 	output(t, "gzip", "--test", filepath.Join(unpacked, "usr/share/man/man8/pcapdaemon.8.gz"))
 	changelog := output(t, "gzip", "-dc", filepath.Join(unpacked, "usr/share/doc/pcapdaemon/changelog.gz"))
 	const entry = "pcapdaemon (1.2.3) unstable; urgency=medium\n\n  * Built from v1.2.3 of the sources.\n"

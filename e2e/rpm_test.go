@@ -38,6 +38,10 @@ func TestRPMContents(t *testing.T) {
 		"/usr/share/doc/pcapdaemon":                  "drwxr-xr-x root",
 		"/usr/share/doc/pcapdaemon/README.md":        "-rw-r--r-- root",
 		"/usr/share/man/man8/pcapdaemon.8.gz":        "-rw-r--r-- root",
+		"/usr/share/pcapdaemon":                      "drwxr-xr-x root",
+		"/usr/share/pcapdaemon/snmp":                 "drwxr-xr-x root",
+		"/usr/share/pcapdaemon/snmp/pcapdaemon-trap": "-rwxr-xr-x root",
+		"/usr/share/pcapdaemon/snmp/snmptrapd.conf":  "-rw-r--r-- root",
 	}
 	ours := maps.Clone(listed)
 	maps.DeleteFunc(ours, func(path, _ string) bool { return strings.HasPrefix(path, "/usr/share/doc/pcapdaemon/examples") })

@@ -131,8 +131,8 @@ func startTalk(t testing.TB, address string) {
 // of a second on lo, and returns its port.
 func startSNMPTrapd(t testing.TB, server *testbed.Redis) (port string) {
 	t.Helper()
-	handler, example := trapHandlerPath(t), read(t, trapExamples+"/snmptrapd.conf")
-	const line = `/usr/share/doc/pcapdaemon/examples/snmptrapd/pcapdaemon-trap '^tap[0-9]+$' eth0` + "\n"
+	handler, example := trapHandlerPath(t), read(t, trapFolder+"/snmptrapd.conf")
+	const line = `/usr/share/pcapdaemon/snmp/pcapdaemon-trap '^tap[0-9]+$' eth0` + "\n"
 	ours := fmt.Sprintf("\ntraphandle default '%s' '^web[0-9]+$' lo\n", handler)
 	lines := strings.Replace(example, "\ntraphandle default "+line, ours, 1)
 	if lines == example {

@@ -19,13 +19,13 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// trapExamples is where the trap handler and its snmptrapd.conf are.
-const trapExamples = "examples/snmptrapd"
+// trapFolder is where the trap handler and its snmptrapd.conf are.
+const trapFolder = "snmp"
 
 // trapHandlerPath returns the absolute path of the handler.
 func trapHandlerPath(t testing.TB) string {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join(root, trapExamples, "pcapdaemon-trap"))
+	path, err := filepath.Abs(filepath.Join(root, trapFolder, "pcapdaemon-trap"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -102,12 +102,14 @@ func TestInstall(t *testing.T) {
 	s.make(t, "build", "VERSION=v1.2.3")
 	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture")
 	for path, want := range map[string]os.FileMode{
-		"/opt/capture/bin/pcapdaemon":              0o755,
-		"/opt/capture/share/man/man8":              os.ModeDir | 0o755,
-		"/opt/capture/share/man/man8/pcapdaemon.8": 0o644,
-		"/etc/systemd/system/pcapdaemon.service":   0o644,
-		"/etc/pcapdaemon":                          os.ModeDir | 0o755,
-		"/etc/pcapdaemon/env":                      0o640,
+		"/opt/capture/bin/pcapdaemon":                        0o755,
+		"/opt/capture/share/man/man8":                        os.ModeDir | 0o755,
+		"/opt/capture/share/man/man8/pcapdaemon.8":           0o644,
+		"/opt/capture/share/pcapdaemon/snmp/pcapdaemon-trap": 0o755,
+		"/opt/capture/share/pcapdaemon/snmp/snmptrapd.conf":  0o644,
+		"/etc/systemd/system/pcapdaemon.service":             0o644,
+		"/etc/pcapdaemon":                                    os.ModeDir | 0o755,
+		"/etc/pcapdaemon/env":                                0o640,
 	} {
 		info, err := os.Stat(into + path)
 		if err != nil {
@@ -128,6 +130,14 @@ func TestInstall(t *testing.T) {
 		if got := strings.Count(string(unit), program); got != want {
 			t.Errorf("want the unit to name %s %d times, got %d:\n%s", program, want, got, unit)
 		}
+	}
+	lines, err := os.ReadFile(into + "/opt/capture/share/pcapdaemon/snmp/snmptrapd.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const handler = "traphandle default /opt/capture/share/pcapdaemon/snmp/pcapdaemon-trap "
+	if !strings.Contains(string(lines), handler) {
+		t.Errorf("want lines for snmptrapd that name the installed handler, got %s", lines)
 	}
 
 	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\n"
