@@ -244,7 +244,7 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.StringVar(&c.delivery.spool, "spooldir", "", "`directory` for captures whose upload has to wait; empty: none")
 	fs.Var(newSize(&c.delivery.spoolSize, humanize.GiByte, 0, math.MaxInt64), "spoolsize", "`size` of all captures in -spooldir")
 	fs.Var(newDuration(&c.delivery.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout", "`duration` of delivering at most, after a stop signal")
-	fs.StringVar(&c.listen, "listen", "", "`address` of the HTTP endpoint with /metrics and /healthz; empty: none")
+	fs.StringVar(&c.listen, "listen", "", "`address` of the HTTP endpoint with a page for people, /metrics and /healthz; empty: none")
 	fs.StringVar(&raw.request, "request", "", "run this one `request` (JSON, or - for standard input) without Redis, print its results, exit")
 	fs.StringVar(&raw.publish, "publish", "", "publish this `request` (JSON, or - for standard input), follow its results, exit")
 	fs.Var(newChoice(&c.log.level, "info", "debug", "warn", "error"), "loglevel", "`level` of the log: debug, info, warn or error")
