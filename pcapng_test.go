@@ -140,7 +140,7 @@ func TestPcapngReadBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprint(h.iface, h.node, h.filter, h.linkType, h.snap, 9)
+	want := fmt.Sprint(h.iface, h.node, h.filter, layers.LinkType(h.linkType), h.snap, 9)
 	got := fmt.Sprint(iface.Name, iface.Description, iface.Filter, iface.LinkType, iface.SnapLength,
 		iface.TimestampResolution)
 	if got != want {

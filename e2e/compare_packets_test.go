@@ -42,7 +42,7 @@ func awaitTcpdump(t *testing.T, p *testbed.Process) {
 func (c *comparison) trafgen(size int, args ...string) *exec.Cmd {
 	packet := fmt.Sprintf("{ 0x02,0,0,0,0,1, 0x02,0,0,0,0,2, c16(0x0800), "+
 		"0x45,0, c16(%d), c16(1), 0,0, 64,17, csumip(14,33), 10,99,0,2, 10,99,0,1, "+
-		"c16(4242), c16(4242), c16(%d), 0,0, testbed.Fill(0x61,%d) }", size-14, size-34, size-42)
+		"c16(4242), c16(4242), c16(%d), 0,0, fill(0x61,%d) }", size-14, size-34, size-42)
 	args = append([]string{"--no-sock-mem", "-P", "1", "-o", "v1"}, args...)
 	return c.sender.Command("trafgen", append(args, packet)...)
 }

@@ -115,7 +115,7 @@ func newComparison(t *testing.T, sender testbed.Namespace) *comparison {
 // startDaemon starts the daemon on its core, with limits that do not get in the way.
 func (c *comparison) startDaemon(t *testing.T, args ...string) *testbed.Process {
 	t.Helper()
-	args = append([]string{"-writelocal", "-destdir", c.dir, "-maxpackets", "100000000", "-maxbytes", "10GiB"}, args...)
+	args = append([]string{"-writelocal", "-destdir", c.dir, "-maxpackets", "100000000", "-maxbytes", "512MiB"}, args...)
 	var p *testbed.Process
 	onCore(t, captureCore, func() { p = startDaemon(t, c.redis, args...) })
 	return p
