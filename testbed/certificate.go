@@ -31,8 +31,10 @@ func NewCA(t testing.TB) *CA {
 		t.Fatal(err)
 	}
 	ca := &CA{key: key, dir: t.TempDir()}
-	ca.certificate = &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
+	ca.certificate = &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
 	ca.File = filepath.Join(ca.dir, "ca.pem")
 	ca.write(t, ca.File, ca.certificate, &key.PublicKey)
 	return ca
@@ -58,8 +60,11 @@ func (ca *CA) Issue(t testing.TB) (certificate, key string) {
 		t.Fatal(err)
 	}
 	certificate, key = filepath.Join(ca.dir, "server.pem"), filepath.Join(ca.dir, "server.key")
-	ca.write(t, certificate, &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "server"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, &private.PublicKey)
+	ca.write(t, certificate, &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "server"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, &private.PublicKey)
 	der, err := x509.MarshalECPrivateKey(private)
 	if err == nil {
 		err = os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600)
