@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -14,8 +15,8 @@ func TestFullHouse(t *testing.T) {
 	l := listen(t, r)
 	startDaemon(t, r, append(keeping(t.TempDir()), "-maxcaptures", "2", "-maxmemory", "3MiB")...)
 	full := says{"state": "refused", "error": about("-maxcaptures")}
-	for _, want := range []says{{"state": "started"}, {"state": "started"}, full} {
-		r.Publish(t, `{"node":"web1","interface":"lo","timeout":1,"bpf":"ether proto 0x9999"}`)
+	for n, want := range []says{{"state": "started"}, {"state": "started"}, full} { // unequal ones, which share nothing
+		r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","timeout":1,"bpf":"ether proto 0x999%d"}`, n))
 		l.next(t, 5*time.Second).check(t, want)
 	}
 	l.await(t, 5*time.Second, "done")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -20,8 +21,8 @@ func TestStop(t *testing.T) {
 			s := sharktest.Start(t, nil)
 			d := startDaemon(t, r, append(uploading(t, s), keeping(t.TempDir())...)...)
 			stream := testbed.StartStream(t, time.Millisecond)
-			for range 3 {
-				r.Publish(t, `{"node":"web1","interface":"lo","bpf":"`+stream.Filter()+`"}`)
+			for n := range 3 { // unequal ones, which share nothing
+				r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","bpf":"%s","packets":%d}`, stream.Filter(), 90_000+n))
 				l.await(t, 5*time.Second, "started")
 			}
 			time.Sleep(500 * time.Millisecond)
