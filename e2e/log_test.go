@@ -54,11 +54,11 @@ func TestLogLevel(t *testing.T) {
 		r.Publish(t, `{"node":"other"}`)
 		r.Publish(t, `{"node":"web1"}`)
 		l.next(t, 5*time.Second)
+		d.Signal(t, syscall.SIGTERM)
+		d.Wait(t, 5*time.Second) // by then all lines are written
 		if got := strings.Contains(d.Output.String(), "another node"); got != want {
 			t.Errorf("%s: want %v, got %v: %s", level, want, got, d.Output.String())
 		}
-		d.Signal(t, syscall.SIGTERM)
-		d.Wait(t, 5*time.Second)
 	}
 }
 
