@@ -67,9 +67,10 @@ type (
 	anything struct{}
 )
 
-// check fails for every field that is not as it should be.
-func (r result) check(t testing.TB, want says) {
+// check fails for every field that is not as it should be, and tells whether all are.
+func (r result) check(t testing.TB, want says) (all bool) {
 	t.Helper()
+	all = true
 	for field, want := range want {
 		got, there := r.said[field]
 		good := fmt.Sprint(want) == fmt.Sprint(got)
@@ -81,8 +82,10 @@ func (r result) check(t testing.TB, want says) {
 		}
 		if !good {
 			t.Errorf("%s: want %#v, got %#v in %s", field, want, got, r.text)
+			all = false
 		}
 	}
+	return all
 }
 
 // A listener hears the results.

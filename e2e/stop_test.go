@@ -34,12 +34,7 @@ func TestStop(t *testing.T) {
 			for range 3 {
 				got := l.final(t, time.Second)
 				got.check(t, says{"state": "done", "stop": "shutdown", "url": anything{}, "file": anything{}})
-				file, err := os.Open(got.File)
-				if err != nil {
-					t.Fatal(err)
-				}
-				packets, _ := testbed.ReadPcap(t, file)
-				file.Close()
+				packets := readPackets(t, got.File)
 				last := packets[len(packets)-1].Timestamp
 				if gap := at.Sub(last); gap > 30*time.Millisecond || gap < -30*time.Millisecond {
 					t.Errorf("want packets until the signal, got the last one %v before", gap)

@@ -1,0 +1,72 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/testbed"
+)
+
+// TestWindowIsWhole: a capture lasts as long as it was asked to, counted from
+// when its filter was ready.
+func TestWindowIsWhole(t *testing.T) {
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	startDaemon(t, r, keeping(t.TempDir())...)
+	stream := testbed.StartStream(t, time.Millisecond)
+	// Takes libpcap a fraction of a second.
+	var terms []string
+	for port := 1; len(terms) < 150; port++ {
+		terms = append(terms, fmt.Sprintf("port %d", port))
+	}
+	slow := stream.Filter() + " or " + strings.Join(terms, " or ")
+	r.Publish(t, `{"node":"web1","interface":"lo","timeout":1,"bpf":"`+slow+`"}`)
+	done := l.final(t, 10*time.Second)
+	done.check(t, says{"state": "done", "stop": "timeout"})
+	if want, got := time.Second, done.Ended.Sub(done.Started); want != got {
+		t.Errorf("want a capture of %v, got %v", want, got)
+	}
+	packets := readPackets(t, done.File)
+	first, last := packets[0].Timestamp, packets[len(packets)-1].Timestamp
+	const slack = 50 * time.Millisecond
+	if gap := first.Sub(done.Started); gap < 0 || gap > slack {
+		t.Errorf("want packets from the start on, got the first one after %v", gap)
+	}
+	if gap := done.Ended.Sub(last); gap < 0 || gap > slack {
+		t.Errorf("want packets to the end, got the last one %v before", gap)
+	}
+}
+
+// TestSnapshot: packets are cut as asked, and the file says how long they were.
+func TestSnapshot(t *testing.T) {
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	startDaemon(t, r, keeping(t.TempDir())...)
+	stream := testbed.StartStream(t, time.Millisecond)
+	r.Publish(t, `{"node":"web1","interface":"lo","snap":50,"packets":100,"bpf":"`+stream.Filter()+`"}`)
+	done := l.final(t, 5*time.Second)
+	done.check(t, says{"state": "done", "packets": 100, "bytes": 24 + 100*(16+50)})
+	for i, p := range readPackets(t, done.File) {
+		if p.CaptureLength != 50 || p.Length != 42+15 {
+			t.Fatalf("packet %d: want 50 bytes of 57, got %d of %d", i, p.CaptureLength, p.Length)
+		}
+	}
+}
+
+// readPackets returns the packets of a capture file, of which there must be some.
+func readPackets(t *testing.T, name string) []testbed.Packet {
+	t.Helper()
+	file, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	packets, _ := testbed.ReadPcap(t, file)
+	if len(packets) == 0 {
+		t.Fatal("no packets in ", name)
+	}
+	return packets
+}
