@@ -2,7 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
+	"io"
+	"os"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,6 +86,77 @@ func TestSecretsAreNotShown(t *testing.T) {
 	for _, secret := range []string{sharktest.Token, "falsch", "geheim"} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the secret %s is in the log: %s", secret, log)
+		}
+	}
+}
+
+// TestLogThatNobodyReads: a full pipe holds up neither requests nor the end,
+// and what was not written is said when it flows again.
+func TestLogThatNobodyReads(t *testing.T) {
+	testbed.NeedRoot(t)
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	from, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	cmd := exec.Command("sh", "-c", `exec "$0" "$@" 2>&3`)
+	cmd.Args = append(cmd.Args, daemonCommand(r, keeping(t.TempDir())...).Args...)
+	cmd.ExtraFiles = []*os.File{to}
+	d := testbed.Start(t, cmd)
+	to.Close()
+	r.AwaitSubscribers(t, 10*time.Second, 1)
+	const messages = 3000 // a line each from the receive loop, far more than a pipe and a queue hold
+	for range messages {
+		r.Publish(t, `{`)
+	}
+	r.Publish(t, `{"node":"web1","interface":"nosuch0"}`)
+	l.next(t, 5*time.Second)
+	read := make(chan string)
+	go func() {
+		text, _ := io.ReadAll(from)
+		read <- string(text)
+	}()
+	time.Sleep(100 * time.Millisecond)
+	r.Publish(t, `{`) // the line that takes the news along
+	d.Signal(t, syscall.SIGTERM)
+	if code := d.Wait(t, 5*time.Second); code != 0 {
+		t.Errorf("want exit code 0, got %d", code)
+	}
+	log := <-read
+	lost := 0
+	for _, match := range regexp.MustCompile(`msg="log dropped" lines=(\d+)`).FindAllStringSubmatch(log, -1) {
+		n, _ := strconv.Atoi(match[1]) // digits
+		lost += n
+	}
+	written := strings.Count(log, `msg="message ignored"`)
+	if lost == 0 || written+lost < messages {
+		t.Errorf("want %d lines written or said to be lost, got %d and %d", messages, written, lost)
+	}
+}
+
+// TestLogHidesNothing: what a terminal would turn around or obey is written in digits.
+func TestLogHidesNothing(t *testing.T) {
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	d := startDaemon(t, r, keeping(t.TempDir())...)
+	r.Publish(t, `{"node":"web1","interface":"lo","timeout":1,"tags":"a\u202eb","customer":"c\u009b2Jd","by":"e\u2066f"}`)
+	l.final(t, 5*time.Second)
+	r.Publish(t, `{"node":"web1","interface":"x\u202ey"}`)
+	l.final(t, 5*time.Second).check(t, says{"error": about(`x\u202ey`)}) // in the answer as well
+	d.Signal(t, syscall.SIGTERM)
+	d.Wait(t, 5*time.Second)
+	log := d.Output.String()
+	for _, want := range []string{`a\u202eb`, `c\u009b2Jd`, `e\u2066f`, `x\u202ey`} {
+		// The quotes of a text within a text are written by another stroke.
+		if !strings.Contains(strings.ReplaceAll(log, `\\`, `\`), want) {
+			t.Errorf("want %s in the log, got %s", want, log)
+		}
+	}
+	for _, raw := range []string{"\u202e", "\u009b", "\u2066"} {
+		if strings.Contains(log, raw) {
+			t.Errorf("want no raw %q in the log, got %s", raw, log)
 		}
 	}
 }
