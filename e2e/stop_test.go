@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,7 +15,7 @@ import (
 
 // TestStop: running captures are delivered, then the daemon ends.
 func TestStop(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
 			r := testbed.StartRedis(t)
 			l := listen(t, r)
@@ -85,4 +86,60 @@ func TestSecondSignal(t *testing.T) {
 	})
 	d.Signal(t, syscall.SIGTERM)
 	d.Wait(t, time.Second)
+}
+
+// TestHangUpIgnored: what nohup starts outlives the terminal.
+func TestHangUpIgnored(t *testing.T) {
+	testbed.NeedRoot(t)
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	cmd := exec.Command("sh", append([]string{"-c", `trap "" HUP; exec "$0" "$@"`},
+		daemonCommand(r, keeping(t.TempDir())...).Args...)...)
+	d := testbed.Start(t, cmd)
+	r.AwaitSubscribers(t, 10*time.Second, 1)
+	r.Publish(t, `{"node":"web1","interface":"lo","timeout":1}`)
+	l.await(t, 5*time.Second, "started")
+	d.Signal(t, syscall.SIGHUP)
+	l.final(t, 5*time.Second).check(t, says{"state": "done", "stop": "timeout"})
+	if d.HasExited() {
+		t.Error("want it running")
+	}
+}
+
+// TestEndpointWhileStopping: while it delivers, the daemon says that it takes
+// no requests, and can still be measured. Then it gives up in time.
+func TestEndpointWhileStopping(t *testing.T) {
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	args, port := listening(t)
+	args = append(args, "-draintimeout", "2s")
+	d := startDaemon(t, r, append(args, uploading(t, sharktest.Start(t, sharktest.Hang))...)...)
+	stream := testbed.StartStream(t, time.Millisecond)
+	r.Publish(t, `{"node":"web1","interface":"lo","bpf":"`+stream.Filter()+`"}`)
+	l.await(t, 5*time.Second, "started")
+	time.Sleep(300 * time.Millisecond)
+	began := time.Now()
+	d.Signal(t, syscall.SIGTERM)
+	testbed.Eventually(t, time.Second, "it says that it stops", func() bool {
+		code, body := get(t, port, "/healthz")
+		return code == 503 && strings.Contains(body, "stopping")
+	})
+	for time.Since(began) < 1500*time.Millisecond {
+		if code, body := get(t, port, "/healthz"); code != 503 {
+			t.Fatalf("after %v: want 503, got %d: %s", time.Since(began), code, body)
+		}
+		if held := series(t, port, "pcapdaemon_memory_held_bytes"); held <= 0 {
+			t.Fatalf("after %v: want the capture that is delivered in /metrics, got %v bytes", time.Since(began), held)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	r.Publish(t, `{"node":"web1","interface":"lo","id":"late"}`)
+	if code := d.Wait(t, 5*time.Second); code != 1 {
+		t.Errorf("want exit code 1, got %d", code)
+	}
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("want it to try for all of -draintimeout, gave up after %v", took)
+	}
+	l.final(t, time.Second).check(t, says{"state": "failed", "stop": "shutdown", "url": nil, "file": nil})
+	l.quiet(t, 100*time.Millisecond) // nothing of the late request
 }

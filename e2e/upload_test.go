@@ -5,7 +5,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +33,13 @@ func TestFailedUploadIsKept(t *testing.T) {
 	got.check(t, says{"error": about("Invalid token")})
 	if _, err := os.Stat(got.File); err != nil {
 		t.Errorf("the capture is lost: %v", err)
+	}
+	d.Signal(t, syscall.SIGTERM)
+	if code := d.Wait(t, 5*time.Second); code != 0 { // it failed before the stop
+		t.Errorf("want exit code 0, got %d", code)
+	}
+	if !regexp.MustCompile(`level=error msg="capture failed" .*403`).MatchString(d.Output.String()) {
+		t.Errorf("want an error in the log for evidence that has not arrived, got %s", d.Output.String())
 	}
 	if strings.Contains(got.Error+d.Output.String(), sharktest.Token) {
 		t.Error("the token was shown")
