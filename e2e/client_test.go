@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -128,5 +129,54 @@ func checkComplaint(t *testing.T, errs, want string) {
 	}
 	if strings.Contains(errs, "geheim") {
 		t.Errorf("the password is shown: %s", errs)
+	}
+}
+
+// TestPublishWaitsForLateHost: a host that listens and has not answered yet is
+// waited for, though the other one's capture is long done.
+func TestPublishWaitsForLateHost(t *testing.T) {
+	r := testbed.StartRedis(t)
+	startDaemon(t, r, keeping(t.TempDir())...)
+	late := testbed.Start(t, daemonCommand(r, append(keeping(t.TempDir()), "-node", "web2")...))
+	r.AwaitSubscribers(t, 5*time.Second, 2)
+	testbed.StartStream(t, time.Millisecond)
+	late.Signal(t, syscall.SIGSTOP)
+	time.AfterFunc(2*time.Second, func() { _ = late.Process.Signal(syscall.SIGCONT) })
+	out, errs, code := ask(t, "redis://"+r.Address(), `{"node":"any","interface":"lo","packets":1}`, 10*time.Second)
+	if want, got := "started done started done", states(parseResults(out)); want != got {
+		t.Errorf("want both hosts (%s), got %q and %s", want, got, errs)
+	}
+	if code != 0 {
+		t.Errorf("want exit code 0, got %d", code)
+	}
+}
+
+// TestPublishNamesTheDead: a host that dies in the middle of a capture is named when its time is over.
+func TestPublishNamesTheDead(t *testing.T) {
+	t.Parallel() // mostly waits
+	r := testbed.StartRedis(t)
+	dead := startDaemon(t, r, keeping(t.TempDir())...)
+	heard := listen(t, r)
+	cmd := exec.Command(binary, "-publish", `{"node":"web1","interface":"lo","timeout":2}`, "-cstimeout", "1s",
+		"-redisport", strconv.Itoa(r.Port))
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	began := time.Now()
+	p := testbed.Start(t, cmd)
+	heard.await(t, 5*time.Second, "started")
+	dead.Signal(t, syscall.SIGKILL)
+	if code := p.Wait(t, 30*time.Second); code != 1 {
+		t.Errorf("want exit code 1, got %d", code)
+	}
+	// The capture's time and its upload's, and ten seconds.
+	if took, want := time.Since(began), 13*time.Second; took < want || took > want+5*time.Second {
+		t.Errorf("want it to give up after %v, took %v", want, took)
+	}
+	if want, got := "started", states(parseResults(out.String())); want != got {
+		t.Errorf("want %s, got %q", want, got)
+	}
+	errs := p.Output.String()
+	if !strings.Contains(errs, "web1") || strings.Contains(errs, "no host answered") {
+		t.Errorf("want the host named that has fallen silent, got %s", errs)
 	}
 }
