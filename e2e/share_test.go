@@ -1,0 +1,75 @@
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+
+	"pcapdaemon/sharktest"
+	"pcapdaemon/testbed"
+)
+
+// TestStormMakesOneCapture: an alarm that fires ten thousand times makes one
+// capture, one file and one upload, and each who asked is answered. The receive
+// loop is not held up, and memory hardly grows.
+func TestStormMakesOneCapture(t *testing.T) {
+	const requests = 10_000
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	s := sharktest.Start(t, nil)
+	dir, port := t.TempDir(), testbed.FreePort(t)
+	flags := append(uploading(t, s), keeping(dir)...)
+	startDaemon(t, r, append(flags, "-share", "10s", "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
+	testbed.StartStream(t, time.Millisecond)
+	before := series(t, port, "process_resident_memory_bytes")
+
+	conn, err := redis.Dial("tcp", r.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for n := range requests {
+		message := fmt.Sprintf(`{"node":"web1","interface":"lo","bpf":"udp","timeout":3,"id":"storm-%d","tags":"linkdown,flapping",`+
+			`"customer":"ACME","alertid":%d,"by":"trap@collector"}`, n, n)
+		if err := conn.Send("PUBLISH", "capture", message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent := time.Now()
+	if _, err := conn.Do("PUBLISH", "capture", `{"node":"web1","interface":"nosuch0","id":"behind"}`); err != nil {
+		t.Fatal(err)
+	}
+	started, done := map[string]bool{}, map[string]bool{}
+	for len(done) < requests {
+		got := l.next(t, 20*time.Second)
+		switch {
+		case got.ID == "behind":
+			if took := time.Since(sent); took > time.Second {
+				t.Errorf("the request behind the storm was answered after %v", took)
+			}
+		case got.State == "started" && !started[got.ID]:
+			started[got.ID] = true
+		case got.State == "done" && started[got.ID] && !done[got.ID]:
+			done[got.ID] = true
+			if got.ID != "storm-0" {
+				got.check(t, says{"shared": "storm-0"})
+			}
+		default:
+			t.Fatalf("want each started, then done, got %s", got.text)
+		}
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "*"))
+	if len(files) != 1 || len(s.Received()) != 1 {
+		t.Errorf("want one file and one upload, got %d and %d", len(files), len(s.Received()))
+	}
+	if grown := series(t, port, "process_resident_memory_bytes") - before; grown > 40e6 {
+		t.Errorf("memory grew by %.0f MB", grown/1e6)
+	}
+	if got := series(t, port, `pcapdaemon_requests_total{outcome="shared"}`); got != requests-1 {
+		t.Errorf("want %d shared, got %v", requests-1, got)
+	}
+}
