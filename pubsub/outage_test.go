@@ -48,6 +48,17 @@ func TestOutageSaysEachCauseOnce(t *testing.T) {
 	}
 }
 
+// TestReconnectDelayWithSentinels: when they have agreed, 3 s are left for waiting and for
+// the attempt at the former master that is under way.
+func TestReconnectDelayWithSentinels(t *testing.T) {
+	delay := newReconnectDelay((&Server{Master: "m"}).longestDelay())
+	for n := range 50 {
+		if wait, most := delay.NextBackOff(), 3*time.Second-connectTimeout; wait > most {
+			t.Errorf("attempt %d: want at most %v, got %v", n, most, wait)
+		}
+	}
+}
+
 func TestReconnectDelay(t *testing.T) {
 	delay := newReconnectDelay(longDelay)
 	for n := range 50 {

@@ -160,6 +160,31 @@ func TestSentinelLies(t *testing.T) {
 	})
 }
 
+// TestSentinelLiesLater: the sentinel that was trusted goes away, and the next one lies.
+func TestSentinelLiesLater(t *testing.T) {
+	t.Parallel()
+	g := testbed.StartGroup(t, testbed.GroupConfig{})
+	trusted := testbed.StartProxy(t, g.Sentinels[0].Address())
+	addresses := []string{trusted.Address, lie(t, g.Servers[1].Address()), g.Sentinels[1].Address()}
+	p := startParty(t, func() *Server { return &Server{Addresses: addresses, Master: testbed.MasterName} })
+	master := g.Servers[0]
+	master.AwaitSubscribers(t, 5*time.Second, 1)
+	time.Sleep(watchPeriod + time.Second) // it is asked again
+	trusted.Lead("")
+	trusted.Cut()
+	time.Sleep(2*watchPeriod + time.Second)
+	if lines := testbed.ReadLines(p.log.String()); len(lines) != 1 {
+		t.Errorf("want no more than one subscription, got %s", p.log.String())
+	}
+	master.Signal(t, syscall.SIGSTOP)
+	next := g.AwaitNewMaster(t, master)
+	next.AwaitSubscribers(t, 3*time.Second, 1)
+	p.checkNothingLost(t)
+	if !strings.Contains(p.log.String(), errMoved.Error()) {
+		t.Errorf("want %q in the log, got %s", errMoved, p.log.String())
+	}
+}
+
 // lie starts what answers as a sentinel that names an address, whatever it is asked.
 func lie(t *testing.T, address string) string {
 	t.Helper()

@@ -3,6 +3,7 @@ package pubsub
 import (
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -64,6 +65,25 @@ func TestServerUserWithoutPassword(t *testing.T) {
 	if user, err := redis.String(conn.Do("ACL", "WHOAMI")); user != "host" {
 		t.Errorf("want the user host, got %q, %v", user, err)
 	}
+}
+
+// TestServerIPv6: an address in brackets is reached, also behind another one.
+func TestServerIPv6(t *testing.T) {
+	probe, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		testbed.Lack(t, "IPv6 on the loopback interface")
+	}
+	defer probe.Close()
+	r := testbed.StartRedis(t, "--bind", "::1", "127.0.0.1")
+	server, err := ParseURL(fmt.Sprintf("redis://[::1]:1,[::1]:%d", r.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := server.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
 }
 
 // TestServerString: what is shown to people holds no secret.
