@@ -84,10 +84,10 @@ func (t *track) take(r result) bool {
 	return true
 }
 
-// ended tells whether a capture has been delivered. Only states that are known
-// to be the last one are: others may come with newer hosts.
+// ended tells whether a capture is off its host's hands, for now at least.
+// Only states that are known are: others may come with newer hosts.
 func (r result) ended() bool {
-	return r.State == stateDone || r.State == stateFailed
+	return slices.Contains([]string{stateKept, stateDone, stateFailed}, r.State)
 }
 
 // hosts returns how many hosts have said all that is to be expected: a word

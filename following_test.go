@@ -69,6 +69,7 @@ func TestFollowing(t *testing.T) {
 		"another host is late":          {2, []heard{{0, "a eth0 started 1"}, {50 * ms, "a eth0 done 1"}, {1500 * ms, "b eth0 started 2"}, {2 * s, "b eth0 done 2"}}, 2 * s, exitOK},
 		"a third host may be later":     {3, []heard{{0, "a eth0 refused"}, {2 * s, "b eth0 refused"}}, 5 * s, exitFailed},
 		"a long capture, then no wait":  {2, []heard{{0, "a eth0 started 1"}, {30 * s, "a eth0 done 1"}}, 30 * s, exitOK},
+		"the upload has to wait":        {1, []heard{{0, "a eth0 started 1"}, {s, "a eth0 kept 1"}}, s, exitOK},
 		"a host falls silent":           {1, []heard{{s, "a eth0 started 1"}}, 61 * s, exitFailed},
 		"one of two falls silent":       {2, []heard{{s, "a eth0 started 1"}, {s, "b eth0 started 2"}, {20 * s, "b eth0 done 2"}}, 61 * s, exitFailed},
 		"two hosts of one name":         {2, []heard{{0, "a eth0 started 1"}, {0, "a eth0 started 2"}, {s, "a eth0 done 1"}, {9 * s, "a eth0 done 2"}}, 9 * s, exitOK},
