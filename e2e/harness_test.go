@@ -58,11 +58,17 @@ func keeping(dir string) []string { return []string{"-writelocal", "-destdir", d
 // uploading returns the flags for uploads to a server.
 func uploading(t testing.TB, s *sharktest.Server) []string {
 	t.Helper()
+	return uploadingTo(t, s.Address())
+}
+
+// uploadingTo returns the flags for uploads to an address, host:port.
+func uploadingTo(t testing.TB, address string) []string {
+	t.Helper()
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte(sharktest.Token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return []string{"-upload", "-csscheme", "http", "-cshost", s.Address(), "-cstokenfile", token}
+	return []string{"-upload", "-csscheme", "http", "-cshost", address, "-cstokenfile", token}
 }
 
 // listening returns the flags for an HTTP endpoint and its port.

@@ -3,6 +3,7 @@ package sharktest
 import (
 	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -19,8 +20,22 @@ type Server struct {
 // Start starts a double with plain HTTP; answer may be nil.
 func Start(t testing.TB, answer Answer) *Server {
 	t.Helper()
+	return StartAt(t, "127.0.0.1:0", answer)
+}
+
+// StartAt starts a double with plain HTTP at an address, host:port, where
+// nothing has listened until now; answer may be nil.
+func StartAt(t testing.TB, address string, answer Answer) *Server {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	h := &Handler{Token: Token, Answer: answer}
-	s := &Server{httptest.NewServer(h), h}
+	s := &Server{httptest.NewUnstartedServer(h), h}
+	s.Listener.Close()
+	s.Listener = listener
+	s.Server.Start()
 	t.Cleanup(func() {
 		s.CloseClientConnections()
 		s.Close()
@@ -50,5 +65,12 @@ func (s *Server) Address() string { return s.Listener.Addr().String() }
 func Hang(_ http.ResponseWriter, r *http.Request, _ int) bool {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()
+	return true
+}
+
+// Unavailable is an Answer that says so.
+func Unavailable(w http.ResponseWriter, r *http.Request, _ int) bool {
+	_, _ = io.Copy(io.Discard, r.Body)
+	w.WriteHeader(http.StatusServiceUnavailable)
 	return true
 }

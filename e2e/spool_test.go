@@ -1,0 +1,284 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"pcapdaemon/sharktest"
+	"pcapdaemon/testbed"
+)
+
+// An absence is a daemon with a spool, whose CloudShark is away at times.
+type absence struct {
+	redis  *testbed.Redis
+	heard  *listener
+	stream *testbed.Stream
+	shark  *sharktest.Server // nil: nothing listens at its address
+	answer atomic.Pointer[sharktest.Answer]
+	spool  string // directory
+	args   []string
+}
+
+// newAbsence sets up what the daemon needs; CloudShark is away in that way, or
+// not there at all if that is nil.
+func newAbsence(t testing.TB, away sharktest.Answer, args ...string) *absence {
+	t.Helper()
+	a := &absence{redis: testbed.StartRedis(t), stream: testbed.StartStream(t, time.Millisecond), spool: t.TempDir()}
+	a.heard = listen(t, a.redis)
+	address := "127.0.0.1:" + strconv.Itoa(testbed.FreePort(t))
+	if away != nil {
+		a.shark = sharktest.StartAt(t, address, a.serve)
+		a.leave(away)
+	}
+	flags := []string{"-spooldir", a.spool, "-cstimeout", "300ms"}
+	a.args = slices.Concat(uploadingTo(t, address), flags, args)
+	return a
+}
+
+// serve is the double's answer.
+func (a *absence) serve(w http.ResponseWriter, r *http.Request, try int) bool {
+	answer := a.answer.Load()
+	return answer != nil && (*answer)(w, r, try)
+}
+
+// leave lets CloudShark be away in a way.
+func (a *absence) leave(away sharktest.Answer) { a.answer.Store(&away) }
+
+// back lets CloudShark be there.
+func (a *absence) back(t testing.TB) {
+	t.Helper()
+	a.answer.Store(nil)
+	if a.shark == nil {
+		address := a.args[slices.Index(a.args, "-cshost")+1]
+		a.shark = sharktest.StartAt(t, address, a.serve)
+	}
+}
+
+// start starts the daemon.
+func (a *absence) start(t testing.TB, args ...string) *testbed.Process {
+	t.Helper()
+	return startDaemon(t, a.redis, slices.Concat(a.args, args)...)
+}
+
+// stop ends the daemon in the usual way, which has to be a success.
+func (a *absence) stop(t testing.TB, d *testbed.Process) {
+	t.Helper()
+	d.Signal(t, syscall.SIGTERM)
+	if code := d.Wait(t, 10*time.Second); code != 0 {
+		t.Errorf("want exit code 0, got %d", code)
+	}
+	a.redis.AwaitSubscribers(t, 5*time.Second, 0)
+}
+
+// request returns a request for so many packets.
+func (a *absence) request(id string, packets int) string {
+	return fmt.Sprintf(`{"node":"web1","interface":"lo","packets":%d,"id":%q,"tags":"dns,slow","customer":"ACME",`+
+		`"alertid":4711,"bpf":%q}`, packets, id, a.stream.Filter())
+}
+
+// capture makes a capture and returns its result: that it is kept, if CloudShark is away.
+func (a *absence) capture(t testing.TB, id string) result {
+	t.Helper()
+	a.redis.Publish(t, a.request(id, 20))
+	return a.heard.final(t, 10*time.Second)
+}
+
+// kept makes a capture that has to wait, and returns its content.
+func (a *absence) kept(t testing.TB, id string) []byte {
+	t.Helper()
+	r := a.capture(t, id)
+	r.check(t, says{"id": id, "state": "kept", "packets": 20, "url": nil})
+	content, err := os.ReadFile(filepath.Join(a.spool, uploadName(r)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkContent(t, content, r)
+	return content
+}
+
+// upload returns what CloudShark got under the name of a result.
+func (a *absence) upload(t testing.TB, r result) sharktest.Upload {
+	t.Helper()
+	for _, u := range a.shark.Received() {
+		if u.File == uploadName(r) {
+			return u
+		}
+	}
+	t.Fatal("not uploaded: ", r.text)
+	panic("unreachable")
+}
+
+// uploadName returns the name under which the capture of a result is uploaded.
+func uploadName(r result) string {
+	return r.Node + "-" + r.Interface + "-" + r.Started.Format("20060102T150405.000000000Z") + ".pcap"
+}
+
+// checkContent fails unless a capture is what its result says, without a gap.
+func checkContent(t testing.TB, content []byte, r result) {
+	t.Helper()
+	found := testbed.Numbers(t, bytes.NewReader(content))
+	if want, got := []int64{r.Packets, r.Bytes}, []int64{int64(len(found)), int64(len(content))}; !slices.Equal(want, got) {
+		t.Errorf("want packets and bytes %v, got %v", want, got)
+	}
+	testbed.CheckNoGap(t, found)
+}
+
+// checkNames fails unless a directory holds these names.
+func checkNames(t testing.TB, dir string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	slices.Sort(want)
+	if !slices.Equal(want, got) {
+		t.Errorf("want %q in %s, got %q", want, filepath.Base(dir), got)
+	}
+}
+
+// TestSpool: what CloudShark does not take now waits, and is uploaded at once
+// by the next daemon, with all that the capture was asked with.
+func TestSpool(t *testing.T) {
+	for name, away := range map[string]sharktest.Answer{
+		"answers 503":  sharktest.Unavailable,
+		"is not there": nil,
+		"hangs":        sharktest.Hang,
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAbsence(t, away)
+			d := a.start(t)
+			kept := a.capture(t, "x")
+			kept.check(t, says{"id": "x", "state": "kept", "stop": "packets", "packets": 20, "url": nil, "file": nil,
+				"error": nil, "customer": "ACME"})
+			name := uploadName(kept)
+			checkNames(t, a.spool, name, name+".waybill")
+			content, err := os.ReadFile(filepath.Join(a.spool, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkContent(t, content, kept)
+			a.stop(t, d)
+
+			a.back(t)
+			a.start(t)
+			done := a.heard.next(t, 3*time.Second)
+			done.check(t, says{"id": "x", "state": "done", "stop": "packets", "packets": 20, "error": nil,
+				"url": "http://" + a.shark.Address() + "/captures/cafe1", "started": kept.said["started"],
+				"ended": kept.said["ended"], "tags": "dns,slow", "customer": "ACME", "alertid": 4711,
+				"bpf": a.stream.Filter(), "received": kept.said["received"], "dropped": kept.said["dropped"]})
+			u := a.upload(t, done)
+			if !bytes.Equal(content, u.Content) {
+				t.Error("the upload is not what was kept")
+			}
+			if want := "dns,slow,customer:ACME,alertid:4711,node:web1,interface:lo"; want != u.Tags {
+				t.Errorf("want tags %s, got %s", want, u.Tags)
+			}
+			if want := "packets: 20; dropped: 0; request: x"; !strings.HasSuffix(u.Comments, want) {
+				t.Errorf("want %q at the end of the comments, got %s", want, u.Comments)
+			}
+			checkNames(t, a.spool)
+			a.heard.quiet(t, 300*time.Millisecond)
+		})
+	}
+}
+
+// TestSpoolWithoutRestart: the daemon itself uploads when CloudShark is back.
+func TestSpoolWithoutRestart(t *testing.T) {
+	a := newAbsence(t, sharktest.Unavailable)
+	a.start(t)
+	content := a.kept(t, "x")
+	a.back(t)
+	done := a.heard.next(t, 20*time.Second) // the first wait is 7.5 s at most
+	done.check(t, says{"id": "x", "state": "done", "url": anything{}})
+	if !bytes.Equal(content, a.upload(t, done).Content) {
+		t.Error("the upload is not what was kept")
+	}
+	testbed.Eventually(t, time.Second, "the spool is empty", func() bool {
+		entries, err := os.ReadDir(a.spool)
+		return err == nil && len(entries) == 0
+	})
+}
+
+// TestSpoolAndPublish: who asks follows until the capture is kept, which is a success.
+func TestSpoolAndPublish(t *testing.T) {
+	a := newAbsence(t, sharktest.Unavailable)
+	a.start(t)
+	out, _, code := ask(t, "redis://"+a.redis.Address(), a.request("x", 20), 10*time.Second)
+	if want, got := "started kept", states(parseResults(out)); want != got || code != 0 {
+		t.Errorf("want %s and exit code 0, got %s and %d", want, got, code)
+	}
+}
+
+// TestSpoolRefused: what CloudShark refuses for good goes to -destdir, else
+// stays and is not tried again.
+func TestSpoolRefused(t *testing.T) {
+	refuse := func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, `{"status":401,"exceptions":["Invalid API token"]}`)
+		return true
+	}
+	for name, withDirectory := range map[string]bool{"with -destdir": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			var args []string
+			dir := t.TempDir()
+			if withDirectory {
+				args = []string{"-destdir", dir}
+			}
+			a := newAbsence(t, sharktest.Unavailable, args...)
+			d := a.start(t)
+			content := a.kept(t, "x")
+			a.stop(t, d)
+			a.leave(refuse)
+			d = a.start(t)
+			failed := a.heard.next(t, 3*time.Second)
+			failed.check(t, says{"id": "x", "state": "failed", "error": about("401 Unauthorized: Invalid API token"),
+				"url": nil, "packets": 20})
+			file := uploadName(failed)
+			if withDirectory {
+				failed.check(t, says{"file": filepath.Join(dir, file)})
+				checkNames(t, a.spool)
+				checkFile(t, filepath.Join(dir, file), content)
+			} else {
+				failed.check(t, says{"file": nil})
+				checkNames(t, a.spool, file, file+".refused")
+				checkFile(t, filepath.Join(a.spool, file), content)
+			}
+			a.stop(t, d)
+			tries := a.shark.Count()
+			a.back(t)
+			a.start(t)
+			a.heard.quiet(t, time.Second)
+			if got := a.shark.Count(); got != tries {
+				t.Errorf("want no try after the refusal, got %d", got-tries)
+			}
+		})
+	}
+}
+
+// checkFile fails unless a file has this content.
+func checkFile(t testing.TB, name string, want []byte) {
+	t.Helper()
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(want, got) {
+		t.Errorf("%s is not what was kept", filepath.Base(name))
+	}
+}
