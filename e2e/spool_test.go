@@ -119,6 +119,14 @@ func (a *absence) upload(t testing.TB, r result) sharktest.Upload {
 	panic("unreachable")
 }
 
+// takingTime is an Answer that leaves it to CloudShark, after a while.
+func takingTime(d time.Duration) sharktest.Answer {
+	return func(http.ResponseWriter, *http.Request, int) bool {
+		time.Sleep(d)
+		return false
+	}
+}
+
 // uploadName returns the name under which the capture of a result is uploaded.
 func uploadName(r result) string {
 	return r.Node + "-" + r.Interface + "-" + r.Started.Format("20060102T150405.000000000Z") + ".pcap"
@@ -281,4 +289,131 @@ func checkFile(t testing.TB, name string, want []byte) {
 	if !bytes.Equal(want, got) {
 		t.Errorf("%s is not what was kept", filepath.Base(name))
 	}
+}
+
+// TestSpoolAtStop: what is not uploaded within -draintimeout waits, which is no failure.
+func TestSpoolAtStop(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer sharktest.Answer
+		state  string
+	}{
+		"CloudShark hangs":   {sharktest.Hang, "kept"},
+		"CloudShark is slow": {takingTime(300 * time.Millisecond), "done"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAbsence(t, test.answer, "-cstimeout", "1m", "-draintimeout", "1s", "-destdir", t.TempDir())
+			d := a.start(t)
+			a.redis.Publish(t, a.request("x", 0))
+			a.heard.await(t, 5*time.Second, "started")
+			time.Sleep(100 * time.Millisecond)
+			a.stop(t, d)
+			end := a.heard.next(t, time.Second)
+			end.check(t, says{"id": "x", "state": test.state, "stop": "shutdown", "file": nil, "error": nil})
+			if test.state == "done" {
+				checkContent(t, a.upload(t, end).Content, end)
+				checkNames(t, a.spool)
+				return
+			}
+			name := uploadName(end)
+			checkNames(t, a.spool, name, name+".waybill")
+			a.back(t)
+			a.start(t)
+			done := a.heard.next(t, 3*time.Second)
+			done.check(t, says{"id": "x", "state": "done", "stop": "shutdown", "packets": end.Packets})
+			checkContent(t, a.upload(t, done).Content, done)
+		})
+	}
+}
+
+// TestSpoolOrder: after a start, what waits is uploaded oldest first and two
+// at a time, and new captures do not wait for that.
+func TestSpoolOrder(t *testing.T) {
+	a := newAbsence(t, sharktest.Unavailable)
+	d := a.start(t)
+	var ids []string
+	for n := range 6 {
+		ids = append(ids, strconv.Itoa(n))
+		a.kept(t, ids[n])
+	}
+	a.stop(t, d)
+	var running, most atomic.Int32
+	take := takingTime(time.Second)
+	a.leave(func(w http.ResponseWriter, r *http.Request, try int) bool {
+		most.Store(max(most.Load(), running.Add(1)))
+		defer running.Add(-1)
+		return take(w, r, try)
+	})
+	a.start(t, "-cstimeout", "10s")
+	a.redis.Publish(t, a.request("new", 20))
+	var got []string
+	for range 7 {
+		r := a.heard.await(t, 5*time.Second, "done")
+		got = append(got, r.ID)
+	}
+	if n := slices.Index(got, "new"); n < 0 || n > 3 {
+		t.Errorf("want the new one not to wait for those before it, got %v", got)
+	}
+	got = slices.DeleteFunc(got, func(id string) bool { return id == "new" })
+	for pair := range slices.Chunk(got, 2) {
+		slices.Sort(pair) // they end at one time
+	}
+	if !slices.Equal(ids, got) {
+		t.Errorf("want %v, got %v", ids, got)
+	}
+	if n := most.Load(); n < 2 || n > 3 {
+		t.Errorf("want two uploads at a time and the new one, got %d", n)
+	}
+}
+
+// TestSpoolMetrics: what waits can be seen.
+func TestSpoolMetrics(t *testing.T) {
+	args, port := listening(t)
+	a := newAbsence(t, sharktest.Unavailable, args...)
+	d := a.start(t)
+	checkSeries(t, port, map[string]float64{"pcapdaemon_spool_captures": 0, "pcapdaemon_spool_bytes": 0,
+		"pcapdaemon_spool_oldest_seconds": 0})
+	began := time.Now()
+	a.kept(t, "a")
+	first := time.Now()
+	time.Sleep(500 * time.Millisecond)
+	a.kept(t, "b")
+	check := func() {
+		t.Helper()
+		checkSeries(t, port, map[string]float64{"pcapdaemon_spool_captures": 2,
+			"pcapdaemon_spool_bytes": float64(sizeOf(t, a.spool))})
+		least := time.Since(first).Seconds()
+		age := series(t, port, "pcapdaemon_spool_oldest_seconds")
+		if most := time.Since(began).Seconds(); age < least || age > most {
+			t.Errorf("want an age of %v to %v, got %v", least, most, age)
+		}
+	}
+	check()
+	checkSeries(t, port, map[string]float64{`pcapdaemon_deliveries_total{destination="spool",outcome="ok"}`: 2})
+	a.stop(t, d)
+	a.start(t)
+	check()
+	a.back(t)
+	for range 2 {
+		a.heard.next(t, 20*time.Second).check(t, says{"state": "done"})
+	}
+	checkSeries(t, port, map[string]float64{"pcapdaemon_spool_captures": 0, "pcapdaemon_spool_bytes": 0,
+		"pcapdaemon_spool_oldest_seconds": 0})
+}
+
+// sizeOf returns how many bytes the files of a directory have.
+func sizeOf(t testing.TB, dir string) int64 {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size int64
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += info.Size()
+	}
+	return size
 }
