@@ -42,23 +42,27 @@ const noChannel = "none"
 type mode int
 
 const (
-	serving    mode = iota // what comes from Redis
-	requesting             // one request, here and without Redis
-	publishing             // one request to others, as a client
-	versioning             // print versions
+	serving     mode = iota // what comes from Redis
+	requesting              // one request, here and without Redis
+	publishing              // one request to others, as a client
+	rollCalling             // who listens, as a client
+	versioning              // print versions
 )
 
 // delivers tells whether captures are made, and so have to go somewhere.
 func (m mode) delivers() bool { return m == serving || m == requesting }
 
 // usesRedis tells whether a server is needed.
-func (m mode) usesRedis() bool { return m == serving || m == publishing }
+func (m mode) usesRedis() bool { return m == serving || m.asks() }
+
+// asks tells whether this is a client, who needs the answers.
+func (m mode) asks() bool { return m == publishing || m == rollCalling }
 
 // A config is what flags and environment say, checked: what parseConfig
 // returns works. It is grouped by who takes it.
 type config struct {
 	mode     mode
-	request  string // of -request or -publish: JSON, or - for standard input
+	request  string // of -request, -publish or -rollcall: JSON, or - for standard input
 	node     string
 	limits   limits
 	capacity capacity
@@ -124,26 +128,45 @@ type rawConfig struct {
 	csTokenFile, csCAFile            string
 	interfaces, record               string
 	request, publish                 string
-	version                          bool
+	version, rollCall                bool
 	given                            map[string]bool // names of the flags that were set
 }
 
-// mode returns what the flags ask for.
-func (raw rawConfig) mode() (mode, string, error) {
-	request, publish := raw.given["request"], raw.given["publish"]
+// mode returns what the flags ask for, and the request that they, and the
+// words behind them, hold.
+func (raw rawConfig) mode(words []string) (m mode, request string, err error) {
+	running, publish := raw.given["request"], raw.given["publish"]
 	switch {
 	case raw.version:
-		return versioning, "", nil
-	case request && publish:
+		m = versioning
+	case running && publish:
 		return 0, "", errors.New("-request runs a request here, -publish asks others: give one of them")
-	case request && raw.request == "", publish && raw.publish == "":
-		return 0, "", errors.New("-request and -publish take a request as JSON, or - for standard input")
-	case request:
-		return requesting, raw.request, nil
+	case raw.rollCall && (running || publish):
+		return 0, "", errors.New("-rollcall is a request of its own: give it without -request and -publish")
+	case running && raw.request == "", publish && raw.publish == "":
+		return 0, "", errors.New("-request and -publish take a request as JSON, - for standard input, or words such as node=web1")
+	case running:
+		m, request = requesting, raw.request
 	case publish:
-		return publishing, raw.publish, nil
+		m, request = publishing, raw.publish
+	case raw.rollCall:
+		m, request = rollCalling, "rollcall=true"
 	}
-	return serving, "", nil
+	if m.flag() != "" {
+		if request, err = spellRequest(request, words); err != nil {
+			return 0, "", fmt.Errorf("%s: %w", m.flag(), err)
+		}
+		return m, request, nil
+	}
+	if len(words) > 0 {
+		return 0, "", fmt.Errorf("argument %q is no flag: all options begin with a dash", words[0])
+	}
+	return m, "", nil
+}
+
+// flag returns the flag that asks for a mode with a request; empty for other modes.
+func (m mode) flag() string {
+	return map[mode]string{requesting: "-request", publishing: "-publish", rollCalling: "-rollcall"}[m]
 }
 
 // parseConfig reads the command line and the environment. It returns
@@ -162,9 +185,7 @@ func parseConfig(args []string, stdout io.Writer) (config, error) {
 	} else if err != nil {
 		return c, err
 	}
-	if fs.NArg() > 0 {
-		return c, fmt.Errorf("argument %q is no flag: all options begin with a dash", fs.Arg(0))
-	}
+	words := fs.Args()
 	fs.Visit(func(f *flag.Flag) {
 		if f.Name == "cstoken" || f.Name == "redisurl" && pubsub.HoldsSecret(raw.redisURL) {
 			c.exposed = append(c.exposed, f.Name)
@@ -179,7 +200,7 @@ func parseConfig(args []string, stdout io.Writer) (config, error) {
 	}
 	raw.given = map[string]bool{}
 	fs.Visit(func(f *flag.Flag) { raw.given[f.Name] = true })
-	if c.mode, c.request, err = raw.mode(); err != nil || c.mode == versioning {
+	if c.mode, c.request, err = raw.mode(words); err != nil || c.mode == versioning {
 		return c, err
 	}
 	return c, c.check(raw)
@@ -245,10 +266,11 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.Var(newSize(&c.delivery.spoolSize, humanize.GiByte, 0, math.MaxInt64), "spoolsize", "`size` of all captures in -spooldir")
 	fs.Var(newDuration(&c.delivery.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout", "`duration` of delivering at most, after a stop signal")
 	fs.StringVar(&c.listen, "listen", "", "`address` of the HTTP endpoint with a page for people, /metrics and /healthz; empty: none")
-	fs.StringVar(&raw.request, "request", "", "run this one `request` (JSON, or - for standard input) without Redis, print its results, exit")
-	fs.StringVar(&raw.publish, "publish", "", "publish this `request` (JSON, or - for standard input), follow its results, exit")
+	fs.StringVar(&raw.request, "request", "", "run this one `request` (JSON, - for standard input, or words) without Redis, print its results, exit")
+	fs.StringVar(&raw.publish, "publish", "", "publish this `request` (JSON, - for standard input, or words), follow its results, exit")
 	fs.Var(newChoice(&c.log.level, "info", "debug", "warn", "error"), "loglevel", "`level` of the log: debug, info, warn or error")
 	fs.Var(newChoice(&c.log.format, "text", "json"), "logformat", "`format` of the log: text or json")
+	fs.Var(newSwitch(&raw.rollCall), "rollcall", "ask who listens, print a table (JSON lines if standard output is no terminal), exit")
 	fs.Var(newSwitch(&raw.version), "version", "print version, Go version and libpcap version, exit")
 	return fs
 }
@@ -261,8 +283,8 @@ func (c *config) check(raw rawConfig) error {
 	c.lowerDefaults(raw.given)
 	c.limits.onlyReturns = !c.delivery.upload && !c.delivery.writeLocal
 	switch {
-	case c.mode == publishing && c.redis.results == "":
-		return errors.New("-publish follows the results and needs a -resultchannel")
+	case c.mode.asks() && c.redis.results == "":
+		return fmt.Errorf("%s waits for results and needs a -resultchannel", c.mode.flag())
 	case c.limits.returned > 0 && c.limits.returned < fileHeaderSize:
 		return fmt.Errorf("-maxreturn takes 0, or %d bytes to %s", fileHeaderSize, formatSize(mostReturned))
 	case c.limits.returned > 0 && c.redis.results == "":
@@ -296,8 +318,11 @@ func (c *config) check(raw rawConfig) error {
 			return err
 		}
 	}
-	if c.mode.delivers() {
+	switch {
+	case c.mode.delivers():
 		return c.delivery.check(raw)
+	case c.mode == publishing:
+		return absoluteDirectory("-destdir", &c.delivery.dir)
 	}
 	return nil
 }
@@ -404,23 +429,30 @@ func (c *redisConfig) check(raw rawConfig) error {
 	return nil
 }
 
+// absoluteDirectory makes what a flag holds, if anything, the absolute path of a
+// directory that can be written.
+func absoluteDirectory(flag string, path *string) error {
+	if *path == "" {
+		return nil
+	}
+	absolute, err := filepath.Abs(*path)
+	if err == nil {
+		err = isWritableDir(absolute)
+	}
+	if err != nil {
+		return fmt.Errorf("%s takes a directory that can be written: %s: %w", flag, *path, err)
+	}
+	*path = absolute
+	return nil
+}
+
 // check completes what is needed to deliver captures.
 func (c *deliveryConfig) check(raw rawConfig) error {
-	for _, dir := range []struct {
-		flag string
-		path *string
-	}{{"-destdir", &c.dir}, {"-spooldir", &c.spool}} {
-		if *dir.path == "" {
-			continue
-		}
-		absolute, err := filepath.Abs(*dir.path)
-		if err == nil {
-			err = isWritableDir(absolute)
-		}
-		if err != nil {
-			return fmt.Errorf("%s takes a directory that can be written: %s: %w", dir.flag, *dir.path, err)
-		}
-		*dir.path = absolute
+	if err := absoluteDirectory("-destdir", &c.dir); err != nil {
+		return err
+	}
+	if err := absoluteDirectory("-spooldir", &c.spool); err != nil {
+		return err
 	}
 	if c.dir != "" && c.dir == c.spool {
 		return errors.New("-spooldir takes another directory than -destdir: captures there would be removed with the old ones")

@@ -126,3 +126,25 @@ func TestConfigReadsFiles(t *testing.T) {
 		t.Errorf("want the token of the file and nothing exposed, got %q, %v, %v", c.delivery.shark.token, c.exposed, err)
 	}
 }
+
+// TestConfigTakesWords: a request may be given in words behind the flags.
+func TestConfigTakesWords(t *testing.T) {
+	dir := t.TempDir()
+	for name, test := range map[string]struct {
+		args []string
+		mode mode
+		want string
+	}{
+		"publish":           {[]string{"-destdir", dir, "-publish", "node=a", "timeout=5"}, publishing, `{"node":"a","timeout":5}`},
+		"publish, flags":    {[]string{"-publish", "node=a", "-destdir", dir, "timeout=5"}, publishing, `{"node":"a","timeout":5}`},
+		"request":           {[]string{"-writelocal", "-destdir", dir, "-request", "interface=lo"}, requesting, `{"interface":"lo"}`},
+		"JSON":              {[]string{"-publish", `{"node":"a"}`}, publishing, `{"node":"a"}`},
+		"roll call":         {[]string{"-rollcall"}, rollCalling, `{"node":"any","rollcall":true}`},
+		"roll call of some": {[]string{"-rollcall", "nodere=^web"}, rollCalling, `{"nodere":"^web","rollcall":true}`},
+	} {
+		c, err := parseConfig(test.args, nil)
+		if c.mode != test.mode || c.request != test.want || err != nil {
+			t.Errorf("%s: want mode %v and %s, got %v and %s, %v", name, test.mode, test.want, c.mode, c.request, err)
+		}
+	}
+}

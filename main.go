@@ -57,7 +57,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	ctx, cancel := untilSignal()
 	defer cancel()
 	switch c.mode {
-	case publishing:
+	case publishing, rollCalling:
 		return follow(ctx, c, stdin, stdout, stderr)
 	case requesting:
 		return runOnce(ctx, c, log, stdin, stdout)

@@ -28,7 +28,7 @@ func TestRequestFlag(t *testing.T) {
 		"other node":         {`{"node":"web2",` + capture + `}`, false, "", 1},
 		"refused":            {`{"interface":"nosuch0"}`, false, "refused", 1},
 		"one of two refused": {`{"interface":["nosuch0","lo"],"timeout":1}`, false, "started done refused", 1},
-		"no JSON":            {`capture`, false, "refused", 1},
+		"no JSON":            {`{capture`, false, "refused", 1},
 		"empty object":       {`{}`, false, "refused", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
