@@ -1,66 +1,21 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"strings"
+	"os/signal"
 	"time"
 
 	"pcapdaemon/pubsub"
 
-	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
-	"golang.org/x/sys/unix"
 )
 
 // glance is how often a client looks at the clock.
 const glance = 100 * time.Millisecond
-
-// maxSeconds is the longest timeout that any host can be set to grant: a year.
-const maxSeconds = 365 * 24 * 60 * 60
-
-// A question is a request as its asker publishes it.
-type question struct {
-	message []byte
-	id      string // of the results
-	request request
-}
-
-// newQuestion judges a request and gives it an id, if it has none.
-func newQuestion(text []byte) (question, error) {
-	r, err := checkRequest(text)
-	if err != nil {
-		return question{}, err
-	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(text, &fields); err != nil {
-		return question{}, err
-	}
-	q := question{message: text, request: r}
-	if q.id, err = decodeText(fields["id"]); err != nil || q.id != "" {
-		return q, err
-	}
-	q.id = rand.Text()
-	fields["id"] = json.RawMessage(`"` + q.id + `"`)
-	q.message, err = json.Marshal(fields)
-	return q, err
-}
-
-// lasting returns what one capture takes at most, from its start to its last
-// result: what was asked for, and where nothing was, what this client's own flags say of hosts.
-func (q question) lasting(c config) time.Duration {
-	timeout := c.limits.timeout
-	if q.request.Timeout > 0 {
-		timeout = time.Duration(min(q.request.Timeout, maxSeconds)) * time.Second
-	}
-	return timeout + c.delivery.shark.timeout + lateness
-}
 
 // An exchange is where a client asks and hears the answers.
 type exchange interface {
@@ -72,149 +27,258 @@ type exchange interface {
 	Changes() <-chan error
 }
 
-// A client asks, and tells what it hears.
-type client struct {
-	exchange exchange
-	channel  string // for people
-	lasting  time.Duration
-	out      io.Writer
-	err      io.Writer
-	live     bool // out is a terminal
+// A view shows what a client hears. It is used from one goroutine.
+type view interface {
+	// heard shows what has come, word for word.
+	heard(message []byte)
+	// fetched shows where the file of a capture is now.
+	fetched(r result, file string)
+	// ended shows the last word on a capture; the file is empty if none was fetched.
+	ended(r result, file string)
+	// say shows what is no result.
+	say(text string)
+	// draw shows how everything stands.
+	draw(f *following, now time.Time)
+	// close shows what is left to be shown.
+	close()
 }
 
-// follow is -publish: it publishes a request, prints the results and returns the exit code.
-func follow(ctx context.Context, c config, stdin io.Reader, stdout, stderr io.Writer) int {
+// A client asks, and shows what it hears.
+type client struct {
+	exchange  exchange
+	channel   string // for people
+	question  question
+	spans     spans
+	view      view
+	fetcher   *fetcher // nil: files stay where they are
+	following *following
+	owed      bool // a stop could not be published
+	failed    bool // a file was not fetched
+}
+
+// An interruption is how somebody at a keyboard ends a client: once, and it
+// ends what it has begun; twice, and it leaves.
+type interruption struct{ once, twice context.Context }
+
+// newInterruption returns what signals do until it is released.
+func newInterruption() (in interruption, release func()) {
+	twice, leave := context.WithCancel(context.Background())
+	once, stop := context.WithCancel(twice)
+	signals, done := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(signals, endings()...)
+	go func() {
+		defer close(done)
+		for _, end := range []func(){stop, leave} {
+			select {
+			case <-signals:
+				end()
+			case <-twice.Done():
+				return
+			}
+		}
+	}()
+	return interruption{once, twice}, func() {
+		signal.Stop(signals)
+		leave()
+		<-done
+	}
+}
+
+// follow is -publish and -rollcall: it publishes a request, shows the answers
+// and returns the exit code.
+func follow(in interruption, c config, stdin io.Reader, stdout, stderr io.Writer) int {
 	text, err := readRequest(c.request, stdin)
 	if err != nil {
-		fmt.Fprintln(stderr, "pcapdaemon: -publish:", err)
+		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
 		return exitFailed
 	}
-	q, err := newQuestion(text)
+	screen := openTerminal(stdout)
+	q, err := newQuestion(text, inquirer{by: whoAmI(), watches: screen != nil, fetches: c.delivery.dir != ""})
 	if err != nil {
-		fmt.Fprintln(stderr, "pcapdaemon: -publish:", err)
+		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
 		return exitUsage
 	}
-	server, err := pubsub.NewClient(ctx, c.redis.server, c.redis.requests, c.redis.results)
-	if err != nil {
-		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %v\n", c.redis.server, err)
-		return exitFailed
+	code, err := consult(in, c, q, newView(q, screen, stdout, stderr))
+	if err != nil && in.once.Err() != nil {
+		err = errors.New("interrupted before the request was published")
 	}
-	defer server.Close()
-	asker := &client{exchange: server, channel: c.redis.requests, lasting: q.lasting(c),
-		out: stdout, err: stderr, live: terminalWidth(stdout) > 0}
-	code, err := asker.ask(ctx, q)
 	if err != nil {
 		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %v\n", c.redis.server, err)
 	}
 	return code
 }
 
-// ask publishes a request, tells the results until the last one and returns
-// the exit code. An error means that Redis does not take the request.
-func (c *client) ask(ctx context.Context, q question) (int, error) {
-	listeners, err := c.exchange.Publish(ctx, q.message)
+// consult publishes a request and returns the exit code that the answers
+// amount to. An error means that it was not published.
+func consult(in interruption, c config, q question, v view) (int, error) {
+	ctx, cancel := context.WithCancel(in.twice)
+	defer cancel()
+	commit := context.AfterFunc(in.once, cancel) // until the request is out, once is enough
+	server, err := pubsub.NewClient(ctx, c.redis.server, c.redis.requests, c.redis.results)
 	if err != nil {
 		return exitFailed, err
 	}
-	fmt.Fprintf(c.err, "request %s: %d %s on %s\n", printable(q.id), listeners,
-		english.PluralWord(listeners, "host listens", "hosts listen"), c.channel)
-	f := newFollowing(q, listeners, c.lasting, time.Now())
-	if !c.hear(ctx, f) {
-		fmt.Fprintln(c.err, "stopped; captures go on")
-		return exitFailed, nil
+	defer server.Close()
+	asking := newClient(c, q, server, v)
+	if err := asking.ask(ctx); err != nil {
+		return exitFailed, err
 	}
-	for _, t := range f.silent() {
-		fmt.Fprintf(c.err, "%s %s: no result\n", printable(t.Node), printable(t.Interface))
+	if !commit() { // it is out, and nothing can be heard any more
+		return asking.leave(), nil
 	}
-	code := f.exitCode()
-	if code == exitNobody {
-		fmt.Fprintln(c.err, "no host answered")
+	return asking.wait(in), nil
+}
+
+// newClient returns a client that asks over an exchange.
+func newClient(c config, q question, over exchange, v view) *client {
+	asking := &client{exchange: over, channel: c.redis.requests, question: q, spans: q.spans(c), view: v}
+	if c.delivery.dir != "" {
+		into := &directory{path: c.delivery.dir, disk: &disk{}}
+		asking.fetcher = newFetcher(c.redis.server, into, c.redis.results+":"+q.id+":")
 	}
-	return code, nil
+	return asking
+}
+
+// newView returns a view that suits what is asked, and who looks.
+func newView(q question, screen *terminal, stdout, stderr io.Writer) view {
+	if screen != nil && !q.rollCall {
+		return &display{terminal: screen, err: stderr}
+	}
+	return jsonLines{stdout, stderr}
+}
+
+// ask publishes the request.
+func (c *client) ask(ctx context.Context) error {
+	listeners, err := c.exchange.Publish(ctx, c.question.message)
+	if err != nil {
+		return err
+	}
+	c.view.say(fmt.Sprintf("request %s: %d %s on %s", printable(c.question.id), listeners,
+		english.PluralWord(listeners, "host listens", "hosts listen"), c.channel))
+	c.following = newFollowing(c.question, listeners, c.spans, time.Now())
+	return nil
+}
+
+// wait shows the answers until the last one, and returns the exit code.
+func (c *client) wait(in interruption) int {
+	if !c.hear(in) {
+		return c.leave()
+	}
+	c.view.close()
+	for _, t := range c.following.silent() {
+		c.view.say(printable(t.Node) + " " + printable(t.Interface) + ": no result")
+	}
+	code := c.following.exitCode()
+	switch {
+	case code == exitNobody:
+		c.view.say("no host answered")
+	case c.failed:
+		return exitFailed
+	}
+	return code
+}
+
+// leave ends before the end, and returns the exit code.
+func (c *client) leave() int {
+	if c.fetcher != nil {
+		c.fetcher.working.Wait() // not for long: what it reads from is closed
+	}
+	c.view.close()
+	if c.question.begins {
+		c.view.say("left; to stop what still runs, with the flags of this command: " + c.question.stopByHand())
+	}
+	return exitFailed
 }
 
 // hear takes what comes until nothing more is to be expected; false means
-// that the context has ended before.
-func (c *client) hear(ctx context.Context, f *following) bool {
+// that the client is to leave before.
+func (c *client) hear(in interruption) bool {
 	ticker := time.NewTicker(glance)
 	defer ticker.Stop()
-	for len(c.exchange.Answers()) > 0 || !f.over(time.Now()) {
+	once := in.once.Done()
+	for c.busy() || !c.following.over(time.Now()) {
 		select {
 		case message := <-c.exchange.Answers():
-			if r, err := decodeResult(message); err == nil && f.take(r, time.Now()) {
-				c.tell(r, message)
-			}
+			c.take(in.twice, message)
+		case f := <-c.fetcher.finished():
+			c.fetched(f)
 		case now := <-ticker.C:
-			c.show(f, now)
+			c.view.draw(c.following, now)
 		case err := <-c.exchange.Changes():
-			if err == nil {
-				f.regain(time.Now())
-				continue
+			c.change(in.twice, err)
+		case <-once:
+			if once = nil; !c.question.begins {
+				return false
 			}
-			f.lose(time.Now())
-			fmt.Fprintf(c.err, "nothing is heard for the time being: %v\n", err)
-		case <-ctx.Done():
+			c.stop(in.twice)
+		case <-in.twice.Done():
 			return false
 		}
 	}
 	return true
 }
 
-// tell prints a result.
-func (c *client) tell(r result, message []byte) {
-	if c.live {
-		fmt.Fprintf(c.out, "\r\x1b[K%s\n", r.describe())
-	} else {
-		var line bytes.Buffer
-		_ = json.Compact(&line, message) // has been decoded
-		fmt.Fprintf(c.out, "%s\n", line.Bytes())
-	}
+// busy tells whether there is something to do that does not depend on hosts.
+func (c *client) busy() bool {
+	return len(c.exchange.Answers()) > 0 || c.fetcher != nil && c.fetcher.pending > 0
 }
 
-// show draws the captures in progress on the last line of a terminal.
-func (c *client) show(f *following, now time.Time) {
-	if !c.live {
+// take shows a result and sees to its file.
+func (c *client) take(ctx context.Context, message []byte) {
+	r, err := decodeResult(message)
+	if err != nil {
+		return // the channel is everybody's
+	}
+	t, news := c.following.take(r, time.Now())
+	if !news {
 		return
 	}
-	var captures []string
-	for _, t := range f.silent() {
-		captures = append(captures, fmt.Sprintf("%s %s %ds", printable(t.Node), printable(t.Interface),
-			int(now.Sub(time.Time(t.Started)).Seconds())))
+	c.view.heard(message)
+	switch {
+	case r.State == stateRefused:
+		c.view.ended(r, "")
+	case t == nil || !t.ended():
+	case c.fetcher.wants(r):
+		c.fetcher.start(ctx, t)
+	default:
+		c.view.ended(r, "")
 	}
-	line := ""
-	if len(captures) > 0 {
-		line = fmt.Sprintf("%d capturing: %s", len(captures), strings.Join(captures, ", "))
-	}
-	if width := terminalWidth(c.out); width > 0 && len(line) >= width { // a wrapped line cannot be redrawn
-		line = line[:width-1]
-	}
-	fmt.Fprintf(c.out, "\r\x1b[K%s", line)
 }
 
-// describe returns a result in a line for people.
-func (r result) describe() string {
-	words := []string{r.Node, r.Interface, r.State}
-	if r.Stop != "" {
-		words = append(words, fmt.Sprintf("%d packets, %s, %d dropped, stopped by %s",
-			r.Packets, humanize.Bytes(uint64(max(r.Bytes, 0))), r.Dropped, r.Stop))
+// fetched shows how fetching a file has ended.
+func (c *client) fetched(f fetched) {
+	c.fetcher.pending--
+	f.track.fetching = false
+	if f.err != nil {
+		c.view.say(escape(f.err.Error()))
 	}
-	words = append(words, r.URL, r.File, r.Error)
-	words = slices.DeleteFunc(words, func(w string) bool { return w == "" })
-	return printable(strings.Join(words, "  "))
+	if f.file != "" {
+		c.view.fetched(f.track.result, f.file)
+	}
+	c.failed = c.failed || f.file == ""
+	c.view.ended(f.track.result, f.file)
 }
 
-// terminalWidth returns the columns of a terminal, or 0 for anything else.
-func terminalWidth(w io.Writer) int {
-	file, ok := w.(*os.File)
-	if !ok {
-		return 0
-	}
-	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+// change notes whether anything can be heard.
+func (c *client) change(ctx context.Context, err error) {
 	if err != nil {
-		return 0
+		c.following.lose(time.Now())
+		c.view.say("nothing is heard for the time being: " + escape(err.Error()))
+		return
 	}
-	if size.Col == 0 {
-		return 80
+	c.following.regain(time.Now())
+	if c.owed {
+		c.stop(ctx)
 	}
-	return int(size.Col)
+}
+
+// stop asks the captures to end. If Redis is away, that is owed until it is back.
+func (c *client) stop(ctx context.Context) {
+	_, err := c.exchange.Publish(ctx, c.question.stop())
+	if c.owed = err != nil; c.owed {
+		c.view.say("stop not published: " + escape(err.Error()))
+		return
+	}
+	c.following.stop(time.Now())
+	c.view.say("stop published; once more leaves without the results")
 }

@@ -25,17 +25,18 @@ type fakeExchange struct {
 	err       error
 	answers   chan []byte
 	changes   chan error
-	published [][]byte
+	published chan string
 }
 
 // newFakeExchange returns an exchange with so many listeners.
 func newFakeExchange(listeners int) *fakeExchange {
-	return &fakeExchange{listeners: listeners, answers: make(chan []byte, 1000), changes: make(chan error, 1)}
+	return &fakeExchange{listeners: listeners, answers: make(chan []byte, 1000),
+		changes: make(chan error, 1), published: make(chan string, 10)}
 }
 
 // Publish implements exchange.
 func (e *fakeExchange) Publish(_ context.Context, request []byte) (int, error) {
-	e.published = append(e.published, request)
+	e.published <- string(request)
 	return e.listeners, e.err
 }
 
@@ -45,10 +46,31 @@ func (e *fakeExchange) Answers() <-chan []byte { return e.answers }
 // Changes implements exchange.
 func (e *fakeExchange) Changes() <-chan error { return e.changes }
 
+// newTestClient returns a client that asks any host for eth0.
+func newTestClient(e exchange, v view) *client {
+	return &client{exchange: e, channel: "capture", view: v, spans: spans{50 * time.Second, 10 * time.Second},
+		question: question{id: "r1", field: "node", value: "any", by: "me@here", begins: true,
+			request: request{Interfaces: []string{"eth0"}}}}
+}
+
+// play does what a test says: it waits, acts, or answers with a result.
+func (e *fakeExchange) play(t *testing.T, events string, acts map[string]func()) {
+	for event := range strings.SplitSeq(events, ";") {
+		if wait, err := time.ParseDuration(event); err == nil {
+			time.Sleep(wait)
+		} else if act := acts[event]; act != nil {
+			act()
+			synctest.Wait()
+		} else {
+			e.answer(t, event)
+		}
+	}
+}
+
 // answer publishes a result of the request r1.
 func (e *fakeExchange) answer(t *testing.T, text string) {
 	t.Helper()
-	e.answers <- heard{0, text}.decode(t).encode()
+	e.answers <- hear(t, text).encode()
 }
 
 // runAlone runs the program without its binary and returns what it printed and its exit code.
@@ -68,9 +90,8 @@ func runAlone(t *testing.T, stdin string, args ...string) (stdout, stderr string
 	return out.String(), string(text), code
 }
 
-// startHost answers what is published as a request with results, given as
-// "node interface state [start]"; "for" a word waits that long.
-func startHost(t *testing.T, r *testbed.Redis, results ...string) {
+// startHost answers a request with results, and waits, given in turn.
+func startHost(t *testing.T, r *testbed.Redis, results string) {
 	t.Helper()
 	requests, done := r.Hear(t, "capture"), make(chan struct{})
 	go func() {
@@ -82,15 +103,14 @@ func startHost(t *testing.T, r *testbed.Redis, results ...string) {
 		case <-t.Context().Done():
 			return
 		}
-		for _, text := range results {
-			if wait, isWait := strings.CutPrefix(text, "after "); isWait {
-				d, _ := time.ParseDuration(wait)
-				time.Sleep(d)
-				continue
+		for text := range strings.SplitSeq(results, ";") {
+			if wait, err := time.ParseDuration(text); err == nil {
+				time.Sleep(wait)
+			} else if text != "" {
+				answer := hear(t, text)
+				answer.ID = asked.ID
+				r.Do(t, "PUBLISH", "capture-results", answer.encode())
 			}
-			answer := heard{0, text}.decode(t)
-			answer.ID = asked.ID
-			r.Do(t, "PUBLISH", "capture-results", answer.encode())
 		}
 	}()
 	t.Cleanup(func() { <-done })
@@ -111,20 +131,23 @@ func states(t *testing.T, lines string) string {
 }
 
 func TestPublish(t *testing.T) {
+	const anybody = `{"node":"any","interface":"eth0"}`
 	for name, test := range map[string]struct {
 		request string
-		hosts   [][]string
+		hosts   []string // what each of them answers
 		states  string
 		code    int
 		within  time.Duration
 	}{
-		"one host":           {`{"node":"a","interface":"eth0"}`, [][]string{{"a eth0 started 1", "a eth0 done 1"}}, "started done", exitOK, time.Second},
-		"with an id":         {`{"id":"mine","node":"a","interface":"eth0"}`, [][]string{{"a eth0 started 1", "a eth0 done 1"}}, "started done", exitOK, time.Second},
-		"a late host":        {`{"node":"any","interface":"eth0"}`, [][]string{{"a eth0 refused"}, {"after 1500ms", "b eth0 started 1", "b eth0 done 1"}}, "refused started done", exitFailed, 3 * time.Second},
-		"a host is silent":   {`{"node":"any","interface":"eth0"}`, [][]string{{"a eth0 started 1", "a eth0 done 1"}, nil}, "started done", exitOK, 4 * time.Second},
-		"nobody answers":     {`{"node":"web9","interface":"eth0"}`, [][]string{nil}, "", exitNobody, 4 * time.Second},
-		"nobody listens":     {`{"node":"web9","interface":"eth0"}`, nil, "", exitNobody, time.Second},
-		"one of two refuses": {`{"node":"a","interface":["eth0","lo"]}`, [][]string{{"a lo refused", "a eth0 started 1", "a eth0 done 1"}}, "refused started done", exitFailed, time.Second},
+		"one host":         {anybody, []string{"a started 1;a done 1"}, "started done", exitOK, time.Second},
+		"a late host":      {anybody, []string{"a refused", "1500ms;b done 1"}, "refused done", exitFailed, 3 * time.Second},
+		"a host is silent": {anybody, []string{"a started 1;a done 1", ""}, "started done", exitOK, 4 * time.Second},
+		"nobody answers":   {anybody, []string{""}, "", exitNobody, 4 * time.Second},
+		"nobody listens":   {anybody, nil, "", exitNobody, time.Second},
+		"with an id": {`{"id":"mine","node":"a","interface":"eth0"}`, []string{"a started 1;a done 1"},
+			"started done", exitOK, time.Second},
+		"one of two refuses": {`{"node":"a","interface":["eth0","lo"]}`, []string{"a/lo refused;a started 1;a done 1"},
+			"refused started done", exitFailed, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -135,7 +158,7 @@ func TestPublish(t *testing.T) {
 			}
 			r.Do(t, "ACL", acl...)
 			for _, results := range test.hosts {
-				startHost(t, r, results...)
+				startHost(t, r, results)
 			}
 			began := time.Now()
 			out, errs, code := runAlone(t, test.request, "-publish", "-", "-redisurl", "redis://asker:pw@"+r.Address())
@@ -190,7 +213,7 @@ func TestPublishWithoutRedis(t *testing.T) {
 		"nobody there":   {fmt.Sprint("redis://127.0.0.1:", testbed.FreePort(t)), "connection refused"},
 		"wrong password": {"redis://u:geheim@" + r.Address(), "WRONGPASS"},
 	} {
-		out, errs, code := runAlone(t, `{"node":"a","interface":"eth0","id":"r1"}`, "-publish", "-", "-redisurl", test.url)
+		out, errs, code := runAlone(t, "", "-redisurl", test.url, "-publish", "node=a", "interface=eth0")
 		if code != exitFailed || out != "" || !strings.Contains(errs, test.want) {
 			t.Errorf("%s: want exit code %d and %q, got %d, %s%s", name, exitFailed, test.want, code, out, errs)
 		}
@@ -204,14 +227,14 @@ func TestPublishWithoutRedis(t *testing.T) {
 // TestPublishSurvivesRestart: Redis may be restarted while captures go on.
 func TestPublishSurvivesRestart(t *testing.T) {
 	r := testbed.StartRedis(t)
-	startHost(t, r, "a eth0 started 1")
+	startHost(t, r, "a started 1")
 	type end struct {
 		out, errs string
 		code      int
 	}
 	ended := make(chan end, 1)
 	go func() {
-		out, errs, code := runAlone(t, `{"node":"a","interface":"eth0","id":"r1"}`, "-publish", "-", "-redisport", fmt.Sprint(r.Port))
+		out, errs, code := runAlone(t, "", "-redisport", fmt.Sprint(r.Port), "-publish", "node=a", "interface=eth0", "id=r1")
 		ended <- end{out, errs, code}
 	}()
 	heardBy := func() bool {
@@ -225,7 +248,7 @@ func TestPublishSurvivesRestart(t *testing.T) {
 	time.Sleep(time.Second)
 	r.Restart(t)
 	testbed.Eventually(t, 10*time.Second, "the client listens again", heardBy)
-	r.Do(t, "PUBLISH", "capture-results", heard{0, "a eth0 done 1"}.decode(t).encode())
+	r.Do(t, "PUBLISH", "capture-results", hear(t, "a done 1").encode())
 	select {
 	case got := <-ended:
 		if states(t, got.out) != "started done" || got.code != exitOK {
@@ -239,36 +262,28 @@ func TestPublishSurvivesRestart(t *testing.T) {
 // TestClientHears: what the client makes of what comes, in virtual time.
 func TestClientHears(t *testing.T) {
 	for name, test := range map[string]struct {
-		events []string // results, "lost", "regained", or waits
+		events string // results, waits, and outages of Redis, in turn
 		code   int
 		took   time.Duration
 		says   string
 	}{
-		"a host dies":               {[]string{"a eth0 started 1", "1s", "b eth0 started 2", "b eth0 done 2"}, exitFailed, 60 * time.Second, "a eth0: no result"},
-		"Redis comes back in time":  {[]string{"a eth0 started 1", "5s", "lost", "30s", "regained", "a eth0 done 1"}, exitOK, 35 * time.Second, "for the time being: gone"},
-		"all comes at once, at end": {[]string{"a eth0 started 1", "59s", "a eth0 done 1", "b eth0 started 2", "b eth0 done 2"}, exitOK, 59 * time.Second, "2 hosts listen"},
+		"a host dies": {"a started 1;1s;b started 2;b done 2", exitFailed, 60 * time.Second, "a eth0: no result"},
+		"Redis comes back in time": {"a started 1;5s;lost;30s;regained;a done 1", exitOK, 35 * time.Second,
+			"for the time being: gone"},
+		"all comes at once, at the end": {"a started 1;59s;a done 1;b started 2;b done 2", exitOK, 59 * time.Second,
+			"2 hosts listen"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				exchange := newFakeExchange(2)
 				var out, errs bytes.Buffer
-				c := &client{exchange: exchange, channel: "capture", lasting: time.Minute, out: &out, err: &errs}
-				go func() {
-					for _, event := range test.events {
-						switch wait, err := time.ParseDuration(event); {
-						case err == nil:
-							time.Sleep(wait)
-						case event == "lost":
-							exchange.changes <- errors.New("gone")
-						case event == "regained":
-							exchange.changes <- nil
-						default:
-							exchange.answer(t, event)
-						}
-					}
-				}()
+				c := newTestClient(exchange, jsonLines{&out, &errs})
+				go exchange.play(t, test.events, map[string]func(){
+					"lost":     func() { exchange.changes <- errors.New("gone") },
+					"regained": func() { exchange.changes <- nil }})
 				began := time.Now()
-				code, err := c.ask(t.Context(), question{id: "r1", request: request{Interfaces: []string{"eth0"}}})
+				err := c.ask(t.Context())
+				code := c.wait(interruption{t.Context(), t.Context()})
 				if code != test.code || err != nil {
 					t.Errorf("want exit code %d, got %d, %v", test.code, code, err)
 				}
@@ -286,57 +301,111 @@ func TestClientHears(t *testing.T) {
 // TestClientHearsWhatWaits: a client that was suspended looks at what has come before it looks at the clock.
 func TestClientHearsWhatWaits(t *testing.T) {
 	exchange := newFakeExchange(1)
-	f, _ := followed(t, 1, "eth0", heard{-time.Hour, "a eth0 started 1"})
-	exchange.answer(t, "a eth0 done 1")
+	f, _ := followed(t, 1, "eth0", "-1h a started 1")
+	exchange.answer(t, "a done 1")
 	var out bytes.Buffer
-	c := &client{exchange: exchange, out: &out}
-	if c.hear(t.Context(), f); states(t, out.String()) != "done" {
+	c := newTestClient(exchange, jsonLines{&out, &out})
+	c.following = f
+	if c.hear(interruption{t.Context(), t.Context()}); states(t, out.String()) != "done" {
 		t.Errorf("want the result that waits, got %q", out.String())
 	}
 }
 
-// TestQuestion: a request has an id, and is published as it was asked where it had one.
-func TestQuestion(t *testing.T) {
-	const own = `{"id":"mine", "node":"a","interface":"eth0"}`
-	q, err := newQuestion([]byte(own))
-	if q.id != "mine" || string(q.message) != own || err != nil {
-		t.Errorf("want %s untouched, got %s, %v", own, q.message, err)
-	}
-	q, err = newQuestion([]byte(`{"node":"a","interface":"eth0","bpf":"len < 5"}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var published struct{ ID, Node, BPF string }
-	if err := json.Unmarshal(q.message, &published); err != nil {
-		t.Fatal(err)
-	}
-	if published.ID != q.id || q.id == "" || published.Node != "a" || published.BPF != "len < 5" {
-		t.Errorf("want the request with the id %q, got %s", q.id, q.message)
-	}
-}
-
-// TestQuestionLasting: how long a capture may take comes from what was asked.
-func TestQuestionLasting(t *testing.T) {
-	var c config
-	c.limits.timeout, c.delivery.shark.timeout = time.Hour, 5*time.Minute
-	for timeout, want := range map[int64]time.Duration{
-		0:       time.Hour + 5*time.Minute + 10*time.Second,
-		30:      30*time.Second + 5*time.Minute + 10*time.Second,
-		7200:    2*time.Hour + 5*time.Minute + 10*time.Second,
-		1 << 60: 365*24*time.Hour + 5*time.Minute + 10*time.Second,
+// TestClientIsInterrupted: once, and the captures end; twice, and the client does.
+func TestClientIsInterrupted(t *testing.T) {
+	const stop = `{"by":"me@here","node":"any","stop":"r1"}`
+	for name, test := range map[string]struct {
+		events    string // results, waits, interruptions and outages of Redis, in turn
+		published string
+		code      int
+		took      time.Duration
+		says      string
+	}{
+		"once": {"a started 1;1s;once;200ms;a done 1", stop, exitOK, 2 * time.Second, "stop published"},
+		"once, and one is silent": {"a started 1;b started 2;1s;once;b done 2", stop, exitFailed,
+			11 * time.Second, "a eth0: no result"},
+		"once, nobody has answered": {"1s;once", stop, exitNobody, 2 * time.Second, "no host answered"},
+		"once, Redis is away": {"a started 1;4s;lost;once;9s;regained;200ms;a done 1", stop + "\n" + stop, exitOK,
+			14 * time.Second, "stop not published: gone"},
+		"twice": {"a started 1;1s;once;100ms;twice", stop, exitFailed, 1100 * time.Millisecond,
+			"pcapdaemon -publish node=any stop=r1"},
 	} {
-		if got := (question{request: request{Timeout: timeout}}).lasting(c); got != want {
-			t.Errorf("timeout %d: want %v, got %v", timeout, want, got)
-		}
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newFakeExchange(3)
+				once, interrupt := context.WithCancel(t.Context())
+				twice, leave := context.WithCancel(t.Context())
+				defer leave()
+				defer interrupt()
+				var out, errs bytes.Buffer
+				c := newTestClient(e, jsonLines{&out, &errs})
+				if err := c.ask(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				<-e.published
+				acts := map[string]func(){"once": interrupt, "twice": leave,
+					"lost":     func() { e.err = errors.New("gone"); e.changes <- e.err },
+					"regained": func() { e.err = nil; e.changes <- nil }}
+				go e.play(t, test.events, acts)
+				began := time.Now()
+				if code := c.wait(interruption{once, twice}); code != test.code {
+					t.Errorf("want exit code %d, got %d", test.code, code)
+				}
+				if took := time.Since(began); took < test.took || took > test.took+2*glance {
+					t.Errorf("want an end after %v, got %v", test.took, took)
+				}
+				close(e.published)
+				var published []string
+				for message := range e.published {
+					published = append(published, message)
+				}
+				if got := strings.Join(published, "\n"); got != test.published {
+					t.Errorf("want published\n%s\ngot\n%s", test.published, got)
+				}
+				if !strings.Contains(errs.String(), test.says) {
+					t.Errorf("want %q, got %s", test.says, errs.String())
+				}
+			})
+		})
 	}
 }
 
-func TestDescribe(t *testing.T) {
-	r, err := decodeResult([]byte(`{"id":"r1","node":"a\u001b[2J","interface":"eth0","state":"done","stop":"packets","packets":50,"bytes":4200,"file":"/x.pcap"}`))
-	if err != nil {
+// TestClientIsInterruptedWithoutCaptures: who has begun nothing has nothing to stop.
+func TestClientIsInterruptedWithoutCaptures(t *testing.T) {
+	e := newFakeExchange(1)
+	once, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	var out, errs bytes.Buffer
+	c := newTestClient(e, jsonLines{&out, &errs})
+	c.question.begins = false
+	if err := c.ask(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if want, got := `a\x1b[2J  eth0  done  50 packets, 4.2 kB, 0 dropped, stopped by packets  /x.pcap`, r.describe(); want != got {
-		t.Errorf("want %q, got %q", want, got)
+	if code := c.wait(interruption{once, t.Context()}); code != exitFailed {
+		t.Errorf("want exit code %d, got %d", exitFailed, code)
+	}
+	if len(e.published) != 1 || strings.Contains(errs.String(), "stop") {
+		t.Errorf("want no stop, got %d messages, %s", len(e.published), errs.String())
+	}
+}
+
+// TestInterruption: both signals count, and after two there is no more to wait for.
+func TestInterruption(t *testing.T) {
+	for _, signals := range [][]syscall.Signal{{syscall.SIGINT, syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGINT}} {
+		in, release := newInterruption()
+		for n, ctx := range []context.Context{in.once, in.twice} {
+			if ctx.Err() != nil {
+				t.Errorf("interrupted by %d signals of %d", n, n+1)
+			}
+			if err := syscall.Kill(os.Getpid(), signals[n]); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Second):
+				t.Fatalf("not interrupted by %v", signals[n])
+			}
+		}
+		release()
 	}
 }

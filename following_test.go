@@ -8,19 +8,18 @@ import (
 	"time"
 )
 
-// A heard is a result and when it comes, after the publication.
-type heard struct {
-	at     time.Duration
-	result string // node interface state [start]
-}
-
-// decode returns the result as it would come from the channel.
-func (h heard) decode(t *testing.T) result {
+// hear returns a result of the request r1 in a few words: node[/interface] state [start].
+// Without one, the interface is eth0.
+func hear(t *testing.T, words string) result {
 	t.Helper()
-	words := append(strings.Fields(h.result), "")
-	fields := map[string]string{"id": "r1", "node": words[0], "interface": strings.Trim(words[1], "-"), "state": words[2]}
-	if words[3] != "" {
-		fields["started"] = "2026-01-02T03:04:05.00000000" + words[3] + "Z"
+	parts := append(strings.Fields(words), "")
+	node, iface, given := strings.Cut(parts[0], "/")
+	if !given {
+		iface = "eth0"
+	}
+	fields := map[string]string{"id": "r1", "node": node, "interface": iface, "state": parts[1]}
+	if parts[2] != "" {
+		fields["started"] = "2026-01-02T03:04:05.00000000" + parts[2] + "Z"
 	}
 	message, err := json.Marshal(fields)
 	if err != nil {
@@ -33,67 +32,85 @@ func (h heard) decode(t *testing.T) result {
 	return r
 }
 
-// followed returns a following that has heard all this, and when it began.
-func followed(t *testing.T, listeners int, interfaces string, all ...heard) (*following, time.Time) {
+// followed returns a following that has heard all this, given as times after the
+// publication and results, and when it began.
+func followed(t *testing.T, listeners int, interfaces, heard string) (f *following, began time.Time) {
 	t.Helper()
-	began := time.Now()
-	q := question{id: "r1", request: request{Interfaces: strings.Fields(interfaces)}}
-	f := newFollowing(q, listeners, time.Minute, began)
-	for _, h := range all {
-		now := began.Add(h.at)
-		switch h.result {
+	began = time.Now()
+	q := question{id: "r1", field: "node", value: "any", request: request{Interfaces: strings.Fields(interfaces)}}
+	f = newFollowing(q, listeners, spans{50 * time.Second, 10 * time.Second}, began)
+	for event := range strings.SplitSeq(heard, ";") {
+		at, what, _ := strings.Cut(strings.TrimSpace(event), " ")
+		now := began.Add(after(t, at))
+		switch what {
+		case "":
 		case "lost":
 			f.lose(now)
 		case "regained":
 			f.regain(now)
+		case "stop":
+			f.stop(now)
 		default:
-			f.take(h.decode(t), now)
+			f.take(hear(t, what), now)
 		}
 	}
 	return f, began
+}
+
+// after returns a duration; none is 0.
+func after(t *testing.T, text string) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(text)
+	if err != nil && text != "" {
+		t.Fatal(err)
+	}
+	return d
 }
 
 func TestFollowing(t *testing.T) {
 	const ms, s = time.Millisecond, time.Second
 	for name, test := range map[string]struct {
 		listeners int
-		heard     []heard
+		heard     string
 		over      time.Duration // after the publication
 		code      int
 	}{
-		"nobody answers":                {2, nil, 3 * s, exitNobody},
-		"the only host is done":         {1, []heard{{0, "a eth0 started 1"}, {50 * ms, "a eth0 done 1"}}, 50 * ms, exitOK},
-		"the only host refuses":         {1, []heard{{40 * ms, "a eth0 refused"}}, 40 * ms, exitFailed},
-		"the only host fails":           {1, []heard{{0, "a eth0 started 1"}, {s, "a eth0 failed 1"}}, s, exitFailed},
-		"another host may be late":      {2, []heard{{0, "a eth0 started 1"}, {50 * ms, "a eth0 done 1"}}, 3 * s, exitOK},
-		"another host is late":          {2, []heard{{0, "a eth0 started 1"}, {50 * ms, "a eth0 done 1"}, {1500 * ms, "b eth0 started 2"}, {2 * s, "b eth0 done 2"}}, 2 * s, exitOK},
-		"a third host may be later":     {3, []heard{{0, "a eth0 refused"}, {2 * s, "b eth0 refused"}}, 5 * s, exitFailed},
-		"a long capture, then no wait":  {2, []heard{{0, "a eth0 started 1"}, {30 * s, "a eth0 done 1"}}, 30 * s, exitOK},
-		"the upload has to wait":        {1, []heard{{0, "a eth0 started 1"}, {s, "a eth0 kept 1"}}, s, exitOK},
-		"a host falls silent":           {1, []heard{{s, "a eth0 started 1"}}, 61 * s, exitFailed},
-		"one of two falls silent":       {2, []heard{{s, "a eth0 started 1"}, {s, "b eth0 started 2"}, {20 * s, "b eth0 done 2"}}, 61 * s, exitFailed},
-		"two hosts of one name":         {2, []heard{{0, "a eth0 started 1"}, {0, "a eth0 started 2"}, {s, "a eth0 done 1"}, {9 * s, "a eth0 done 2"}}, 9 * s, exitOK},
-		"two of one name refuse":        {2, []heard{{0, "a eth0 refused"}, {s, "a eth0 refused"}}, s, exitFailed},
-		"one of two of one name":        {2, []heard{{0, "a eth0 started 1"}, {s, "a eth0 done 1"}}, 3 * s, exitOK},
-		"results come twice":            {2, []heard{{0, "a eth0 started 1"}, {s, "a eth0 done 1"}, {s, "a eth0 started 1"}, {2 * s, "a eth0 done 1"}}, 3 * s, exitOK},
-		"the start was missed":          {1, []heard{{2 * s, "a eth0 done 1"}}, 2 * s, exitOK},
-		"how far it is":                 {1, []heard{{0, "a eth0 started 1"}, {s, "a eth0 running 1"}, {5 * s, "a eth0 done 1"}}, 5 * s, exitOK},
-		"how far it is, then silence":   {1, []heard{{0, "a eth0 started 1"}, {50 * s, "a eth0 running 1"}}, 60 * s, exitFailed},
-		"a state of the future":         {1, []heard{{0, "a eth0 started 1"}, {s, "a eth0 archived 1"}, {5 * s, "a eth0 done 1"}}, 5 * s, exitOK},
-		"a state without a capture":     {1, []heard{{s, "a - present"}}, s, exitOK},
-		"done stays done":               {2, []heard{{0, "a eth0 started 1"}, {s, "a eth0 done 1"}, {2 * s, "a eth0 running 1"}}, 3 * s, exitOK},
-		"Redis is away, then an answer": {1, []heard{{s, "lost"}, {30 * s, "regained"}, {32 * s, "a eth0 refused"}}, 32 * s, exitFailed},
-		"Redis is away, then none":      {1, []heard{{s, "lost"}, {30 * s, "regained"}}, 39 * s, exitNobody},
-		"Redis is away at the end":      {1, []heard{{0, "a eth0 started 1"}, {50 * s, "lost"}, {90 * s, "regained"}}, 106 * s, exitFailed},
-		"Redis stays away":              {1, []heard{{0, "a eth0 started 1"}, {10 * s, "lost"}}, 70 * s, exitFailed},
-		"all were there before":         {2, []heard{{0, "a eth0 started 1"}, {10 * s, "lost"}, {11 * s, "regained"}, {12 * s, "a eth0 done 1"}}, 12 * s, exitOK},
+		"nobody answers":                {2, "", 3 * s, exitNobody},
+		"the only host is done":         {1, "0s a started 1; 50ms a done 1", 50 * ms, exitOK},
+		"the only host refuses":         {1, "40ms a refused", 40 * ms, exitFailed},
+		"the only host fails":           {1, "0s a started 1; 1s a failed 1", s, exitFailed},
+		"another host may be late":      {2, "0s a started 1; 50ms a done 1", 3 * s, exitOK},
+		"another host is late":          {2, "0s a started 1; 1s a done 1; 1500ms b started 2; 2s b done 2", 2 * s, exitOK},
+		"a third host may be later":     {3, "0s a refused; 2s b refused", 5 * s, exitFailed},
+		"a long capture, then no wait":  {2, "0s a started 1; 30s a done 1", 30 * s, exitOK},
+		"a host falls silent":           {1, "1s a started 1", 61 * s, exitFailed},
+		"one of two falls silent":       {2, "1s a started 1; 1s b started 2; 20s b done 2", 61 * s, exitFailed},
+		"two hosts of one name":         {2, "0s a started 1; 0s a started 2; 1s a done 1; 9s a done 2", 9 * s, exitOK},
+		"two of one name refuse":        {2, "0s a refused; 1s a refused", s, exitFailed},
+		"one of two of one name":        {2, "0s a started 1; 1s a done 1", 3 * s, exitOK},
+		"results come twice":            {2, "0s a started 1; 1s a done 1; 1s a started 1; 2s a done 1", 3 * s, exitOK},
+		"the start was missed":          {1, "2s a done 1", 2 * s, exitOK},
+		"how far it is":                 {1, "0s a started 1; 1s a running 1; 5s a done 1", 5 * s, exitOK},
+		"how far it is, then silence":   {1, "0s a started 1; 50s a running 1", 60 * s, exitFailed},
+		"a state of the future":         {1, "0s a started 1; 1s a archived 1; 5s a done 1", 5 * s, exitOK},
+		"a state without a capture":     {1, "1s a/ present", s, exitOK},
+		"done stays done":               {2, "0s a started 1; 1s a done 1; 2s a running 1", 3 * s, exitOK},
+		"Redis is away, then an answer": {1, "1s lost; 30s regained; 32s a refused", 32 * s, exitFailed},
+		"Redis is away, then none":      {1, "1s lost; 30s regained", 39 * s, exitNobody},
+		"Redis is away at the end":      {1, "0s a started 1; 50s lost; 90s regained", 106 * s, exitFailed},
+		"Redis stays away":              {1, "0s a started 1; 10s lost", 70 * s, exitFailed},
+		"its upload has to wait":        {1, "0s a started 1; 5s a kept 1", 5 * s, exitOK},
+		"kept, and refused after all":   {2, "0s a started 1; 1s a kept 1; 2s a failed 1", 3 * s, exitFailed},
+		"stopped, and done":             {2, "0s a started 1; 1s stop; 1200ms a done 1", 2 * s, exitOK},
+		"stopped, others are late":      {3, "0s a started 1; 1s stop; 2s b started 1; 2s a done 1; 2s b done 1", 3 * s, exitOK},
+		"stopped, and silent":           {1, "0s a started 1; 1s stop", 11 * s, exitFailed},
+		"stopped at its end":            {1, "0s a started 1; 55s stop", 60 * s, exitFailed},
+		"stopped before any answer":     {1, "1s stop", 2 * s, exitNobody},
+		"all were there before":         {2, "0s a started 1; 10s lost; 11s regained; 12s a done 1", 12 * s, exitOK},
 	} {
-		f, began := followed(t, test.listeners, "eth0", test.heard...)
-		last := time.Duration(0)
-		if len(test.heard) > 0 {
-			last = test.heard[len(test.heard)-1].at
-		}
-		if test.over > last && f.over(began.Add(test.over-ms)) {
+		f, began := followed(t, test.listeners, "eth0", test.heard)
+		last, _, _ := strings.Cut(strings.TrimSpace(test.heard[strings.LastIndex(test.heard, ";")+1:]), " ")
+		if test.over > after(t, last) && f.over(began.Add(test.over-ms)) {
 			t.Errorf("%s: over before %v", name, test.over)
 		}
 		if !f.over(began.Add(test.over)) {
@@ -105,21 +122,73 @@ func TestFollowing(t *testing.T) {
 	}
 }
 
+// TestFollowingOneHost: who names one host waits for it, and not for others.
+func TestFollowingOneHost(t *testing.T) {
+	for name, test := range map[string]struct {
+		heard string
+		over  time.Duration
+	}{
+		"no answer":     {"", patience},
+		"done at once":  {"0s a started 1; 1ms a done 1", afterword},
+		"done later":    {"0s a started 1; 9s a done 1", 9 * time.Second},
+		"refused later": {"2s a refused", 2*time.Second + afterword},
+	} {
+		f, began := followed(t, 5, "eth0", test.heard)
+		f.question.value = "a"
+		if test.over < 4*time.Second && f.over(began.Add(test.over-time.Millisecond)) {
+			t.Errorf("%s: over before %v", name, test.over)
+		}
+		if !f.over(began.Add(test.over)) {
+			t.Errorf("%s: not over after %v", name, test.over)
+		}
+	}
+}
+
+// TestFollowingLimits: what a host says of its limits counts more than what a client can guess.
+func TestFollowingLimits(t *testing.T) {
+	for name, test := range map[string]struct {
+		limits string
+		over   time.Duration
+	}{
+		"shorter":    {`{"packets":1,"bytes":2,"timeout":2}`, 12 * time.Second},
+		"longer":     {`{"packets":1,"bytes":2,"timeout":3600}`, time.Hour + 10*time.Second},
+		"a fraction": {`{"packets":1,"bytes":2,"timeout":0.5}`, 10500 * time.Millisecond},
+		"negative":   {`{"timeout":-5}`, 10 * time.Second},
+		"for ever":   {`{"timeout":1e300}`, 365*24*time.Hour + 10*time.Second},
+		"not said":   {"null", time.Minute},
+	} {
+		f, began := followed(t, 1, "eth0", "")
+		r, err := decodeResult([]byte(`{"id":"r1","node":"a","interface":"eth0","state":"started",` +
+			`"started":"2026-01-02T03:04:05.000000001Z","limits":` + test.limits + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.take(r, began)
+		f.take(hear(t, "a running 1"), began)
+		if (f.tracks[0].Limits == nil) != (test.limits == "null") {
+			t.Errorf("%s: want the limits kept, got %v", name, f.tracks[0].Limits)
+		}
+		if f.over(began.Add(test.over-time.Millisecond)) || !f.over(began.Add(test.over)) {
+			t.Errorf("%s: want it over after %v", name, test.over)
+		}
+	}
+}
+
 // TestFollowingInterfaces: a host has answered when it has for each interface, or once for all.
 func TestFollowingInterfaces(t *testing.T) {
 	for name, test := range map[string]struct {
 		listeners int
-		heard     []heard
+		heard     string
 		over      bool
 	}{
-		"one of two":            {1, []heard{{0, "a eth0 refused"}}, false},
-		"both":                  {1, []heard{{0, "a eth0 refused"}, {0, "a eth1 refused"}}, true},
-		"one word for all":      {1, []heard{{0, "a - refused"}}, true},
-		"one of them goes on":   {1, []heard{{0, "a eth0 refused"}, {0, "a eth1 started 1"}}, false},
-		"two hosts of one name": {2, []heard{{0, "a eth0 refused"}, {0, "a eth1 refused"}, {0, "a eth1 refused"}}, false},
-		"not asked for":         {1, []heard{{0, "a eth0 refused"}, {0, "a eth9 refused"}}, false},
+		"one of two":            {1, "0s a refused", false},
+		"both":                  {1, "0s a refused; 0s a/eth1 refused", true},
+		"one word for all":      {1, "0s a/ refused", true},
+		"one of them goes on":   {1, "0s a refused; 0s a/eth1 started 1", false},
+		"two hosts of one name": {2, "0s a refused; 0s a/eth1 refused; 0s a/eth1 refused", false},
+		"not asked for":         {1, "0s a refused; 0s a/eth9 refused", false},
 	} {
-		f, began := followed(t, test.listeners, "eth0 eth1", test.heard...)
+		f, began := followed(t, test.listeners, "eth0 eth1", test.heard)
 		if got := f.over(began.Add(time.Second)); got != test.over {
 			t.Errorf("%s: want over %v, got %v", name, test.over, got)
 		}
@@ -128,27 +197,27 @@ func TestFollowingInterfaces(t *testing.T) {
 
 // TestFollowingNews: what is not for this request, or was heard before, is no news.
 func TestFollowingNews(t *testing.T) {
-	f, began := followed(t, 1, "eth0", heard{0, "a eth0 started 1"}, heard{0, "a eth0 done 1"})
+	f, began := followed(t, 1, "eth0", "0s a started 1; 0s a done 1")
 	for result, want := range map[string]bool{
-		"a eth0 started 1": false,
-		"a eth0 done 1":    false,
-		"a eth0 running 1": false,
-		"b eth0 refused":   true,
+		"a started 1": false,
+		"a done 1":    false,
+		"a running 1": false,
+		"b refused":   true,
 	} {
-		if got := f.take(heard{0, result}.decode(t), began); got != want {
+		if _, got := f.take(hear(t, result), began); got != want {
 			t.Errorf("%s: want news %v, got %v", result, want, got)
 		}
 	}
-	other := heard{0, "c eth0 refused"}.decode(t)
+	other := hear(t, "c refused")
 	other.ID = "r2"
-	if f.take(other, began) {
+	if _, news := f.take(other, began); news {
 		t.Error("a result for another request is news")
 	}
 }
 
 // TestFollowingNamesTheSilent: who has started and said no more is known by name.
 func TestFollowingNamesTheSilent(t *testing.T) {
-	f, _ := followed(t, 2, "eth0", heard{0, "a eth0 started 1"}, heard{0, "b eth0 started 2"}, heard{0, "a eth0 done 1"})
+	f, _ := followed(t, 2, "eth0", "0s a started 1; 0s b started 2; 0s a done 1")
 	var got []string
 	for _, track := range f.silent() {
 		got = append(got, track.Node)

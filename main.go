@@ -54,12 +54,14 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	for _, name := range c.exposed {
 		log.WithField("flag", "-"+name).Warn("secret on the command line, where every user can see it")
 	}
+	if c.mode.asks() {
+		in, release := newInterruption()
+		defer release()
+		return follow(in, c, stdin, stdout, stderr)
+	}
 	ctx, cancel := untilSignal()
 	defer cancel()
-	switch c.mode {
-	case publishing, rollCalling:
-		return follow(ctx, c, stdin, stdout, stderr)
-	case requesting:
+	if c.mode == requesting {
 		return runOnce(ctx, c, log, stdin, stdout)
 	}
 	return serve(ctx, c, log)

@@ -15,6 +15,7 @@ const (
 	stateFailed  = "failed"
 	stateRefused = "refused"
 	statePresent = "present" // the answer to a roll call
+	stateFetched = "fetched" // said by -publish: the asker has the file
 )
 
 // A result tells whoever asked how one capture stands.

@@ -17,13 +17,19 @@ func quote(s string) string { return `"` + printable(s) + `"` }
 
 // printable returns the first 200 characters of s with control characters escaped.
 func printable(s string) string {
-	var b strings.Builder
 	n := 0
-	for _, r := range s {
+	for i := range s {
 		if n++; n > maxQuoted {
-			b.WriteString("…")
-			break
+			return escape(s[:i]) + "…"
 		}
+	}
+	return escape(s)
+}
+
+// escape returns all of s with control characters escaped.
+func escape(s string) string {
+	var b strings.Builder
+	for _, r := range s {
 		if unicode.IsPrint(r) {
 			b.WriteRune(r)
 		} else {

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxSeconds is the longest timeout that any host can be set to grant: a year.
+const maxSeconds = 365 * 24 * 60 * 60
+
+// A question is a request as its asker publishes it, and what the asker has to know of it.
+type question struct {
+	message []byte
+	id      string // of the results
+	request request
+	// field and value are whom it names: node or nodere.
+	field, value string
+	by           string
+	// Captures begin with it, unless it ends some or asks who listens.
+	begins, rollCall bool
+}
+
+// An inquirer is who asks, and what is to become of the answers.
+type inquirer struct {
+	by      string // user@host
+	watches bool   // captures are watched on a terminal
+	fetches bool   // files are to be returned
+}
+
+// whoAmI returns user@host, as far as they are known.
+func whoAmI() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname()
+	return name + "@" + host
+}
+
+// newQuestion judges a request and fills in what its asker leaves open.
+func newQuestion(text []byte, who inquirer) (question, error) {
+	r, err := checkRequest(text)
+	if err != nil {
+		return question{}, err
+	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(text, &given); err != nil {
+		return question{}, err
+	}
+	asked := func(field string) string {
+		value, _ := decodeText(given[field]) // has been judged
+		return value
+	}
+	q := question{message: text, request: r, id: asked("id"), by: asked("by"), field: "node", value: asked("node")}
+	if q.value == "" {
+		q.field, q.value = "nodere", asked("nodere")
+	}
+	added := map[string]any{}
+	if q.by == "" {
+		q.by, added["by"] = who.by, who.by
+	}
+	stops := asked("stop")
+	q.rollCall = string(given["rollcall"]) == "true"
+	q.begins = stops == "" && !q.rollCall
+	switch {
+	case stops != "":
+		q.id = stops
+	case q.id == "":
+		q.id = rand.Text()
+		added["id"] = q.id
+	}
+	if q.begins && who.watches && given["progress"] == nil {
+		added["progress"] = 1
+	}
+	if q.begins && who.fetches && given["return"] == nil {
+		added["return"] = true
+	}
+	if len(added) == 0 {
+		return q, nil
+	}
+	for name, value := range given {
+		if _, filled := added[name]; !filled {
+			added[name] = value
+		}
+	}
+	q.message = encodeMessage(added)
+	_, err = checkRequest(q.message)
+	return q, err
+}
+
+// encodeMessage returns the JSON of a message.
+func encodeMessage(fields map[string]any) []byte {
+	var message bytes.Buffer
+	encoder := json.NewEncoder(&message)
+	encoder.SetEscapeHTML(false) // an escape takes six times the room
+	if err := encoder.Encode(fields); err != nil {
+		panic(err) // what was decoded can be encoded
+	}
+	return bytes.TrimSuffix(message.Bytes(), []byte("\n"))
+}
+
+// exact tells whether it names one host.
+func (q question) exact() bool { return q.field == "node" && q.value != anyNode }
+
+// stop returns the message that ends the captures of this question.
+func (q question) stop() []byte {
+	return encodeMessage(map[string]any{q.field: q.value, "stop": q.id, "by": q.by})
+}
+
+// stopByHand returns the command that does the same.
+func (q question) stopByHand() string {
+	return "pcapdaemon -publish " + shellWord(q.field+"="+q.value) + " " + shellWord("stop="+q.id)
+}
+
+// shellWord quotes a word for a shell, if it needs to be.
+func shellWord(word string) string {
+	plain := func(r rune) bool {
+		return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("@%+=:,./_-", r)
+	}
+	if strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// Spans say how long a capture takes at most, as far as one who asks can know.
+type spans struct {
+	capture  time.Duration // until it ends, where the host does not say
+	delivery time.Duration // from there to its last result
+}
+
+// spans returns what was asked for, and where nothing was, what the asker's
+// own flags say of hosts.
+func (q question) spans(c config) spans {
+	s := spans{capture: c.limits.timeout, delivery: c.delivery.shark.timeout + lateness}
+	if q.request.Timeout > 0 {
+		s.capture = time.Duration(min(q.request.Timeout, maxSeconds)) * time.Second
+	}
+	return s
+}
