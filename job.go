@@ -257,8 +257,16 @@ func (s *jobs) conclude(results conclusion, place receipt, err error) {
 	for i, r := range results {
 		r.State = state
 		r.File, r.URL, r.Key, r.Name = place.file, place.url, place.key, place.name
-		s.tell(r, levelOf(i, level), logrus.Fields{"askers": len(results)})
+		s.tell(r, levelOf(i, level), results.more())
 	}
+}
+
+// more returns what one line of the log says for all of them.
+func (c conclusion) more() logrus.Fields {
+	if len(c) == 1 {
+		return nil
+	}
+	return logrus.Fields{"askers": len(c)}
 }
 
 // encode returns the results as a note for the spool: who settles them may be another process.
