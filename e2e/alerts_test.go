@@ -1,7 +1,7 @@
 package e2e
 
 import (
-	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -10,15 +10,12 @@ import (
 
 // TestAlertsNameSeries: the alert rules use series that exist.
 func TestAlertsNameSeries(t *testing.T) {
-	rules, err := os.ReadFile("../examples/prometheus/pcapdaemon.rules.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	rules := read(t, "examples/prometheus/pcapdaemon.rules.yml")
 	args, port := listening(t)
 	startDaemon(t, testbed.StartRedis(t), append(args, keeping(t.TempDir())...)...)
 	_, body := get(t, port, "/metrics")
 	expressions := 0
-	for _, line := range testbed.ReadLines(string(rules)) {
+	for _, line := range testbed.ReadLines(rules) {
 		expression, found := strings.CutPrefix(strings.TrimSpace(line), "expr: ")
 		if !found {
 			continue
@@ -32,5 +29,16 @@ func TestAlertsNameSeries(t *testing.T) {
 	}
 	if expressions != 3 {
 		t.Errorf("want 3 alerts, got %d", expressions)
+	}
+}
+
+// TestAlertsFire has promtool try the alert rules on made-up series.
+func TestAlertsFire(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not there") // it comes with all of Prometheus
+	}
+	if out, err := exec.Command(promtool, "test", "rules", "testdata/rules_test.yml").CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -73,3 +73,19 @@ func TestCapabilities(t *testing.T) {
 		})
 	}
 }
+
+// TestDirectoryOfSomebodyElse: a directory where this user cannot write is wrong usage at the start.
+func TestDirectoryOfSomebodyElse(t *testing.T) {
+	testbed.NeedRoot(t)
+	testbed.NeedTools(t, "setpriv")
+	program, dir := unprivileged(t)
+	if err := os.Chmod(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	p := testbed.Start(t, exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program,
+		"-writelocal", "-destdir", dir))
+	if code := p.Wait(t, 10*time.Second); code != 2 {
+		t.Errorf("want exit code 2, got %d", code)
+	}
+	checkComplaint(t, p.Output.String(), "permission denied")
+}

@@ -45,3 +45,16 @@ func TestNetworkSwallows(t *testing.T) {
 	testbed.Eventually(t, 6*time.Second, "subscribed again", subscribed)
 	testbed.Eventually(t, 6*time.Second, "the result has come", heard(`"done"`))
 }
+
+// TestRedisOverIPv6: an address may be written with brackets or without.
+func TestRedisOverIPv6(t *testing.T) {
+	testbed.NeedRoot(t)
+	if !hasIPv6() {
+		t.Skip("needs IPv6 on the loopback interface")
+	}
+	r := testbed.StartRedis(t)
+	for n, node := range []string{"::1", "[::1]"} {
+		testbed.Start(t, daemonCommand(r, append(keeping(t.TempDir()), "-redisnode", node)...))
+		r.AwaitSubscribers(t, 10*time.Second, int64(n+1))
+	}
+}

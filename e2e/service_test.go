@@ -48,36 +48,47 @@ func TestUnitIsConfined(t *testing.T) {
 	}
 }
 
-func TestUnitHasRoomForTheDefaults(t *testing.T) {
-	unit := read(t, unitSource)
-	setting := func(name string) string {
-		t.Helper()
-		match := regexp.MustCompile(`(?m)^` + name + `=(.*)$`).FindStringSubmatch(unit)
-		if match == nil {
-			t.Fatalf("%s= is missing", name)
-		}
-		return match[1]
-	}
-	initial := map[string]string{}
+// checkLimits compares the limits, as systemd understands them, with what the
+// flags let the daemon take.
+func checkLimits(t *testing.T, m *machine) {
+	t.Helper()
+	flags := map[string]string{}
 	for _, f := range describeFlags(t) {
-		initial[f.name] = f.initial
+		flags[f.name] = f.initial
 	}
-	drain, stop := parseDuration(t, initial["draintimeout"]), parseDuration(t, setting("TimeoutStopSec"))
-	if needed := drain + afterDrain; stop <= needed {
-		t.Errorf("TimeoutStopSec=%v, want more than the %v of a slow delivery", stop, needed)
-	}
-	if interval := parseDuration(t, setting("WatchdogSec")); interval <= 0 {
-		t.Errorf("WatchdogSec=%v, want some time", interval)
-	}
-	captures, err := strconv.ParseUint(initial["maxcaptures"], 10, 64)
+	stop := parseDuration(t, flags["draintimeout"]) + afterDrain
+	captures, err := strconv.ParseUint(flags["maxcaptures"], 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	room := parseSize(t, setting("MemoryMax")+"iB") // systemd's M is 1024 times 1024
-	needed := parseSize(t, initial["maxmemory"]) + captures*parseSize(t, initial["buffersize"])
-	if room <= needed {
-		t.Errorf("MemoryMax=%d, want more than the %d bytes of captures and their kernel buffers", room, needed)
+	memory := parseSize(t, flags["maxmemory"]) + captures*parseSize(t, flags["buffersize"])
+	const mostCaptures = 1024 // that -maxcaptures takes, each with sockets and a file
+	for property, least := range map[string]uint64{
+		"TimeoutStopUSec": uint64(stop.Microseconds()),
+		"MemoryMax":       memory + 64<<20, // and the program
+		"LimitNOFILE":     4 * mostCaptures,
+		"WatchdogUSec":    uint64(time.Second.Microseconds()),
+	} {
+		text := m.show(property)
+		got, err := strconv.ParseUint(text, 10, 64)
+		if strings.HasSuffix(property, "USec") {
+			got, err = uint64(parseSpan(t, text).Microseconds()), nil
+		}
+		if err != nil || got < least {
+			t.Errorf("%s: want at least %d, got %s (%v)", property, least, text, err)
+		}
 	}
+	for property, want := range map[string]string{"LimitCORE": "0", "Restart": "always", "StartLimitIntervalUSec": "0"} {
+		if got := m.show(property); got != want {
+			t.Errorf("%s: want %s, got %s", property, want, got)
+		}
+	}
+}
+
+// parseSpan reads a time as systemd prints it: 1min 30s.
+func parseSpan(t *testing.T, text string) time.Duration {
+	t.Helper()
+	return parseDuration(t, strings.NewReplacer("min", "m", " ", "").Replace(text))
 }
 
 // parseDuration reads a duration.
@@ -171,6 +182,7 @@ func TestUnitRuns(t *testing.T) {
 		}
 	}
 
+	t.Run("its limits leave room for the defaults", func(t *testing.T) { checkLimits(t, m) })
 	t.Run("a hanging process is replaced", func(t *testing.T) {
 		m.configure(t, "WatchdogSec=1s\nRestartSec=100ms")
 		before := m.show("MainPID")

@@ -118,3 +118,50 @@ func TestVersion(t *testing.T) {
 		t.Errorf("want versions of the program, Go and libpcap, got %q", out)
 	}
 }
+
+// TestBoundsOfFlags: the least and the greatest value of each flag are taken,
+// and what is beyond them is wrong usage.
+func TestBoundsOfFlags(t *testing.T) {
+	local := keeping(t.TempDir())
+	for _, test := range []struct {
+		flag           string
+		taken, refused []string
+		more           []string // flags that it needs
+	}{
+		{"redisport", []string{"1", "65535"}, []string{"0", "65536", "-1", "1.5", ""}, nil},
+		{"maxpackets", []string{"1", "2147483647"}, []string{"0", "2147483648", "1e3"}, nil},
+		{"maxbytes", []string{"24", "1TiB"}, []string{"23", "-1", "9223372036854775808", "1TiBB"},
+			[]string{"-maxmemory", "1TiB"}},
+		{"maxmemory", []string{"1MiB", "1EiB"}, []string{"1048575", "9EiB"}, nil},
+		{"buffersize", []string{"64KiB", "2147483647"}, []string{"65535", "2GiB"}, nil},
+		{"maxcaptures", []string{"1", "1024"}, []string{"0", "1025"}, nil},
+		{"defaulttimeout", []string{"1ms", "8760h"}, []string{"0s", "999us", "8760h0m1s", "1", "-1s"},
+			[]string{"-maxtimeout", "8760h"}},
+		{"maxtimeout", []string{"1s", "8760h"}, []string{"999ms", "8760h0m1s"}, nil},
+		{"cstimeout", []string{"1ms", "24h"}, []string{"0s", "24h0m1s"}, nil},
+		{"draintimeout", []string{"1ms", "24h"}, []string{"0s", "24h0m1s"}, nil},
+		{"node", []string{"a", strings.Repeat("n", 128)}, []string{"", strings.Repeat("n", 129)}, nil},
+		{"listen", []string{"127.0.0.1:0", "[::1]:65535"}, []string{"127.0.0.1", ":65536", "::1:80"}, nil},
+		{"csscheme", []string{"http", "https"}, []string{"HTTP", ""}, nil},
+		{"loglevel", []string{"debug", "error"}, []string{"trace", ""}, nil},
+	} {
+		t.Run(test.flag, func(t *testing.T) {
+			try := func(value string) int {
+				// A request for somebody else captures nothing and needs no Redis.
+				args := append([]string{"-request", `{"node":"nobody"}`, "-" + test.flag, value}, local...)
+				code, _ := runWith(t, nil, append(args, test.more...)...)
+				return code
+			}
+			for _, value := range test.taken {
+				if code := try(value); code != 1 {
+					t.Errorf("%q: want it taken, got exit code %d", value, code)
+				}
+			}
+			for _, value := range test.refused {
+				if code := try(value); code != 2 {
+					t.Errorf("%q: want it refused, got exit code %d", value, code)
+				}
+			}
+		})
+	}
+}
