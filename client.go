@@ -141,7 +141,10 @@ func newClient(c config, q question, over exchange, v view) *client {
 
 // newView returns a view that suits what is asked, and who looks.
 func newView(q question, screen *terminal, stdout, stderr io.Writer) view {
-	if screen != nil && !q.rollCall {
+	switch {
+	case q.rollCall:
+		return &roster{out: stdout, err: stderr, table: screen != nil}
+	case screen != nil:
 		return &display{terminal: screen, err: stderr}
 	}
 	return jsonLines{stdout, stderr}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/testbed"
+)
+
+// presentHosts are the answers of four hosts to a roll call, two of one name.
+func presentHosts() [][]byte {
+	recorded, size := 125.4, int64(16<<20)
+	large := &granted{Packets: 100_000, Bytes: 100 << 20, Timeout: 3600, Snap: maxSnap, Captures: 16, Return: &size}
+	small := &granted{Packets: 5, Bytes: 1500, Timeout: 90, Snap: 96, Captures: 1, Return: new(int64)}
+	wan := []presented{{Name: "eth0", Alias: "wan", Up: true, Recorded: &recorded}, {Name: "lo"}}
+	tab := []presented{{Name: "e\t", Up: true}}
+	var messages [][]byte
+	for _, r := range []result{
+		{Node: "web2", Limits: large, presence: &presence{"1.0", "pcap", 3, wan}},
+		{Node: "web1", Limits: small, presence: &presence{"1.0", "pcapng", 0, []presented{{Name: "eth0", Up: true}}}},
+		{Node: "web2", Limits: large, presence: &presence{"0.9", "pcap", 0, nil}},
+		{Node: "a\x1b[2J\tb", Limits: small, presence: &presence{"1\n", "pcap", 0, tab}},
+	} {
+		r.ID, r.State = "r1", statePresent
+		messages = append(messages, r.encode())
+	}
+	return messages
+}
+
+func TestRosterTable(t *testing.T) {
+	var out, errs bytes.Buffer
+	v := &roster{out: &out, err: &errs, table: true}
+	for _, message := range presentHosts() {
+		v.heard(message)
+	}
+	v.heard([]byte(`{"id":"r1","node":"web9","state":"done"}`))
+	v.close()
+	want := []string{
+		`NODE           VERSION  FORMAT  RUNNING  AT MOST                          RETURNS  INTERFACE   LINK  RECORDED`,
+		`a\x1b[2J\tb    1\n      pcap    0 of 1   5 packets, 1500, 1m30s, snap 96  -        e\t         up    -`,
+		`web1           1.0      pcapng  0 of 1   5 packets, 1500, 1m30s, snap 96  -        eth0        up    -`,
+		`web2 (1 of 2)  1.0      pcap    3 of 16  100000 packets, 100MiB, 1h       16MiB    eth0 (wan)  up    2m5s`,
+		`                                                                                   lo          down  -`,
+		`web2 (2 of 2)  0.9      pcap    0 of 16  100000 packets, 100MiB, 1h       16MiB    none        -     -`,
+	}
+	if got := testbed.ReadLines(out.String()); !slices.Equal(want, got) {
+		t.Errorf("want\n%s\ngot\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+	}
+}
+
+func TestRosterLines(t *testing.T) {
+	var out, errs bytes.Buffer
+	v := &roster{out: &out, err: &errs}
+	messages := presentHosts()
+	for _, message := range messages {
+		v.heard(message)
+	}
+	v.close()
+	if want, got := string(bytes.Join(messages, []byte("\n")))+"\n", out.String(); want != got {
+		t.Errorf("want the answers as they came:\n%s\ngot\n%s", want, got)
+	}
+	if want, got := "web2: 2 hosts have this name\n", errs.String(); want != got {
+		t.Errorf("want %q, got %q", want, got)
+	}
+}
+
+// TestRosterOfHosts drives the program: it asks, and ends when all have answered or nobody does.
+func TestRosterOfHosts(t *testing.T) {
+	r := testbed.StartRedis(t)
+	requests := r.Hear(t, "capture")
+	asked := make(chan map[string]any, 1)
+	go func() {
+		var request map[string]any
+		_ = json.Unmarshal(<-requests, &request)
+		asked <- request
+		for _, message := range presentHosts()[:1] {
+			message = bytes.Replace(message, []byte(`"r1"`), []byte(`"`+request["id"].(string)+`"`), 1)
+			r.Do(t, "PUBLISH", "capture-results", message)
+		}
+	}()
+	redis := "redis://" + r.Address()
+	began := time.Now()
+	out, errs, code := runAlone(t, "", "-redisurl", redis, "-rollcall", "nodere=^web")
+	if code != exitOK || states(t, out) != "present" || time.Since(began) > time.Second {
+		t.Errorf("want one host at once, got exit code %d after %v: %s%s", code, time.Since(began), out, errs)
+	}
+	request := <-asked
+	if by, _ := request["by"].(string); request["nodere"] != "^web" || request["rollcall"] != true || by == "" {
+		t.Errorf("want a roll call, got %v", request)
+	}
+	if out, errs, code := runAlone(t, "", "-redisurl", redis, "-rollcall"); code != exitNobody || out != "" {
+		t.Errorf("want exit code %d when nobody answers, got %d: %s%s", exitNobody, code, out, errs)
+	}
+}
