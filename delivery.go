@@ -232,6 +232,3 @@ func plain(text string) string {
 		return '_'
 	}, text)
 }
-
-// maxTags is the number of tags that CloudShark takes.
-const maxTags = 30

@@ -3,11 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -199,105 +196,6 @@ func (s *jobs) finish(life lifetime, j *job, askers []asker, outcome outcome) {
 	s.conclude(results, place, err)
 }
 
-// A conclusion holds the last results of a capture, one for each asker. They
-// are alike in what became of it.
-type conclusion []result
-
-// conclusionOf returns the last results of a capture, as they are before it is delivered.
-func (s *jobs) conclusionOf(j *job, askers []asker, outcome outcome) conclusion {
-	state := stateDone
-	if outcome.err != nil {
-		state = stateFailed
-	}
-	results := make(conclusion, len(askers))
-	for i, a := range askers {
-		r := j.result(a, s.node, state)
-		r.Stop, r.counts, r.losses, r.Ended = outcome.stop, &outcome.counts, &outcome.losses, stamp(outcome.ended)
-		if outcome.stop == stopRequest {
-			r.StoppedBy = j.stoppedBy
-		}
-		results[i] = r
-	}
-	results.add(outcome.note)
-	for _, err := range []error{j.gap, outcome.err} {
-		if err != nil {
-			results.add(err.Error())
-		}
-	}
-	return results
-}
-
-// add adds a text, unless it is empty, to the errors of all results, which are one line each.
-func (c conclusion) add(text string) {
-	if text == "" {
-		return
-	}
-	for i := range c {
-		if c[i].Error != "" {
-			c[i].Error += "; "
-		}
-		c[i].Error += strings.ReplaceAll(text, "\n", "; ")
-	}
-}
-
-// conclude tells all who asked for a capture where it is, and what went wrong.
-func (s *jobs) conclude(results conclusion, place receipt, err error) {
-	state, level := results[0].State, logrus.InfoLevel
-	if err != nil {
-		state = stateFailed
-		results.add(err.Error())
-	}
-	switch {
-	case place.kept:
-		state, level = stateKept, logrus.WarnLevel
-	case state == stateFailed:
-		level = logrus.ErrorLevel
-		s.failed.Add(1)
-	}
-	for i, r := range results {
-		r.State = state
-		r.File, r.URL, r.Key, r.Name = place.file, place.url, place.key, place.name
-		s.tell(r, levelOf(i, level), results.more())
-	}
-}
-
-// more returns what one line of the log says for all of them.
-func (c conclusion) more() logrus.Fields {
-	if len(c) == 1 {
-		return nil
-	}
-	return logrus.Fields{"askers": len(c)}
-}
-
-// encode returns the results as a note for the spool: who settles them may be another process.
-func (c conclusion) encode() []byte {
-	lines := make([]json.RawMessage, len(c))
-	for i, r := range c {
-		lines[i] = r.encode()
-	}
-	note, _ := json.Marshal(lines) // of JSON
-	return note
-}
-
-// settle concludes a capture that had to wait in the spool.
-func (s *jobs) settle(note []byte, place receipt, err error) {
-	var lines []json.RawMessage
-	var results conclusion
-	if json.Unmarshal(note, &lines) == nil {
-		for _, line := range lines {
-			if r, err := decodeResult(line); err == nil {
-				r.presence = nil
-				results = append(results, r)
-			}
-		}
-	}
-	if len(results) == 0 {
-		s.log.WithFields(logrus.Fields{"url": place.url, "file": place.file}).Error("nobody is known who asked for this")
-		return
-	}
-	s.conclude(results, place, err)
-}
-
 // recording describes a finished capture to its destinations.
 func (s *jobs) recording(j *job, askers []asker, results conclusion) recording {
 	r := results[0]
@@ -325,53 +223,6 @@ func (s *jobs) recording(j *job, askers []asker, results conclusion) recording {
 		comments: comments,
 	}
 }
-
-// uploadTags returns the tags of a capture: all that the first request and its
-// host give, where the request's own give way if they are too many, then what
-// the others add.
-func uploadTags(askers []asker, node, iface string) []string {
-	first := askers[0].request
-	ours := append(first.marks(), "node:"+flat(node), "interface:"+flat(iface))
-	tags := first.tags()
-	tags = append(tags[:min(len(tags), maxTags-len(ours))], ours...)
-	for _, a := range askers[1:] {
-		for _, tag := range slices.Concat(a.request.tags(), a.request.marks()) {
-			if len(tags) == maxTags {
-				return tags
-			}
-			if !slices.Contains(tags, tag) {
-				tags = append(tags, tag)
-			}
-		}
-	}
-	return tags
-}
-
-// tags returns the request's own tags.
-func (r request) tags() []string {
-	var tags []string
-	for tag := range strings.SplitSeq(r.Tags, ",") {
-		if tag = strings.TrimSpace(tag); tag != "" {
-			tags = append(tags, tag)
-		}
-	}
-	return tags
-}
-
-// marks returns what else of a request becomes a tag.
-func (r request) marks() []string {
-	var marks []string
-	if r.Customer != "" {
-		marks = append(marks, "customer:"+flat(r.Customer))
-	}
-	if r.AlertID != nil {
-		marks = append(marks, "alertid:"+strconv.FormatUint(*r.AlertID, 10))
-	}
-	return marks
-}
-
-// flat returns a text as a part of one tag, which commas would end.
-func flat(text string) string { return strings.ReplaceAll(text, ",", "_") }
 
 // record makes the capture, and tells those who want to know how far it is meanwhile.
 func (s *jobs) record(life lifetime, j *job) outcome {
