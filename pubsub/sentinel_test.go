@@ -55,7 +55,7 @@ func (p *party) checkNothingLost(t *testing.T) {
 	close(p.stop)
 	all, again := <-p.count, 0
 	for expected := 0; expected < all; {
-		switch got := number(t, next(t, p.client.Answers(), 10*time.Second)); {
+		switch got := number(t, next(t, p.client.Answers(), 4*moving)); {
 		case got > expected:
 			t.Fatalf("want number %d of %d, got %d", expected, all, got)
 		case got == expected:

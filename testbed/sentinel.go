@@ -105,7 +105,7 @@ func (g *Group) startSentinel(t testing.TB, c GroupConfig, tls []string) *Redis 
 	host, port, _ := net.SplitHostPort(g.Address(g.Servers[0]))
 	lines := []string{
 		fmt.Sprintf("sentinel monitor %s %s %s 2", MasterName, host, port),
-		"sentinel down-after-milliseconds " + MasterName + " 1000",
+		"sentinel down-after-milliseconds " + MasterName + " 2000",
 		"sentinel failover-timeout " + MasterName + " 5000",
 	}
 	for n := 0; n < len(tls); n += 2 {
