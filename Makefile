@@ -49,7 +49,7 @@ bench: build ## measure beside tcpdump, and the inner parts
 	go test -tags compare -run '^TestCompare' -timeout 60m -count=1 -v ./e2e
 	go test -run '^$$' -bench . -benchmem . ./tap
 
-soak: build ## ten minutes of everything at once, or SOAK, a duration
+soak: build ## ten minutes of everything at once, or SOAK, a duration, and two hundred kills
 	@packaging/deps test
 	go test -tags soak -run '^TestSoak' -timeout 60m -count=1 -v ./e2e
 

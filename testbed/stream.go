@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -49,6 +50,12 @@ type Stream struct {
 // StartStream sends a packet every interval until the test ends.
 func StartStream(t testing.TB, interval time.Duration) *Stream {
 	t.Helper()
+	return StartStreamOf(t, 0, interval)
+}
+
+// StartStreamOf is StartStream with packets of so many bytes at least.
+func StartStreamOf(t testing.TB, size int, interval time.Duration) *Stream {
+	t.Helper()
 	// Somebody has to listen: a refused packet makes the next one fail.
 	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -58,6 +65,7 @@ func StartStream(t testing.TB, interval time.Duration) *Stream {
 	if err != nil {
 		t.Fatal(err)
 	}
+	padding := strings.Repeat(" ", max(0, size-len("packet 00000000")))
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -68,7 +76,7 @@ func StartStream(t testing.TB, interval time.Duration) *Stream {
 				return
 			case <-time.After(time.Until(began.Add(time.Duration(n) * interval))):
 			}
-			fmt.Fprintf(conn, "packet %08d", n)
+			fmt.Fprintf(conn, "packet %08d%s", n, padding)
 		}
 	}()
 	s := &Stream{Port: sink.LocalAddr().(*net.UDPAddr).Port,
