@@ -262,14 +262,17 @@ func (c *client) fetched(f fetched) {
 	c.view.ended(f.track.result, f.file)
 }
 
-// change notes whether anything can be heard.
+// change notes whether anything can be heard. It is told of every attempt.
 func (c *client) change(ctx context.Context, err error) {
 	if err != nil {
+		if c.following.lost.IsZero() {
+			c.view.say("no results are heard for the time being: " + escape(err.Error()))
+		}
 		c.following.lose(time.Now())
-		c.view.say("nothing is heard for the time being: " + escape(err.Error()))
 		return
 	}
 	c.following.regain(time.Now())
+	c.view.say("results are heard again")
 	if c.owed {
 		c.stop(ctx)
 	}

@@ -268,8 +268,8 @@ func TestClientHears(t *testing.T) {
 		says   string
 	}{
 		"a host dies": {"a started 1;1s;b started 2;b done 2", exitFailed, 60 * time.Second, "a eth0: no result"},
-		"Redis comes back in time": {"a started 1;5s;lost;30s;regained;a done 1", exitOK, 35 * time.Second,
-			"for the time being: gone"},
+		"Redis comes back in time": {"a started 1;5s;lost;30s;lost;regained;a done 1", exitOK, 35 * time.Second,
+			"on capture\nno results are heard for the time being: gone\nresults are heard again\n"},
 		"all comes at once, at the end": {"a started 1;59s;a done 1;b started 2;b done 2", exitOK, 59 * time.Second,
 			"2 hosts listen"},
 	} {
