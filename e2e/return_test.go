@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -83,26 +82,5 @@ func TestReturnFails(t *testing.T) {
 			}
 			checkDirectory(t, dir, 0)
 		})
-	}
-}
-
-// TestHostDies: who began a capture and died is named, and it is not said that nobody answered.
-func TestHostDies(t *testing.T) {
-	t.Parallel()
-	testbed.NeedRoot(t)
-	r := testbed.StartRedis(t)
-	dying := startDaemon(t, r, keeping(t.TempDir())...)
-	time.AfterFunc(1500*time.Millisecond, func() { _ = dying.Process.Signal(syscall.SIGKILL) })
-	began := time.Now()
-	got, stderr, code := publish(t, r, 30*time.Second, "-cstimeout", "1s", "-publish", "node=any", "interface=lo", "timeout=3",
-		"bpf=ether proto 0x9999")
-	if states(got) != "started" || code != 1 {
-		t.Errorf("want started and exit code 1, got %s, %d", states(got), code)
-	}
-	if !strings.Contains(stderr, "web1 lo: no result") || strings.Contains(stderr, "no host answered") {
-		t.Errorf("want the host named, got %s", stderr)
-	}
-	if took := time.Since(began).Seconds(); took < 14 || took > 16 { // 3 s, 1 s and 10 s
-		t.Errorf("want 14 s of patience, got %.1f s", took)
 	}
 }
