@@ -24,7 +24,7 @@ func TestStormMakesOneCapture(t *testing.T) {
 	dir, port := t.TempDir(), testbed.FreePort(t)
 	flags := append(uploading(t, s), keeping(dir)...)
 	startDaemon(t, r, append(flags, "-share", "10s", "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
-	testbed.StartStream(t, time.Millisecond)
+	stream := testbed.StartStream(t, time.Millisecond)
 	before := series(t, port, "process_resident_memory_bytes")
 
 	conn, err := redis.Dial("tcp", r.Address())
@@ -33,8 +33,8 @@ func TestStormMakesOneCapture(t *testing.T) {
 	}
 	defer conn.Close()
 	for n := range requests {
-		message := fmt.Sprintf(`{"node":"web1","interface":"lo","bpf":"udp","timeout":3,"id":"storm-%d","tags":"linkdown,flapping",`+
-			`"customer":"ACME","alertid":%d,"by":"trap@collector"}`, n, n)
+		message := fmt.Sprintf(`{"node":"web1","interface":"lo","bpf":%q,"timeout":3,"id":"storm-%d","tags":"linkdown,flapping",`+
+			`"customer":"ACME","alertid":%d,"by":"trap@collector"}`, stream.Filter(), n, n)
 		if err := conn.Send("PUBLISH", "capture", message); err != nil {
 			t.Fatal(err)
 		}
