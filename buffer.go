@@ -59,6 +59,21 @@ func (p *pool) take() []byte {
 	return chunk
 }
 
+// takeReady lends a chunk that has been used before, if there is one and half
+// of the limit is not lent.
+func (p *pool) takeReady() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	if n == 0 || 2*p.lent >= p.limit {
+		return nil
+	}
+	chunk := p.idle[n-1]
+	p.idle = p.idle[:n-1]
+	p.lent++
+	return chunk
+}
+
 // give takes chunks back and keeps them for a while.
 func (p *pool) give(chunks [][]byte) {
 	p.mu.Lock()
@@ -91,6 +106,7 @@ type buffer struct {
 	pool   *pool
 	chunks [][]byte
 	size   int64
+	open   [][]byte // what rooms returned last
 }
 
 // newBuffer returns a buffer that has its first chunk, or nil if the pool has none left.
@@ -135,6 +151,33 @@ func (b *buffer) room() []byte {
 		return b.chunks[i][b.size%chunkSize:]
 	}
 	return nil
+}
+
+// rooms returns what is free of the chunks that are being written, in their
+// order, until the next call. It takes more chunks, up to so many in all, as long as the pool has
+// them ready and half of it is free: that leaves the others theirs.
+func (b *buffer) rooms(chunks int) [][]byte {
+	written := int(b.size / chunkSize) // chunks
+	for len(b.chunks) < written+chunks {
+		chunk := b.pool.takeReady()
+		if chunk == nil {
+			break
+		}
+		b.chunks = append(b.chunks, chunk)
+	}
+	if written == len(b.chunks) {
+		return nil
+	}
+	b.open = append(b.open[:0], b.chunks[written:]...)
+	b.open[0] = b.open[0][b.size%chunkSize:]
+	return b.open
+}
+
+// trim gives back the chunks that hold nothing.
+func (b *buffer) trim() {
+	used := int((b.size + chunkSize - 1) / chunkSize)
+	b.pool.give(b.chunks[used:])
+	b.chunks = b.chunks[:used]
 }
 
 // extend adds n bytes of the room to the content.

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"pcapdaemon/tap"
-
-	"github.com/google/gopacket/pcapgo"
 )
 
 const (
@@ -23,6 +21,10 @@ const (
 	// clockTolerance is how far the clock may be from where it should be
 	// until it counts as set.
 	clockTolerance = time.Second
+	// rush is the time within which packets fill what is ready when they come
+	// fast; then up to so many chunks are ready at a time.
+	rush      = 20 * time.Millisecond
+	mostAhead = 8
 	// retryPause is the wait after a failed read.
 	retryPause = 10 * time.Millisecond
 )
@@ -41,11 +43,11 @@ const (
 // A source hands out packets: a live interface, a file, or a test. All calls
 // come from one goroutine, and none after Close.
 type source interface {
-	// Copy copies packets to the room, as records of a pcap file, and returns
-	// how many, at most so many, and their bytes. It copies only what is older
-	// than the end (Unix time in nanoseconds) and fits. It may wait for packets
-	// until then, but need not. Whatever comes next, Next returns it.
-	Copy(room []byte, end *atomic.Int64, most int64) (packets int64, bytes int)
+	// Copy copies packets to the rooms one after the other, as records of a
+	// pcap file, and returns the bytes of the records. It copies only what the
+	// quota allows and fits. It may wait for packets until the end, but need
+	// not. Whatever comes next, Next returns it.
+	Copy(rooms [][]byte, q *tap.Quota) (size int)
 	// Next returns a packet that is valid until the next call. The error is
 	// tap.ErrTimeout if none came within the read timeout, or none from before
 	// the end will, or tap.ErrEnd.
@@ -173,23 +175,28 @@ func (e *ending) note() string {
 
 // A capture is one that is being made.
 type capture struct {
-	source  source
-	bounds  bounds
-	end     *ending
-	buffer  *buffer
-	packets int64 // in the buffer
-	reached progress
+	source source
+	bounds bounds
+	end    *ending
+	buffer *buffer
+	quota  tap.Quota              // all that the bounds allow, but for the last packet
+	ahead  int                    // chunks that it has ready at a time
+	unit   time.Duration          // of the stamps in the buffer
+	header [packetHeaderSize]byte // of the packet that is added
 }
-
-// A progress is how far a capture is; it may be looked at any time.
-type progress struct{ packets, bytes atomic.Int64 }
-
-// counts returns what the capture holds.
-func (p *progress) counts() *counts { return &counts{Packets: p.packets.Load(), Bytes: p.bytes.Load()} }
 
 // newCapture returns a capture that is to be recorded to a buffer.
 func newCapture(src source, start time.Time, b bounds, buf *buffer) *capture {
-	return &capture{source: src, bounds: b, end: newEnding(start, b.timeout), buffer: buf}
+	end := newEnding(start, b.timeout)
+	c := &capture{source: src, bounds: b, end: end, buffer: buf, ahead: 1, unit: time.Microsecond,
+		quota: tap.Quota{End: &end.at, Packets: b.packets - 1, Bytes: b.bytes, Layout: tap.RecordLayout()}}
+	c.quota.Copied.Bytes.Store(fileHeaderSize)
+	return c
+}
+
+// sofar returns what the capture holds. It may be called at any time.
+func (c *capture) sofar() *counts {
+	return &counts{Packets: c.quota.Copied.Packets.Load(), Bytes: c.quota.Copied.Bytes.Load()}
 }
 
 // record writes the source's packets to the buffer as a pcap file, until the
@@ -206,13 +213,14 @@ func (c *capture) record(ctx context.Context) outcome {
 	})()
 
 	stop, err := c.run()
+	c.buffer.trim()
 	out := outcome{stop: stop, ended: c.end.clock(), err: err}
 	if stop == stopTimeout {
 		out.stop, out.ended = c.end.reached()
 	}
 	c.end.follow()
 	out.note = c.end.note()
-	out.Packets, out.Bytes = c.packets, c.buffer.size
+	out.counts = *c.sofar()
 	stats, err := c.source.Stats()
 	if err != nil {
 		out.err = errors.Join(out.err, fmt.Errorf("read statistics: %w", err))
@@ -228,12 +236,9 @@ func (c *capture) run() (stop string, err error) {
 	if _, err := c.buffer.Write(fileHeader(c.source.LinkType(), c.source.SnapLen())); err != nil {
 		return stopMemory, err
 	}
-	file := pcapgo.NewWriter(c.buffer)
 	var broken time.Time // since when reads fail; zero: they do not
 	for {
 		c.copyMany()
-		c.reached.packets.Store(c.packets)
-		c.reached.bytes.Store(c.buffer.size)
 		packet, err := c.source.Next()
 		switch {
 		case err == nil:
@@ -241,10 +246,7 @@ func (c *capture) run() (stop string, err error) {
 			if stop := c.judge(packet); stop != "" {
 				return stop, nil
 			}
-			if err := file.WritePacket(packet.CaptureInfo, packet.Data); err != nil {
-				return stopMemory, err
-			}
-			if c.packets++; c.packets == c.bounds.packets {
+			if c.add(packet) == c.bounds.packets {
 				return stopPackets, nil
 			}
 		case errors.Is(err, tap.ErrTimeout):
@@ -264,26 +266,48 @@ func (c *capture) run() (stop string, err error) {
 	}
 }
 
-// copyMany copies packets to what is left of a chunk: all but the last one,
+// copyMany copies packets to what is left of the buffer: all but the last one,
 // and but those that are at some limit, which are judged one by one.
 func (c *capture) copyMany() {
-	room := c.buffer.room()
-	room = room[:min(int64(len(room)), c.bounds.bytes-c.buffer.size)]
-	packets, size := c.source.Copy(room, &c.end.at, c.bounds.packets-c.packets-1)
-	c.packets += packets
+	began, rooms := time.Now(), c.buffer.rooms(c.ahead)
+	size := c.source.Copy(rooms, &c.quota)
 	c.buffer.extend(size)
+	switch took := time.Since(began); {
+	case took < rush && size > len(rooms)*chunkSize/2:
+		c.ahead = min(2*c.ahead, mostAhead)
+	case took > 10*rush:
+		c.ahead = 1
+	}
 }
 
 // judge returns why a packet does not belong to the capture, or nothing. Then there is room for it.
 func (c *capture) judge(packet tap.Packet) (stop string) {
-	size := packetHeaderSize + len(packet.Data)
+	inFile := c.quota.Layout.Size(len(packet.Data))
 	switch {
 	case c.end.excludes(packet.Timestamp):
 		return stopTimeout
-	case c.buffer.size+int64(size) > c.bounds.bytes:
+	case c.quota.Copied.Bytes.Load()+inFile > c.bounds.bytes:
 		return stopBytes
-	case !c.buffer.reserve(size):
+	case !c.buffer.reserve(packetHeaderSize + len(packet.Data)):
 		return stopMemory
 	}
 	return ""
+}
+
+// add adds a packet for which there is room, and returns how many there are.
+func (c *capture) add(packet tap.Packet) (packets int64) {
+	stamp := packet.Timestamp
+	record := appendWord(c.header[:0], stamp.Unix())
+	record = appendWord(record, int64(stamp.Nanosecond())/int64(c.unit))
+	record = appendWord(record, int64(packet.CaptureLength))
+	record = appendWord(record, int64(packet.Length))
+	_, _ = c.buffer.Write(record) // there is room
+	_, _ = c.buffer.Write(packet.Data)
+	c.quota.Copied.Bytes.Add(c.quota.Layout.Size(len(packet.Data)))
+	return c.quota.Copied.Packets.Add(1)
+}
+
+// appendWord appends a number as files have it.
+func appendWord(to []byte, word int64) []byte {
+	return append(to, byte(word), byte(word>>8), byte(word>>16), byte(word>>24))
 }

@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,10 +32,10 @@ type fakeSource struct {
 	link  int
 }
 
-func (f *fakeSource) Copy([]byte, *atomic.Int64, int64) (int64, int) { return 0, 0 }
-func (f *fakeSource) Next() (tap.Packet, error)                      { return f.read() }
-func (f *fakeSource) LinkType() int                                  { return cmp.Or(f.link, int(layers.LinkTypeEthernet)) }
-func (f *fakeSource) SnapLen() int                                   { return 4242 }
+func (f *fakeSource) Copy([][]byte, *tap.Quota) int { return 0 }
+func (f *fakeSource) Next() (tap.Packet, error)     { return f.read() }
+func (f *fakeSource) LinkType() int                 { return cmp.Or(f.link, int(layers.LinkTypeEthernet)) }
+func (f *fakeSource) SnapLen() int                  { return 4242 }
 
 func (f *fakeSource) Stats() (tap.Stats, error) {
 	return tap.Stats{Received: 9, Dropped: 2, IfDropped: 1}, f.stats
@@ -485,7 +484,7 @@ func writeStream(t *testing.T, start time.Time, packets int) (string, []byte) {
 type oneByOne struct{ *tap.Live }
 
 // Copy implements source.
-func (oneByOne) Copy([]byte, *atomic.Int64, int64) (int64, int) { return 0, 0 }
+func (oneByOne) Copy([][]byte, *tap.Quota) int { return 0 }
 
 // TestBulkIsTheSame: copied in bulk or packet by packet, a recording ends for
 // the same reason with the same bytes, whatever ends it.

@@ -253,7 +253,7 @@ func (s *jobs) tellProgress(j *job, second int64) {
 	for _, a := range j.askers {
 		if every := a.request.Progress; every > 0 && second%every == 0 {
 			r := j.result(a, s.node, stateRunning)
-			r.counts = j.capture.reached.counts()
+			r.counts = j.capture.sofar()
 			s.tell(r, logrus.DebugLevel, nil)
 		}
 	}

@@ -187,7 +187,7 @@ func (s *jobs) overview() []runningCapture {
 		list[i] = runningCapture{Request: first.request, Interface: first.iface, Askers: len(j.askers),
 			Started: j.started, Bounds: j.bounds}
 		if j.capture != nil {
-			sofar := j.capture.reached.counts()
+			sofar := j.capture.sofar()
 			list[i].Packets, list[i].Bytes = sofar.Packets, sofar.Bytes
 		}
 	}

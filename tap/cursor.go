@@ -15,6 +15,8 @@ type cursor struct {
 	ring   *ring
 	at     C.cursor
 	taking C.taking
+	layout Layout // of the file
+	limit  int64  // bytes that what is taken next may take in it
 }
 
 // A want says what is to be copied, and how.
@@ -38,7 +40,7 @@ const (
 // newCursor returns a cursor for packets from a time on. Of those that are
 // there already, none is wanted unless the past is.
 func (r *ring) newCursor(from time.Time, past bool) *cursor {
-	c := &cursor{ring: r}
+	c := &cursor{ring: r, layout: RecordLayout(), limit: math.MaxInt64}
 	c.at.from, c.at.live = math.MaxInt64, C.int64_t(from.UnixNano())
 	r.reading.Lock()
 	c.at.number = C.int64_t(load(&r.c.newest))
@@ -63,6 +65,7 @@ func (c *cursor) take(w *want, room []byte, most int64, end *atomic.Int64) (pack
 		why = c.takeChunk(w, room[size:], most-packets, end)
 		packets += int64(c.taking.packets)
 		size += int(c.taking.bytes)
+		c.limit -= int64(c.taking.file)
 		if why != C.taken_chunk {
 			return packets, size, why
 		}
@@ -79,7 +82,8 @@ func (c *cursor) wait(most time.Duration) {
 // takeChunk copies from one chunk, and lets others do the same then.
 func (c *cursor) takeChunk(w *want, room []byte, most int64, end *atomic.Int64) halt {
 	c.taking = C.taking{most: C.int64_t(most), size: C.int64_t(len(room)), snap: C.uint32_t(w.snap), unit: 1,
-		beyond: C.bool(w.beyond)}
+		beyond:    C.bool(w.beyond),
+		most_file: C.int64_t(c.limit), per_packet: C.int64_t(c.layout.PerPacket), align: C.int64_t(c.layout.Align)}
 	if w.micros {
 		c.taking.unit = C.uint32_t(time.Microsecond)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -22,16 +23,18 @@ type Live struct {
 	copying *C.copying
 }
 
-// newLive takes a handle over, which is in non-blocking mode.
-func newLive(handle *pcap.Handle) (*Live, error) {
+// newLive takes a handle over, which is in non-blocking mode. Records have their
+// stamps in nanoseconds, or microseconds.
+func newLive(handle *pcap.Handle, o Options) (*Live, error) {
 	cptr, err := pcapOf(handle)
 	if err != nil {
 		return nil, err
 	}
-	copying := C.new_copying(cptr, C.int(ReadTimeout.Milliseconds()))
+	copying := C.new_copying(cptr, C.int(ReadTimeout.Milliseconds()), C.bool(o.Nanos))
 	if copying == nil {
 		return nil, errors.New("out of memory")
 	}
+	copying.buffer = C.int64_t(o.BufferSize)
 	return &Live{copying}, nil
 }
 
@@ -46,18 +49,30 @@ func pcapOf(handle *pcap.Handle) (*C.pcap_t, error) {
 	return (*C.pcap_t)(cptr.UnsafePointer()), nil
 }
 
-// Copy copies packets to the room, as records of a pcap file, and returns how
-// many, at most so many, and their bytes. It copies what is older than the end
-// (Unix time in nanoseconds, which may be moved meanwhile) and fits, and waits
-// for it. It returns when there is more to say, which Next does: a packet that
-// is not copied, or an error.
-func (l *Live) Copy(room []byte, end *atomic.Int64, most int64) (packets int64, bytes int) {
+// Copy copies packets to the rooms, as records of a pcap file, and returns the
+// bytes of the records. It copies what the quota allows and fits, and waits for
+// it. It returns when there is more to say, which Next does: a packet that is
+// not copied, or an error.
+func (l *Live) Copy(rooms [][]byte, q *Quota) (size int) {
 	if l.copying.why != C.copied_all { // Next has not been asked
-		return 0, 0
+		return 0
 	}
-	C.copy_packets(l.copying, (*C.uint8_t)(unsafe.SliceData(room)), C.uint64_t(len(room)),
-		C.uint64_t(most), (*C.int64_t)(unsafe.Pointer(end)))
-	return int64(l.copying.packets), int(l.copying.bytes)
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	pinner.Pin(q.End)
+	l.copying.here, l.copying.left = &l.copying.rooms[0], 0
+	for i, room := range rooms[:min(len(rooms), len(l.copying.rooms))] {
+		first := unsafe.SliceData(room)
+		pinner.Pin(first)
+		l.copying.rooms[i] = C.room{memory: (*C.uint8_t)(first), size: C.uint64_t(len(room))}
+		size += len(room)
+	}
+	l.copying.left = C.uint64_t(size)
+	C.copy_packets(l.copying, C.quota{packets: C.int64_t(q.Packets), bytes: C.int64_t(q.Bytes),
+		per_packet: C.int64_t(q.Layout.PerPacket), align: C.int64_t(q.Layout.Align),
+		end: (*C.int64_t)(unsafe.Pointer(q.End))},
+		(*C.int64_t)(unsafe.Pointer(&q.Copied.Packets)), (*C.int64_t)(unsafe.Pointer(&q.Copied.Bytes)))
+	return size - int(l.copying.left)
 }
 
 // Next returns a packet that is valid until the next call. The error is
@@ -65,8 +80,7 @@ func (l *Live) Copy(room []byte, end *atomic.Int64, most int64) (packets int64, 
 // be expected any more, ErrEnd, or what libpcap says of a failed read.
 func (l *Live) Next() (Packet, error) {
 	if l.copying.why == C.copied_all {
-		var past atomic.Int64 // every packet is later than this
-		l.Copy(nil, &past, 0)
+		l.Copy(nil, &Quota{End: &atomic.Int64{}, Layout: RecordLayout()}) // takes none, and waits as long as for the last one
 	}
 	why := l.copying.why
 	l.copying.why = C.copied_all

@@ -3,6 +3,7 @@
 
 #include <endian.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,17 +15,37 @@
 // will; the file holds no more; libpcap has an error.
 typedef enum { copied_all, copied_packet, copied_timeout, copied_file, copied_error } copied;
 
+// A room is memory for records.
+typedef struct {
+	uint8_t *memory;
+	uint64_t size;
+} room;
+
+// A quota says what may be copied; the bytes are those of a file in which a
+// packet takes so many beside its own, which are filled up to a multiple.
+typedef struct {
+	int64_t packets, bytes;
+	int64_t per_packet, align;
+	const int64_t *end; // Unix time in nanoseconds
+} quota;
+
+enum { most_rooms = 16 };
+
+static const int64_t second = 1000 * 1000 * 1000; // in nanoseconds
+
 // A copying is an open handle whose packets go to memory.
 typedef struct {
 	pcap_t *handle; // in non-blocking mode
-	int64_t unit;   // nanoseconds that the handle's stamps are counted in
 	int timeout;    // for a wait, in milliseconds
+	int64_t unit;   // nanoseconds that the handle's stamps are counted in
+	int64_t fraction; // and those of records
 
-	// Where packets go to, at most so many bytes and packets, if they are older than the end.
-	uint8_t *room;
-	uint64_t size, most;
-	const int64_t *end; // Unix time in nanoseconds
-	uint64_t bytes, packets; // that are copied
+	room rooms[most_rooms], *here; // where the records go to
+	uint64_t left;                 // bytes of all of them
+	int64_t buffer;                // of the kernel, in bytes
+	int64_t waited, copied, copied_then, packets_then; // for lull
+	quota quota;
+	int64_t packets, bytes; // that are copied, as the quota counts
 
 	copied why;
 	struct pcap_pkthdr header; // of the packet that is kept
@@ -32,13 +53,14 @@ typedef struct {
 } copying;
 
 // new_copying takes a handle over; NULL: there is no memory.
-static copying *new_copying(pcap_t *handle, int timeout)
+static copying *new_copying(pcap_t *handle, int timeout, bool nanos)
 {
 	copying *to = calloc(1, sizeof *to);
 	if (to == NULL)
 		return NULL;
 	to->handle = handle;
 	to->timeout = timeout;
+	to->fraction = nanos ? 1 : 1000;
 	to->unit = pcap_get_tstamp_precision(handle) == PCAP_TSTAMP_PRECISION_NANO ? 1 : 1000;
 	return to;
 }
@@ -64,22 +86,44 @@ static void keep_packet(copying *to, const struct pcap_pkthdr *header, const u_c
 	pcap_breakloop(to->handle);
 }
 
-// copy_packet is a callback of libpcap: it copies a packet as a record of a
+// put_bytes appends bytes to what is in the rooms.
+static inline void put_bytes(copying *to, const void *from, uint64_t bytes)
+{
+	const uint8_t *next = from;
+	to->left -= bytes;
+	for (;;) {
+		room *const r = to->here;
+		const uint64_t fit = bytes < r->size ? bytes : r->size;
+		memcpy(r->memory, next, fit);
+		r->memory += fit;
+		r->size -= fit;
+		if (fit == bytes)
+			return;
+		next += fit;
+		bytes -= fit;
+		to->here++;
+	}
+}
+
+// take_packet is a callback of libpcap: it copies a packet as a record of a
 // pcap file, or keeps it.
 static void take_packet(u_char *user, const struct pcap_pkthdr *header, const u_char *data)
 {
-	copying *to = (copying *)user;
+	copying *const to = (copying *)user;
+	const quota *const q = &to->quota;
 	const int64_t nanos = header->ts.tv_usec * to->unit;
-	const uint32_t record[] = {htole32(header->ts.tv_sec), htole32(nanos / 1000),
+	const uint32_t record[] = {htole32(header->ts.tv_sec), htole32(nanos / to->fraction),
 				   htole32(header->caplen), htole32(header->len)};
-	if (to->packets == to->most || to->bytes + sizeof record + header->caplen > to->size ||
-	    header->ts.tv_sec * INT64_C(1000000000) + nanos >= __atomic_load_n(to->end, __ATOMIC_RELAXED)) {
+	const int64_t bytes = q->per_packet + ((header->caplen + q->align - 1) & -q->align);
+	if (to->packets == q->packets || bytes > q->bytes - to->bytes || sizeof record + header->caplen > to->left ||
+	    header->ts.tv_sec * second + nanos >= __atomic_load_n(q->end, __ATOMIC_RELAXED)) {
 		keep_packet(to, header, data);
 		return;
 	}
-	memcpy(to->room + to->bytes, record, sizeof record);
-	memcpy(to->room + to->bytes + sizeof record, data, header->caplen);
-	to->bytes += sizeof record + header->caplen;
+	put_bytes(to, record, sizeof record);
+	put_bytes(to, data, header->caplen);
+	to->copied += sizeof record + header->caplen;
+	to->bytes += bytes;
 	to->packets++;
 }
 
@@ -89,45 +133,82 @@ static int has_passed(const copying *c)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
-	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec >=
-		__atomic_load_n(c->end, __ATOMIC_RELAXED) + 2 * c->timeout * INT64_C(1000000);
+	return now.tv_sec * second + now.tv_nsec >=
+		__atomic_load_n(c->quota.end, __ATOMIC_RELAXED) + 2 * c->timeout * INT64_C(1000000);
 }
 
-// wait_for_more waits until the kernel hands packets over; 0: it has not.
-static int wait_for_more(const copying *c)
+// monotonic returns the time of a clock that nobody sets, in nanoseconds.
+static int64_t monotonic(void)
 {
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * second + now.tv_nsec;
+}
+
+// sleep_for sleeps.
+static void sleep_for(int64_t nanoseconds)
+{
+	const struct timespec pause = {.tv_nsec = nanoseconds};
+	nanosleep(&pause, NULL);
+}
+
+// lull returns how long a quarter of the kernel's buffer lasts at the rate since
+// the last wait, in nanoseconds, or 0 if packets do not come fast. To wake up
+// for each block of the buffer would cost more than to copy it.
+static int64_t lull(copying *c)
+{
+	enum { beside = 80, fast = 64 << 10, longest = 2000 * 1000 };
+	const int64_t now = monotonic(), took = now - c->waited;
+	const int64_t bytes = c->copied - c->copied_then + beside * (c->packets - c->packets_then);
+	c->waited = now;
+	c->copied_then = c->copied;
+	c->packets_then = c->packets;
+	if (bytes < fast || bytes * longest < took * fast)
+		return 0;
+	const int64_t lasts = c->buffer / 4 * took / bytes;
+	return lasts < longest ? lasts : longest;
+}
+
+// wait_for_more waits until the kernel hands packets over; false: it has not.
+static bool wait_for_more(copying *c)
+{
+	const int64_t pause = lull(c);
+	if (pause > 0) {
+		sleep_for(pause);
+		return true;
+	}
 	struct pollfd descriptor = {.fd = pcap_get_selectable_fd(c->handle), .events = POLLIN};
 	if (poll(&descriptor, 1, c->timeout) <= 0)
-		return 0;
+		return false;
 	if (descriptor.revents & POLLIN)
-		return 1;
+		return true;
 	// An interface that is down says so all the time, and libpcap tolerates it.
-	const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
-	nanosleep(&pause, NULL);
-	return 0;
+	sleep_for(10 * 1000 * 1000);
+	return false;
 }
 
-// copy_packets copies packets and waits for more, until there is something to
-// say. It stays here for as long as it can: a call from Go that returns often
-// keeps Go's scheduler busy, which then costs more than the packets.
-static void copy_packets(copying *to, uint8_t *room, uint64_t size, uint64_t most, const int64_t *end)
+// copy_packets copies packets to its rooms and waits for more, until there is
+// something to say. It stays here for as long as it can: a call from Go that
+// returns often keeps Go's scheduler busy, which then costs more than the
+// packets. How much is copied can be seen meanwhile.
+static void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes)
 {
 	enum { batch = 1024 };
-	to->room = room;
-	to->size = size;
-	to->most = most;
-	to->end = end;
-	to->bytes = to->packets = 0;
-	const int offline = pcap_file(to->handle) != NULL;
+	to->quota = q;
+	to->packets = *packets;
+	to->bytes = *bytes;
+	const bool offline = pcap_file(to->handle) != NULL;
 	while (to->why == copied_all) {
-		const int packets = pcap_dispatch(to->handle, batch, take_packet, (u_char *)to);
-		if (to->why != copied_all || packets == PCAP_ERROR_BREAK)
+		const int taken = pcap_dispatch(to->handle, batch, take_packet, (u_char *)to);
+		__atomic_store_n(packets, to->packets, __ATOMIC_RELAXED);
+		__atomic_store_n(bytes, to->bytes, __ATOMIC_RELAXED);
+		if (to->why != copied_all || taken == PCAP_ERROR_BREAK)
 			continue;
-		if (packets < 0)
+		if (taken < 0)
 			to->why = copied_error;
-		else if (packets == 0 && offline)
+		else if (taken == 0 && offline)
 			to->why = copied_file;
-		else if (packets < batch && !offline && !wait_for_more(to) && has_passed(to))
+		else if (taken < batch && !offline && !wait_for_more(to) && has_passed(to))
 			to->why = copied_timeout;
 	}
 }

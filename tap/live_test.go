@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -292,6 +293,11 @@ func writeFile(t *testing.T, start time.Time, packets int) (path string, content
 	return path, file.Bytes()
 }
 
+// unlimited allows everything until the end.
+func unlimited(end *atomic.Int64) *Quota {
+	return &Quota{End: end, Packets: math.MaxInt64, Bytes: math.MaxInt64, Layout: RecordLayout()}
+}
+
 // TestCopyIsTheFile: what is copied in bulk, and one by one where that stops,
 // is the file again, stamps and original lengths included.
 func TestCopyIsTheFile(t *testing.T) {
@@ -307,7 +313,9 @@ func TestCopyIsTheFile(t *testing.T) {
 		got := bytes.Clone(content[:24])
 		for err == nil {
 			chunk := make([]byte, room)
-			_, n := live.Copy(chunk, &end, 1000)
+			q := unlimited(&end)
+			q.Packets = 1000
+			n := live.Copy([][]byte{chunk}, q)
 			got = append(got, chunk[:n]...)
 			var p Packet
 			if p, err = live.Next(); err == nil {
@@ -339,7 +347,9 @@ func TestCopyWaits(t *testing.T) {
 	end.Store(time.Now().Add(time.Hour).UnixNano())
 	start := time.Now()
 	time.AfterFunc(500*time.Millisecond, func() { end.Store(time.Now().UnixNano()) })
-	packets, bytes := live.Copy(make([]byte, 1<<20), &end, 1<<30)
+	q := unlimited(&end)
+	bytes := live.Copy([][]byte{make([]byte, 1<<20)}, q)
+	packets := q.Copied.Packets.Load()
 	if took := time.Since(start); packets < 400 || took < 500*time.Millisecond || took > 500*time.Millisecond+3*ReadTimeout {
 		t.Errorf("want the packets of half a second at once, got %d after %v", packets, took)
 	}
@@ -368,7 +378,7 @@ func TestCopyEndsOnQuietLink(t *testing.T) {
 			end.Store(time.Now().Add(time.Hour).UnixNano())
 			time.AfterFunc(time.Second, func() { end.Store(time.Now().UnixNano()) })
 			start, before := time.Now(), threadTime(t)
-			packets, _ := live.Copy(make([]byte, 1<<20), &end, 1<<30)
+			packets := live.Copy([][]byte{make([]byte, 1<<20)}, unlimited(&end))
 			took, used := time.Since(start), threadTime(t)-before
 			if _, err := live.Next(); packets != 0 || !errors.Is(err, ErrTimeout) {
 				t.Errorf("%s: want no packets and %v, got %d and %v", state, ErrTimeout, packets, err)
@@ -414,8 +424,10 @@ func TestCopyStops(t *testing.T) {
 		}
 		var end atomic.Int64
 		end.Store(start.Add(test.until).UnixNano())
-		got, _ := live.Copy(make([]byte, 16<<20), &end, test.most)
-		if got != test.want {
+		q := unlimited(&end)
+		q.Packets = test.most
+		live.Copy([][]byte{make([]byte, 16<<20)}, q)
+		if got := q.Copied.Packets.Load(); got != test.want {
 			t.Errorf("%s: want %d packets, got %d", name, test.want, got)
 		}
 		if p, err := live.Next(); err != nil || !p.Timestamp.Equal(start.Add(time.Duration(test.want)*time.Millisecond)) {

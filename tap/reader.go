@@ -105,13 +105,22 @@ func (r *Reader) Gap() error {
 	return fmt.Errorf("%s was not there %d times between %s and %s", r.recorder.options.Interface, times, from, to)
 }
 
-// Copy copies packets to the room, as records of a pcap file, and returns how
-// many, at most so many, and their bytes. It copies only what is there already,
-// is older than the end (Unix time in nanoseconds, which may move) and fits. What
-// is past is not cut by the end. Whatever comes next, Next returns it.
-func (r *Reader) Copy(room []byte, end *atomic.Int64, most int64) (packets int64, bytes int) {
-	r.end, r.want.beyond, r.stamp = end, false, math.MinInt64
-	return r.take(room, most)
+// Copy copies packets to the first room, as records of a pcap file, and returns
+// the bytes of the records. It copies what the quota allows, fits and is there
+// already. What is past is not cut by the end. Whatever comes next, Next returns
+// it.
+func (r *Reader) Copy(rooms [][]byte, q *Quota) (size int) {
+	if len(rooms) == 0 {
+		return 0
+	}
+	r.end, r.want.beyond, r.stamp = q.End, false, math.MinInt64
+	allowed := q.Bytes - q.Copied.Bytes.Load()
+	r.cursor.layout, r.cursor.limit = q.Layout, allowed
+	packets, size := r.take(rooms[0], q.Packets-q.Copied.Packets.Load())
+	q.Copied.Packets.Add(packets)
+	q.Copied.Bytes.Add(allowed - r.cursor.limit)
+	r.cursor.limit = math.MaxInt64 // for Next, which hands out what does not fit
+	return size
 }
 
 // take takes packets from the ring.

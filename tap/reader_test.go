@@ -3,7 +3,6 @@ package tap
 import (
 	"encoding/binary"
 	"errors"
-	"math"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -36,7 +35,7 @@ func TestReaderEnd(t *testing.T) {
 	room := make([]byte, 4096)
 	copyUntil := func(second int64) []uint64 {
 		end.Store(time.Unix(now+second, 0).UnixNano())
-		_, size := reader.Copy(room, &end, math.MaxInt64)
+		size := reader.Copy([][]byte{room}, unlimited(&end))
 		var numbers []uint64
 		for _, p := range parse(t, room[:size]) {
 			numbers = append(numbers, binary.BigEndian.Uint64(p.Data))

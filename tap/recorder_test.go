@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"math"
 	"net"
 	"reflect"
 	"slices"
@@ -94,7 +93,7 @@ func (r run) readPast(t testing.TB, filter string) []Packet {
 	t.Helper()
 	reader := r.read(t, filter, ReaderOptions{From: time.Unix(0, 0), Past: true, Nanos: true})
 	room := make([]byte, 64<<20)
-	_, size := reader.Copy(room, never, math.MaxInt64)
+	size := reader.Copy([][]byte{room}, unlimited(never))
 	return parse(t, room[:size])
 }
 
@@ -374,7 +373,7 @@ func drain(t testing.TB, reader *Reader, until time.Time) []Packet {
 	var found []Packet
 	room := make([]byte, ringChunk)
 	for {
-		_, size := reader.Copy(room, &end, math.MaxInt64)
+		size := reader.Copy([][]byte{room}, unlimited(&end))
 		found = append(found, parse(t, room[:size])...)
 		p, err := reader.Next()
 		switch {

@@ -226,8 +226,10 @@ typedef struct {
 	uint32_t unit; // nanoseconds that the copy's stamps are counted in
 	int64_t most, size; // packets and bytes that may be copied
 	bool beyond; // packets past the end are wanted too
+	int64_t most_file;         // bytes of a file, in which a packet takes so many
+	int64_t per_packet, align; // beside its own, which are filled up to a multiple
 
-	int64_t packets, bytes; // that were copied
+	int64_t packets, bytes, file; // that were copied
 } taking;
 
 // Why take_records stopped: it has seen all that is there, or the end of a
@@ -269,11 +271,14 @@ static inline bool take_record(taking *t, uint8_t *room, const record *r, const 
 	const uint32_t bytes = r->stored + added < t->snap ? r->stored + added : t->snap;
 	const uint32_t header[] = {htole32(r->seconds), htole32((r->nanos & RECORD_NANOS) / t->unit),
 				   htole32(bytes), htole32(r->length + added)};
-	if (t->packets == t->most || t->bytes + (int64_t)sizeof header + bytes > t->size)
+	const int64_t in_file = t->per_packet + ((bytes + t->align - 1) & -t->align);
+	if (t->packets == t->most || in_file > t->most_file - t->file ||
+	    t->bytes + (int64_t)sizeof header + bytes > t->size)
 		return false;
 	memcpy(room + t->bytes, header, sizeof header);
 	copy_packet(room + t->bytes + sizeof header, packet, bytes, tag, hole);
 	t->bytes += sizeof header + bytes;
+	t->file += in_file;
 	t->packets++;
 	return true;
 }

@@ -58,6 +58,7 @@ type Options struct {
 	Filter     *Filter // nil: everything
 	Snap       int     // snapshot length, 1 to MaxSnap bytes
 	BufferSize int     // of the kernel, in bytes
+	Nanos      bool    // stamps of records in nanoseconds, not microseconds
 }
 
 // Open returns an interface that is capturing already. The filter has been
@@ -72,7 +73,7 @@ func Open(o Options) (*Live, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
 	}
-	live, err := newLive(handle)
+	live, err := newLive(handle, o)
 	if err != nil {
 		handle.Close()
 		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
@@ -102,7 +103,7 @@ func OpenFile(path string) (*Live, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newLive(handle)
+	return newLive(handle, Options{})
 }
 
 // activate opens the interface.
