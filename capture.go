@@ -185,12 +185,19 @@ type capture struct {
 	header [packetHeaderSize]byte // of the packet that is added
 }
 
+// A plan says what a capture is to become.
+type plan struct {
+	bounds bounds
+	layout layout        // of the file that is made of the records
+	unit   time.Duration // of the records' stamps
+}
+
 // newCapture returns a capture that is to be recorded to a buffer.
-func newCapture(src source, start time.Time, b bounds, buf *buffer) *capture {
-	end := newEnding(start, b.timeout)
-	c := &capture{source: src, bounds: b, end: end, buffer: buf, ahead: 1, unit: time.Microsecond,
-		quota: tap.Quota{End: &end.at, Packets: b.packets - 1, Bytes: b.bytes, Layout: tap.RecordLayout()}}
-	c.quota.Copied.Bytes.Store(fileHeaderSize)
+func newCapture(src source, start time.Time, p plan, buf *buffer) *capture {
+	end := newEnding(start, p.bounds.timeout)
+	c := &capture{source: src, bounds: p.bounds, end: end, buffer: buf, ahead: 1, unit: p.unit,
+		quota: tap.Quota{End: &end.at, Packets: p.bounds.packets - 1, Bytes: p.bounds.bytes, Layout: p.layout.each()}}
+	c.quota.Copied.Bytes.Store(p.layout.fixed)
 	return c
 }
 
@@ -199,7 +206,7 @@ func (c *capture) sofar() *counts {
 	return &counts{Packets: c.quota.Copied.Packets.Load(), Bytes: c.quota.Copied.Bytes.Load()}
 }
 
-// record writes the source's packets to the buffer as a pcap file, until the
+// record writes the source's packets to the buffer, as records of a pcap file, until the
 // bounds or the context end it. A packet belongs to the capture if its own time
 // stamp lies before the end, however late libpcap hands it over.
 func (c *capture) record(ctx context.Context) outcome {
@@ -233,9 +240,6 @@ func (c *capture) record(ctx context.Context) outcome {
 // run is the capture loop; it returns why it stopped, stopTimeout if the end
 // has come. Per packet it makes no allocation and takes no lock of ours.
 func (c *capture) run() (stop string, err error) {
-	if _, err := c.buffer.Write(fileHeader(c.source.LinkType(), c.source.SnapLen())); err != nil {
-		return stopMemory, err
-	}
 	var broken time.Time // since when reads fail; zero: they do not
 	for {
 		c.copyMany()

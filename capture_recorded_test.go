@@ -77,7 +77,7 @@ func TestRecordFromRing(t *testing.T) {
 			if out.Dropped != 0 || out.Received < out.Packets || out.Received > out.Packets+1 {
 				t.Errorf("want as many received and none dropped, got %+v", out.counts)
 			}
-			testbed.CheckNoGap(t, testbed.Numbers(t, buf.reader()))
+			testbed.CheckNoGap(t, testbed.Numbers(t, pcapOf(reader, buf)))
 		})
 	}
 }

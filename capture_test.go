@@ -65,7 +65,16 @@ func inTurn(packets ...tap.Packet) func() (tap.Packet, error) {
 
 // record makes a capture.
 func record(ctx context.Context, src source, start time.Time, b bounds, buf *buffer) outcome {
-	return newCapture(src, start, b, buf).record(ctx)
+	return newCapture(src, start, pcapPlan(b), buf).record(ctx)
+}
+
+// pcapPlan is the plan of a capture that becomes a pcap file.
+func pcapPlan(b bounds) plan { return plan{b, pcapFormat{}.layout(heading{}), time.Microsecond} }
+
+// pcapOf returns the pcap file of what was recorded from a source.
+func pcapOf(src source, buf *buffer) io.Reader {
+	h := heading{snap: src.SnapLen(), linkType: src.LinkType()}
+	return pcapFormat{}.content(h, closing{}, buf.pieces())()
 }
 
 // recordAll records from a fake source with room for everything, and returns what is in the file.
@@ -74,8 +83,8 @@ func recordAll(t *testing.T, ctx context.Context, src source, b bounds) (outcome
 	buf := newBuffer(newPool(16 * chunkSize))
 	defer buf.free()
 	out := record(ctx, src, time.Now(), b, buf)
-	packets, r := testbed.ReadPcap(t, buf.reader())
-	if int64(len(packets)) != out.Packets || buf.size != out.Bytes {
+	packets, r := testbed.ReadPcap(t, pcapOf(src, buf))
+	if int64(len(packets)) != out.Packets || fileHeaderSize+buf.size != out.Bytes {
 		t.Errorf("%d packets in %d bytes are in the file, %+v in the outcome", len(packets), buf.size, out.counts)
 	}
 	if r.Snaplen() != 4242 {
@@ -216,11 +225,12 @@ func TestRecordEndsWhenMemoryDoes(t *testing.T) {
 	p := newPool(2 * chunkSize)
 	buf := newBuffer(p)
 	now := time.Now()
-	out := record(t.Context(), &fakeSource{read: func() (tap.Packet, error) { return at(now, 4000), nil }}, now, unbounded, buf)
-	if want := int64(2*chunkSize-24) / 4016; out.stop != stopMemory || out.Packets != want || out.err != nil {
+	src := &fakeSource{read: func() (tap.Packet, error) { return at(now, 4000), nil }}
+	out := record(t.Context(), src, now, unbounded, buf)
+	if want := int64(2*chunkSize) / 4016; out.stop != stopMemory || out.Packets != want || out.err != nil {
 		t.Errorf("want %d packets and stop %s, got %+v", want, stopMemory, out)
 	}
-	if packets, _ := testbed.ReadPcap(t, buf.reader()); int64(len(packets)) != out.Packets {
+	if packets, _ := testbed.ReadPcap(t, pcapOf(src, buf)); int64(len(packets)) != out.Packets {
 		t.Errorf("want %d whole packets in the file, got %d", out.Packets, len(packets))
 	}
 }
@@ -289,7 +299,7 @@ func TestRecordWhileClockIsSet(t *testing.T) {
 					b := unbounded
 					b.timeout = time.Minute
 					buf := newBuffer(newPool(chunkSize))
-					c := newCapture(&fakeSource{read: read}, start, b, buf)
+					c := newCapture(&fakeSource{read: read}, start, pcapPlan(b), buf)
 					c.end.clock = clock.now
 					out := c.record(t.Context())
 					took, tolerance := time.Since(start), overrun
@@ -329,7 +339,7 @@ func TestStopAfterClockWasSet(t *testing.T) {
 			}
 			b := unbounded
 			b.timeout = time.Minute
-			c := newCapture(&fakeSource{read: read}, start, b, newBuffer(newPool(chunkSize)))
+			c := newCapture(&fakeSource{read: read}, start, pcapPlan(b), newBuffer(newPool(chunkSize)))
 			c.end.clock = clock.now
 			out := c.record(ctx)
 			if took := time.Since(start); took > 5*time.Second+10*time.Millisecond || out.stop != stopShutdown || out.Packets != 500 {
@@ -422,7 +432,7 @@ func TestRecordReplaysFile(t *testing.T) {
 	if out.Packets != 1000 || out.stop != stopTimeout {
 		t.Errorf("want the 1000 packets of one second, got %+v", out)
 	}
-	got, _ := io.ReadAll(buf.reader())
+	got, _ := io.ReadAll(pcapOf(handle, buf))
 	if !bytes.Equal(file.Bytes()[:len(got)], got) {
 		t.Error("the recording differs from the beginning of the file")
 	}
@@ -433,9 +443,10 @@ func TestFilesAreReadable(t *testing.T) {
 	testbed.NeedTools(t, "tcpdump", "capinfos")
 	buf := newBuffer(newPool(chunkSize))
 	now := time.Now()
-	record(t.Context(), &fakeSource{read: inTurn(at(now, 60), at(now, 60))}, now, bounds{packets: 2, bytes: 1 << 20, timeout: time.Second}, buf)
+	src := &fakeSource{read: inTurn(at(now, 60), at(now, 60))}
+	record(t.Context(), src, now, bounds{packets: 2, bytes: 1 << 20, timeout: time.Second}, buf)
 	path := filepath.Join(t.TempDir(), "out.pcap")
-	content, _ := io.ReadAll(buf.reader())
+	content, _ := io.ReadAll(pcapOf(src, buf))
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -453,8 +464,9 @@ func TestLinkTypes(t *testing.T) {
 	for _, want := range []int{1, 101, 113, 255, 276, 300} { // Linux SLL2 is 276
 		buf := newBuffer(newPool(chunkSize))
 		now := time.Now()
-		record(t.Context(), &fakeSource{read: inTurn(at(now, 60)), link: want}, now, bounds{1, 1 << 20, time.Second}, buf)
-		content, _ := io.ReadAll(buf.reader())
+		src := &fakeSource{read: inTurn(at(now, 60)), link: want}
+		record(t.Context(), src, now, bounds{1, 1 << 20, time.Second}, buf)
+		content, _ := io.ReadAll(pcapOf(src, buf))
 		if got := int(content[20]) + int(content[21])<<8; got != want {
 			t.Errorf("want link type %d in the file, got %d", want, got)
 		}
@@ -523,7 +535,7 @@ func TestBulkIsTheSame(t *testing.T) {
 				}
 				buf := newBuffer(newPool(test.chunks * chunkSize))
 				outcomes[i] = record(t.Context(), src, start, test.bounds, buf)
-				recordings[i], _ = io.ReadAll(buf.reader())
+				recordings[i], _ = io.ReadAll(pcapOf(src, buf))
 			}
 			single, bulk := outcomes[0], outcomes[1]
 			if bulk.stop != test.stop || test.packets >= 0 && bulk.Packets != test.packets {

@@ -69,6 +69,7 @@ type config struct {
 	filter   string // that every packet has to pass; empty: none
 	redis    redisConfig
 	delivery deliveryConfig
+	format   string // of capture files
 	listen   string // host:port; empty: no endpoint
 	log      logConfig
 	// exposed names the flags that put a secret on the command line, where ps shows it.

@@ -50,6 +50,9 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 		rollCalls: make(chan struct{}, maxRollCalls),
 	}
 	d.jobs = newJobs(c)
+	if d.jobs.format, err = newFileFormat(cmp.Or(c.format, "pcap")); err != nil {
+		return nil, err
+	}
 	d.jobs.prepare = system{compiler, recorders}.prepare
 	d.jobs.delivery = newDelivery(c.delivery, c.node, d.disk, witness{d.metrics, log})
 	d.jobs.delivery.back = mailbox{c.redis.server}
@@ -219,10 +222,35 @@ func (d *daemon) obey(life lifetime, r request) error {
 			continue
 		}
 		want := wanted{iface: device, filter: r.Filter, snap: int(cmp.Or(r.Snap, d.config.limits.snap)),
-			buffer: int(d.config.capacity.buffer), lookback: time.Duration(r.Lookback) * time.Second}
-		d.jobs.start(life, newJob(asker, want, bounds))
+			buffer: int(d.config.capacity.buffer), nanos: d.jobs.format.nanoseconds(),
+			lookback: time.Duration(r.Lookback) * time.Second}
+		h := d.heading(r, device)
+		layout := d.jobs.format.layout(h)
+		if bounds.bytes < layout.fixed {
+			err := fmt.Errorf("bytes: %d is less than the %d of a file without packets", bounds.bytes, layout.fixed)
+			d.jobs.refuse(asker, err, logrus.WarnLevel)
+			continue
+		}
+		j := newJob(asker, want, bounds, h)
+		j.layout = layout
+		d.jobs.start(life, j)
 	}
 	return nil
+}
+
+// heading returns what the file of a capture says of its origin.
+func (d *daemon) heading(r request, device string) heading {
+	h := heading{node: d.config.node, iface: device, filter: r.Filter}
+	switch {
+	case d.config.filter != "" && r.Filter != "":
+		h.filter = "(" + d.config.filter + ") and (" + r.Filter + ")"
+	case d.config.filter != "":
+		h.filter = d.config.filter
+	}
+	if d.jobs.format.nanoseconds() { // a pcap file has no room for it
+		h.comment = newComment(d.config.node, r.ID, r.raw)
+	}
+	return h
 }
 
 // status describes the daemon for people.

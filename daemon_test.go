@@ -154,6 +154,7 @@ func TestDaemonRefuses(t *testing.T) {
 		"interface":         {`{"node":"web1","interface":"y0","id":"a"}`, "-interfaces"},
 		"nothing to open":   {`{"node":"web1","interface":"broken","id":"a"}`, "no such device"},
 		"no interface":      {`{"node":"web1","id":"a"}`, "interface"},
+		"less than a file":  {`{"node":"web1","interface":"x0","id":"a","bytes":23}`, "bytes: 23 is less than the 24"},
 		"two ways of names": {`{"node":"web1","nodere":"x","interface":"x0","id":"a"}`, "node and nodere"},
 	} {
 		t.Run(name, func(t *testing.T) {

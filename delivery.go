@@ -218,8 +218,8 @@ const fileTime = "20060102T150405.000000000Z"
 
 // fileName returns the name of a capture's file: node, interface and time of
 // the start.
-func fileName(node, iface string, start time.Time) string {
-	return plain(node + "-" + iface + "-" + start.UTC().Format(fileTime) + ".pcap")
+func fileName(node, iface string, start time.Time, extension string) string {
+	return plain(node + "-" + iface + "-" + start.UTC().Format(fileTime) + extension)
 }
 
 // plain returns a text without characters that mean something to a shell or a file system.

@@ -340,7 +340,7 @@ func TestDeliverSameName(t *testing.T) {
 
 func TestFileName(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 60, time.FixedZone("", 3600))
-	if want, got := "we_b-eth0.5_-20260102T020405.000000060Z.pcap", fileName("we/b", "eth0.5:", at); want != got {
+	if want, got := "we_b-eth0.5_-20260102T020405.000000060Z.pcap", fileName("we/b", "eth0.5:", at, ".pcap"); want != got {
 		t.Errorf("want %s, got %s", want, got)
 	}
 }

@@ -240,7 +240,7 @@ func touch(t *testing.T, dir string, size int, names ...string) {
 func captureNames(hours ...int) []string {
 	var names []string
 	for _, n := range hours {
-		names = append(names, fileName("web1", "eth0", time.Now().Add(-time.Duration(n)*time.Hour)))
+		names = append(names, fileName("web1", "eth0", time.Now().Add(-time.Duration(n)*time.Hour), ".pcap"))
 	}
 	return names
 }
@@ -421,7 +421,7 @@ func TestDirectoryIsLarge(t *testing.T) {
 	d.maxSize = 1
 	start := time.Now().Add(-count * time.Second)
 	for n := range time.Duration(count) {
-		name := fileName("web1", "eth0", start.Add(n*time.Second))
+		name := fileName("web1", "eth0", start.Add(n*time.Second), ".pcap")
 		file, err := os.Create(filepath.Join(d.path, name))
 		if err != nil {
 			t.Fatal(err)

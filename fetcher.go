@@ -128,7 +128,7 @@ func localName(r result) string {
 	}
 	base := strings.TrimSuffix(plain(r.Name), extension)
 	if strings.Trim(base, "._-") == "" {
-		base = strings.TrimSuffix(fileName(r.Node, r.Interface, time.Time(r.Started)), ".pcap")
+		base = fileName(r.Node, r.Interface, time.Time(r.Started), "")
 	}
 	base = strings.TrimLeft(base, ".-")
 	return base[:min(len(base), maxFileName-len(extension))] + extension

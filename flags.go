@@ -107,6 +107,7 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.Var(newNumber(&c.capacity.captures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
 	fs.Var(newSize(&c.capacity.memory, 512*humanize.MiByte, chunkSize, math.MaxInt64), "maxmemory", "`size` of the memory that all captures together may hold, those being delivered included")
 	fs.Var(newSize(&c.capacity.buffer, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize", "`size` of the kernel buffer of one capture")
+	fs.Var(newChoice(&c.format, "pcap", "pcapng"), "format", "`format` of capture files: pcap or pcapng")
 	fs.Var(newDuration(&c.capacity.share, time.Second, 0, day), "share", "`duration` after a request within which equal ones share its capture; 0: never")
 	fs.StringVar(&c.redis.results, "resultchannel", "capture-results", "`channel` on which results are published; empty or none: no results")
 	fs.StringVar(&raw.redisURL, "redisurl", "", "redis:// or rediss:// `address` with user, password, host, port; wins over -redisnode and -redisport")

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"pcapdaemon/tap"
 )
 
 const (
@@ -83,10 +85,11 @@ type layout struct {
 	align     int64 // bytes, a power of two: a packet is filled up to a multiple of it
 }
 
+// each returns what a packet takes.
+func (l layout) each() tap.Layout { return tap.Layout{PerPacket: l.perPacket, Align: l.align} }
+
 // packet returns the bytes that a packet takes of which so many are stored.
-func (l layout) packet(stored int64) int64 {
-	return l.perPacket + (stored+l.align-1)&^(l.align-1)
-}
+func (l layout) packet(stored int64) int64 { return l.each().Size(int(stored)) }
 
 // A pcapFormat is pcap-savefile(5), little-endian, with microseconds: the
 // format that everything reads.

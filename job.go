@@ -16,8 +16,10 @@ import (
 // A job is one capture, from opening the interface to the last result of all
 // who asked for it.
 type job struct {
-	want   wanted
-	bounds bounds
+	want    wanted
+	bounds  bounds
+	heading heading // of the file
+	layout  layout  // of the file
 	// alone is set if no other request may share the capture.
 	alone  bool
 	born   time.Time               // when the first request came
@@ -46,9 +48,9 @@ type shareKey struct {
 	bounds bounds
 }
 
-// newJob returns a capture that one request has asked for.
-func newJob(a asker, want wanted, b bounds) *job {
-	j := &job{want: want, bounds: b, alone: a.request.Return, born: time.Now(), ids: map[string]bool{}}
+// newJob returns a capture that one request has asked for, and whose file has a heading.
+func newJob(a asker, want wanted, b bounds, h heading) *job {
+	j := &job{want: want, bounds: b, heading: h, alone: a.request.Return, born: time.Now(), ids: map[string]bool{}}
 	j.add(a)
 	return j
 }
@@ -58,7 +60,7 @@ func (j *job) key() shareKey { return shareKey{j.want, j.bounds} }
 
 // add takes one more asker.
 func (j *job) add(a asker) {
-	a.request.Interfaces = nil // 20,000 of them are to be small
+	a.request.Interfaces, a.request.raw = nil, nil // 20,000 of them are to be small
 	j.askers = append(j.askers, a)
 	j.ids[a.request.ID] = true
 }
@@ -148,7 +150,12 @@ func (s *jobs) begin(j *job, source source, start time.Time) {
 	if past, ok := source.(pastSource); ok && j.want.lookback > 0 {
 		j.since, j.gap = past.Since(), past.Gap()
 	}
-	j.capture = newCapture(source, j.started, j.bounds, j.buffer)
+	j.heading.snap, j.heading.linkType = source.SnapLen(), source.LinkType()
+	unit := time.Microsecond
+	if j.want.nanos {
+		unit = time.Nanosecond
+	}
+	j.capture = newCapture(source, j.started, plan{j.bounds, j.layout, unit}, j.buffer)
 	for i, a := range j.askers {
 		s.tell(j.result(a, s.node, stateStarted), levelOf(i, logrus.InfoLevel), j.asked())
 	}
@@ -212,13 +219,14 @@ func (s *jobs) recording(j *job, askers []asker, results conclusion) recording {
 	if s.delivery.spool != nil {
 		note = results.encode()
 	}
+	end := closing{started: time.Time(r.Started), ended: time.Time(r.Ended), counts: *r.counts, losses: *r.losses}
 	return recording{
 		note:     note,
 		key:      key,
 		id:       r.ID,
-		name:     fileName(r.Node, j.want.iface, time.Time(r.Started)),
+		name:     fileName(r.Node, j.want.iface, time.Time(r.Started), s.format.extension()),
 		size:     r.Bytes,
-		content:  j.buffer.reader,
+		content:  s.format.content(j.heading, end, j.buffer.pieces()),
 		tags:     uploadTags(askers, r.Node, j.want.iface),
 		comments: comments,
 	}

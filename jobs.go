@@ -23,6 +23,7 @@ var errStopRequested = errors.New("asked to stop")
 type jobs struct {
 	node     string
 	channel  string // of the results; what is returned has keys that begin with it
+	format   fileFormat
 	capacity capacity
 	pool     *pool
 	prepare  preparer // a test stands in for the system here
@@ -53,6 +54,7 @@ type wanted struct {
 	filter string // pcap-filter(7)
 	snap   int    // bytes
 	buffer int    // of the kernel, in bytes
+	nanos  bool   // stamps in nanoseconds, not microseconds
 	// lookback is how long before the request the capture begins; it needs a
 	// recorded interface.
 	lookback time.Duration

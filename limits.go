@@ -36,8 +36,6 @@ func (l limits) bounds(r request) (bounds, error) {
 		return bounds{}, fmt.Errorf("packets: %d is above -maxpackets %d", r.Packets, l.packets)
 	case r.Bytes > l.bytes:
 		return bounds{}, fmt.Errorf("bytes: %d is above -maxbytes %d", r.Bytes, l.bytes)
-	case r.Bytes != 0 && r.Bytes < fileHeaderSize:
-		return bounds{}, fmt.Errorf("bytes: %d is less than the %d of a file header", r.Bytes, fileHeaderSize)
 	case r.Return && l.returned == 0:
 		return bounds{}, errors.New("return: nothing is returned here, -maxreturn is 0")
 	case r.Return && r.Bytes > l.returned:

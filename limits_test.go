@@ -14,16 +14,15 @@ func TestLimits(t *testing.T) {
 		want    bounds
 		culprit string
 	}{
-		"nothing asked":      {request{Interfaces: eth0}, bounds{1000, 5000, 1500 * time.Millisecond}, ""},
-		"all asked":          {request{Interfaces: eth0, Packets: 1, Bytes: 24, Timeout: 2, Snap: 262144}, bounds{1, 24, 2 * time.Second}, ""},
-		"all at the limit":   {request{Interfaces: eth0, Packets: 1000, Bytes: 5000, Timeout: 90}, bounds{1000, 5000, 90 * time.Second}, ""},
-		"no interface":       {request{}, bounds{}, "interface"},
-		"too many packets":   {request{Interfaces: eth0, Packets: 1001}, bounds{}, "packets: 1001 is above -maxpackets 1000"},
-		"too many bytes":     {request{Interfaces: eth0, Bytes: 5001}, bounds{}, "-maxbytes"},
-		"less than a header": {request{Interfaces: eth0, Bytes: 23}, bounds{}, "bytes"},
-		"too long":           {request{Interfaces: eth0, Timeout: 91}, bounds{}, "timeout: 91 s is above -maxtimeout 1m30s"},
-		"longer than time":   {request{Interfaces: eth0, Timeout: 1 << 62}, bounds{}, "-maxtimeout"},
-		"snap too large":     {request{Interfaces: eth0, Snap: 262145}, bounds{}, "snap"},
+		"nothing asked":    {request{Interfaces: eth0}, bounds{1000, 5000, 1500 * time.Millisecond}, ""},
+		"all asked":        {request{Interfaces: eth0, Packets: 1, Bytes: 24, Timeout: 2, Snap: 262144}, bounds{1, 24, 2 * time.Second}, ""},
+		"all at the limit": {request{Interfaces: eth0, Packets: 1000, Bytes: 5000, Timeout: 90}, bounds{1000, 5000, 90 * time.Second}, ""},
+		"no interface":     {request{}, bounds{}, "interface"},
+		"too many packets": {request{Interfaces: eth0, Packets: 1001}, bounds{}, "packets: 1001 is above -maxpackets 1000"},
+		"too many bytes":   {request{Interfaces: eth0, Bytes: 5001}, bounds{}, "-maxbytes"},
+		"too long":         {request{Interfaces: eth0, Timeout: 91}, bounds{}, "timeout: 91 s is above -maxtimeout 1m30s"},
+		"longer than time": {request{Interfaces: eth0, Timeout: 1 << 62}, bounds{}, "-maxtimeout"},
+		"snap too large":   {request{Interfaces: eth0, Snap: 262145}, bounds{}, "snap"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := l.bounds(test.request)

@@ -42,6 +42,7 @@ type request struct {
 	Return     bool    // to the asker, through Redis
 	Stop       string  // id of captures to be ended; nothing is captured
 	RollCall   bool    // who is there? nothing is captured
+	raw        []byte  // as it came: one JSON object
 	AlertID    *uint64 // nil: not given, which differs from 0
 }
 
@@ -104,7 +105,9 @@ func (a *addressee) decode(message []byte) (request, error) {
 	if errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed) {
 		return request{}, wrong
 	}
-	return fields.request(message, rest, wrong)
+	r, err := fields.request(message, rest, wrong)
+	r.raw = bytes.TrimSpace(message[:len(message)-len(rest)])
+	return r, err
 }
 
 // checkRequest judges a message as the hosts that it names will, as far as

@@ -30,7 +30,7 @@ func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer}
+	options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer, Nanos: w.nanos}
 	return func(time.Time) (source, time.Time, error) {
 		live, err := tap.Open(options)
 		return live, time.Now(), err
@@ -42,7 +42,7 @@ func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
 func (w wanted) fromRecorder(recorder *tap.Recorder, filter *tap.Filter) opener {
 	return func(asked time.Time) (source, time.Time, error) {
 		reader, err := recorder.Read(tap.ReaderOptions{Filter: filter, Snap: w.snap,
-			From: asked.Add(-w.lookback), Past: w.lookback > 0})
+			From: asked.Add(-w.lookback), Past: w.lookback > 0, Nanos: w.nanos})
 		return reader, asked, err
 	}
 }
