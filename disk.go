@@ -53,7 +53,7 @@ type draft struct {
 func (d *disk) draft(dir string, content io.Reader) (_ *draft, err error) {
 	f := &draft{disk: d}
 	err = d.do("create", dir, func() (err error) {
-		f.file, err = os.CreateTemp(dir, draftPrefix+"*")
+		f.file, err = createLocked(dir)
 		return err
 	})
 	if err != nil {
@@ -64,7 +64,6 @@ func (d *disk) draft(dir string, content io.Reader) (_ *draft, err error) {
 			f.discard()
 		}
 	}()
-	_ = unix.Flock(int(f.file.Fd()), unix.LOCK_EX|unix.LOCK_NB) // not every file system can
 	to := &flusher{disk: d, file: f.file}
 	if _, err := io.Copy(to, content); err != nil {
 		return nil, err
@@ -75,16 +74,41 @@ func (d *disk) draft(dir string, content io.Reader) (_ *draft, err error) {
 	return f, to.sync()
 }
 
+// createLocked makes a file for a draft. One that a sweep has come upon before
+// it was locked is lost, and another one takes its place.
+func createLocked(dir string) (*os.File, error) {
+	for {
+		file, err := os.CreateTemp(dir, draftPrefix+"*")
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) // not every file system can
+		if !errors.Is(err, unix.EWOULDBLOCK) && exists(file.Name()) {
+			return file, nil
+		}
+		_ = os.Remove(file.Name())
+		file.Close()
+	}
+}
+
 // sweep removes the drafts that a killed daemon has left in a directory.
 func (d *disk) sweep(dir string) error {
 	entries, err := readDirectory(dir)
 	for _, entry := range entries {
-		path := filepath.Join(dir, entry.Name())
-		if strings.HasPrefix(entry.Name(), draftPrefix) && entry.Type().IsRegular() && isAbandoned(path) {
-			_ = d.remove(path)
+		if strings.HasPrefix(entry.Name(), draftPrefix) && entry.Type().IsRegular() {
+			d.removeAbandoned(filepath.Join(dir, entry.Name()))
 		}
 	}
 	return err
+}
+
+// removeAbandoned removes a draft on which nobody works. It is locked until it
+// has gone, so that whoever has just made it notices.
+func (d *disk) removeAbandoned(path string) {
+	if file := lockAbandoned(path); file != nil {
+		_ = d.remove(path)
+		file.Close()
+	}
 }
 
 // readDirectory returns what is in a directory, in no order: sorting 100,000
@@ -100,12 +124,25 @@ func readDirectory(path string) ([]fs.DirEntry, error) {
 
 // isAbandoned tells whether nobody works on a file.
 func isAbandoned(path string) bool {
-	file, err := os.Open(path)
-	if err != nil {
+	file := lockAbandoned(path)
+	if file == nil {
 		return false
 	}
-	defer file.Close()
-	return unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+	file.Close()
+	return true
+}
+
+// lockAbandoned opens and locks a file on which nobody works, or returns nil.
+func lockAbandoned(path string) *os.File {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		file.Close()
+		return nil
+	}
+	return file
 }
 
 // publish gives the draft its name, which survives a power failure. It fails

@@ -169,3 +169,39 @@ func TestDiskFails(t *testing.T) {
 		})
 	}
 }
+
+// TestDiskIsSwept: what is being written is never taken for what was left.
+func TestDiskIsSwept(t *testing.T) {
+	d, dir := &disk{}, t.TempDir()
+	done := make(chan struct{})
+	var sweeping sync.WaitGroup
+	for range 4 {
+		sweeping.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					_ = d.sweep(dir)
+				}
+			}
+		})
+	}
+	for range 500 {
+		f, err := d.draft(dir, strings.NewReader("x"))
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		path := filepath.Join(dir, "name")
+		if err := errors.Join(f.publish(path), os.Remove(path)); err != nil {
+			t.Error(err)
+		}
+		f.discard()
+		if t.Failed() {
+			break
+		}
+	}
+	close(done)
+	sweeping.Wait()
+}
