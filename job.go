@@ -146,6 +146,7 @@ func (s *jobs) begin(j *job, source source, start time.Time) {
 	s.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.metrics.requests.WithLabelValues(outcomeShared).Add(float64(len(j.askers) - 1))
 	j.started = start
 	if past, ok := source.(pastSource); ok && j.want.lookback > 0 {
 		j.since, j.gap = past.Since(), past.Gap()

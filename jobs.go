@@ -113,10 +113,10 @@ func (s *jobs) start(life lifetime, j *job) {
 
 // join adds an asker to a capture that runs. The caller holds the lock.
 func (s *jobs) join(first *job, a asker) {
-	s.metrics.requests.WithLabelValues(outcomeShared).Inc()
 	a.request.Filter = first.want.filter // the same text once
 	first.add(a)
 	if !first.started.IsZero() {
+		s.metrics.requests.WithLabelValues(outcomeShared).Inc()
 		s.tell(first.result(a, s.node, stateStarted), logrus.DebugLevel, nil)
 	}
 }

@@ -164,3 +164,28 @@ func TestAddressInUse(t *testing.T) {
 		t.Errorf("want %q, got %s", want, p.Output.String())
 	}
 }
+
+// TestMetricsCountOnce: a request that was to share a capture which is refused is refused, and not shared.
+func TestMetricsCountOnce(t *testing.T) {
+	args, port := listening(t)
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	startDaemon(t, r, append(append(args, keeping(t.TempDir())...), "-maxcaptures", "1")...)
+	r.Publish(t, `{"node":"web1","interface":"lo","timeout":3,"bpf":"ether proto 0x9999"}`)
+	l.await(t, 5*time.Second, "started")
+	var terms []string // takes libpcap a while: the second request finds the first one waiting for it
+	for n := range 150 {
+		terms = append(terms, "port "+strconv.Itoa(n+1))
+	}
+	for range 2 {
+		r.Publish(t, `{"node":"web1","interface":"lo","bpf":"`+strings.Join(terms, " or ")+`"}`)
+	}
+	for range 2 {
+		l.next(t, 10*time.Second).check(t, says{"state": "refused", "error": about("-maxcaptures")})
+	}
+	checkSeries(t, port, map[string]float64{
+		`pcapdaemon_requests_total{outcome="accepted"}`: 1,
+		`pcapdaemon_requests_total{outcome="refused"}`:  2,
+		`pcapdaemon_requests_total{outcome="shared"}`:   0,
+	})
+}
