@@ -1,4 +1,4 @@
-//go:build compare
+//go:build compare || soak
 
 package e2e
 
