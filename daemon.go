@@ -18,6 +18,9 @@ import (
 // without any of their bytes reaching the disk.
 const lateDelivery = 5 * time.Second
 
+// statusPeriod is the time between two looks at how far recorders reach back.
+const statusPeriod = 10 * time.Second
+
 // A daemon serves requests: it judges them, and has its jobs make the captures.
 type daemon struct {
 	config    config
@@ -109,6 +112,8 @@ func (d *daemon) watchDisks() {
 func (d *daemon) receive(life lifetime, messages <-chan []byte) {
 	watchdog, stop := watchdogTicker()
 	defer stop()
+	status := time.NewTicker(statusPeriod) // what is recorded reaches further back by the second
+	defer status.Stop()
 	for {
 		select {
 		case <-life.recording.Done():
@@ -119,6 +124,10 @@ func (d *daemon) receive(life lifetime, messages <-chan []byte) {
 			notify("WATCHDOG=1")
 		case <-d.health.changed:
 			notify("STATUS=" + d.status())
+		case <-status.C:
+			if len(d.recorders.names) > 0 {
+				notify("STATUS=" + d.status())
+			}
 		}
 	}
 }

@@ -129,7 +129,8 @@ func activate(o Options) (*pcap.Handle, error) {
 	}
 	switch text := err.Error(); text { // gopacket keeps its error values to itself
 	case "Permission Denied":
-		return nil, fmt.Errorf("the capability CAP_NET_RAW is missing: %w", inactive.Error())
+		return nil, fmt.Errorf("the capability CAP_NET_RAW is missing, which setcap cap_net_raw=ep grants the program: %w",
+			inactive.Error())
 	case "Interface Not Up":
 		return nil, errors.New("the interface is down")
 	}
