@@ -38,6 +38,10 @@ func TestDecode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if !json.Valid(got.raw) {
+				t.Errorf("want the request as it came, got %s", got.raw)
+			}
+			got.raw = nil
 			if !reflect.DeepEqual(test.want, got) {
 				t.Errorf("want %+v, got %+v", test.want, got)
 			}
