@@ -132,6 +132,39 @@ func TestPoolReturnsIdleChunksEachTime(t *testing.T) {
 	})
 }
 
+// TestRoomsAreReadyOnes: only chunks that are there already are taken ahead, and
+// never from the last half of the pool; what is not used goes back.
+func TestRoomsAreReadyOnes(t *testing.T) {
+	p := newPool(8 * chunkSize)
+	b := newBuffer(p)
+	if got := len(b.rooms(3)); got != 1 {
+		t.Errorf("none is ready: want 1 room, got %d", got)
+	}
+	warm := newBuffer(p)
+	_, _ = warm.Write(make([]byte, 6*chunkSize)) // of 8
+	warm.free()
+	b.extend(100)
+	rooms := b.rooms(3)
+	if len(rooms) != 3 || len(rooms[0]) != chunkSize-100 {
+		t.Errorf("want 3 rooms behind the first 100 bytes, got %d", len(rooms))
+	}
+	if got := len(b.rooms(8)); got != 4 {
+		t.Errorf("want the half of the pool, got %d rooms", got)
+	}
+	copy(b.room(), "x")
+	b.extend(chunkSize)
+	if got := len(b.rooms(1)); got != 3 {
+		t.Errorf("want the 3 rooms that are left, got %d", got)
+	}
+	b.trim()
+	if want, got := int64(2*chunkSize), p.held(); want != got || len(b.pieces()) != 2 {
+		t.Errorf("want %d bytes held in 2 pieces, got %d in %d", want, got, len(b.pieces()))
+	}
+	if b.free(); p.held() != 0 {
+		t.Errorf("want all given back, %d are held", p.held())
+	}
+}
+
 // kept returns how many chunks a pool keeps for the next capture.
 func kept(p *pool) int {
 	p.mu.Lock()

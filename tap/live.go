@@ -64,7 +64,7 @@ func (l *Live) Copy(rooms [][]byte, q *Quota) (size int) {
 	for i, room := range rooms[:min(len(rooms), len(l.copying.rooms))] {
 		first := unsafe.SliceData(room)
 		pinner.Pin(first)
-		l.copying.rooms[i] = C.room{memory: (*C.uint8_t)(first), size: C.uint64_t(len(room))}
+		l.copying.rooms[i] = C.room{memory: C.uintptr_t(uintptr(unsafe.Pointer(first))), size: C.uint64_t(len(room))}
 		size += len(room)
 	}
 	l.copying.left = C.uint64_t(size)

@@ -15,9 +15,10 @@
 // will; the file holds no more; libpcap has an error.
 typedef enum { copied_all, copied_packet, copied_timeout, copied_file, copied_error } copied;
 
-// A room is memory for records.
+// A room is memory for records. Go writes the address, as a number: it would
+// take note of a pointer that it overwrites here, whose memory may be gone.
 typedef struct {
-	uint8_t *memory;
+	uintptr_t memory;
 	uint64_t size;
 } room;
 
@@ -94,7 +95,7 @@ static inline void put_bytes(copying *to, const void *from, uint64_t bytes)
 	for (;;) {
 		room *const r = to->here;
 		const uint64_t fit = bytes < r->size ? bytes : r->size;
-		memcpy(r->memory, next, fit);
+		memcpy((uint8_t *)r->memory, next, fit);
 		r->memory += fit;
 		r->size -= fit;
 		if (fit == bytes)
@@ -154,16 +155,17 @@ static void sleep_for(int64_t nanoseconds)
 
 // lull returns how long a quarter of the kernel's buffer lasts at the rate since
 // the last wait, in nanoseconds, or 0 if packets do not come fast. To wake up
-// for each block of the buffer would cost more than to copy it.
+// for each block of the buffer would cost more than to copy it. At the longest
+// lull a full buffer of the usual 4 MiB takes a gigabyte per second.
 static int64_t lull(copying *c)
 {
-	enum { beside = 80, fast = 64 << 10, longest = 2000 * 1000 };
+	enum { beside = 80, fast = 64 << 10, longest = 4000 * 1000 };
 	const int64_t now = monotonic(), took = now - c->waited;
 	const int64_t bytes = c->copied - c->copied_then + beside * (c->packets - c->packets_then);
 	c->waited = now;
 	c->copied_then = c->copied;
 	c->packets_then = c->packets;
-	if (bytes < fast || bytes * longest < took * fast)
+	if (bytes < fast || took > second || bytes * longest < took * fast)
 		return 0;
 	const int64_t lasts = c->buffer / 4 * took / bytes;
 	return lasts < longest ? lasts : longest;

@@ -303,7 +303,9 @@ func unlimited(end *atomic.Int64) *Quota {
 func TestCopyIsTheFile(t *testing.T) {
 	start := time.Unix(1_700_000_000, 0)
 	path, content := writeFile(t, start, 1500)
-	for name, room := range map[string]int{"room for all": 16 << 20, "room for few": 20_000, "room for none": 10} {
+	for name, sizes := range map[string][]int{"room for all": {16 << 20}, "room for few": {20_000}, "room for none": {10},
+		"no room": nil, "many rooms": {9000, 1, 7, 20_000, 15, 9000}, "more rooms than can be used": make([]int, 100),
+		"room for all in two": {3 << 20, 16 << 20}} {
 		live, err := OpenFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -311,12 +313,15 @@ func TestCopyIsTheFile(t *testing.T) {
 		var end atomic.Int64
 		end.Store(start.Add(time.Hour).UnixNano())
 		got := bytes.Clone(content[:24])
+		q := unlimited(&end)
 		for err == nil {
-			chunk := make([]byte, room)
-			q := unlimited(&end)
-			q.Packets = 1000
-			n := live.Copy([][]byte{chunk}, q)
-			got = append(got, chunk[:n]...)
+			rooms := make([][]byte, len(sizes))
+			for i, size := range sizes {
+				rooms[i] = make([]byte, size)
+			}
+			q.Packets = q.Copied.Packets.Load() + 1000
+			n := live.Copy(rooms, q)
+			got = append(got, bytes.Join(rooms, nil)[:n]...)
 			var p Packet
 			if p, err = live.Next(); err == nil {
 				got = binary.LittleEndian.AppendUint32(got, uint32(p.Timestamp.Unix()))
@@ -329,6 +334,65 @@ func TestCopyIsTheFile(t *testing.T) {
 		live.Close()
 		if !errors.Is(err, ErrEnd) || !bytes.Equal(content, got) {
 			t.Errorf("%s: want the %d bytes of the file and its end, got %d, %v", name, len(content), len(got), err)
+		}
+	}
+}
+
+// TestCopyObeysLayout: as much is copied as the file may hold, whatever a
+// packet takes in it, and not a packet less.
+func TestCopyObeysLayout(t *testing.T) {
+	start := time.Unix(1_700_000_000, 0)
+	path, _ := writeFile(t, start, 500)
+	for _, layout := range []Layout{RecordLayout(), {PerPacket: 32, Align: 4}, {PerPacket: 0, Align: 1}, {PerPacket: 100, Align: 64}} {
+		for _, limit := range []int64{0, 60, 76, 91, 92, 10_000, 100_000, 1_000_001} {
+			live, err := OpenFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var end atomic.Int64
+			end.Store(start.Add(time.Hour).UnixNano())
+			q := unlimited(&end)
+			q.Layout, q.Bytes = layout, limit
+			live.Copy([][]byte{make([]byte, 16<<20)}, q)
+			var packets, size int64
+			for ; packets < 500 && size+layout.Size(60+int(packets)*37%9000) <= limit; packets++ {
+				size += layout.Size(60 + int(packets)*37%9000)
+			}
+			if p, s := q.Copied.Packets.Load(), q.Copied.Bytes.Load(); p != packets || s != size {
+				t.Errorf("%+v, %d bytes: want %d packets of %d bytes, got %d of %d", layout, limit, packets, size, p, s)
+			}
+			live.Close()
+		}
+	}
+}
+
+// TestNanoseconds: records have the stamps that they are asked for.
+func TestNanoseconds(t *testing.T) {
+	testbed.NeedRoot(t)
+	stream := testbed.StartStream(t, time.Millisecond)
+	for nanos, unit := range map[bool]time.Duration{true: time.Nanosecond, false: time.Microsecond} {
+		answers := make(chan answer, 1)
+		ask(question{iface: "lo", snap: MaxSnap, expression: stream.Filter()}, answers)
+		live, err := Open(Options{Interface: "lo", Filter: (<-answers).filter, Snap: MaxSnap, BufferSize: 1 << 20, Nanos: nanos})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now().Truncate(time.Microsecond)
+		var end atomic.Int64
+		end.Store(began.Add(300 * time.Millisecond).UnixNano())
+		room := make([]byte, 1<<20)
+		size := live.Copy([][]byte{room}, unlimited(&end))
+		live.Close()
+		if size == 0 {
+			t.Error("no packets")
+		}
+		for at := 0; at < size; {
+			word := func(i int) int64 { return int64(binary.LittleEndian.Uint32(room[at+4*i:])) }
+			stamp := time.Unix(word(0), word(1)*int64(unit))
+			if stamp.Before(began) || stamp.After(time.Now()) || word(1)*int64(unit) >= int64(time.Second) {
+				t.Fatalf("nanoseconds %v: want stamps of now, got %v at %v", nanos, stamp, began)
+			}
+			at += 16 + int(word(2))
 		}
 	}
 }
@@ -346,12 +410,19 @@ func TestCopyWaits(t *testing.T) {
 	var end atomic.Int64
 	end.Store(time.Now().Add(time.Hour).UnixNano())
 	start := time.Now()
-	time.AfterFunc(500*time.Millisecond, func() { end.Store(time.Now().UnixNano()) })
 	q := unlimited(&end)
+	var sofar int64 // that can be seen while Copy goes on
+	time.AfterFunc(500*time.Millisecond, func() {
+		sofar = q.Copied.Packets.Load()
+		end.Store(time.Now().UnixNano())
+	})
 	bytes := live.Copy([][]byte{make([]byte, 1<<20)}, q)
 	packets := q.Copied.Packets.Load()
 	if took := time.Since(start); packets < 400 || took < 500*time.Millisecond || took > 500*time.Millisecond+3*ReadTimeout {
 		t.Errorf("want the packets of half a second at once, got %d after %v", packets, took)
+	}
+	if sofar < 200 || sofar > packets {
+		t.Errorf("want most of them seen on the way, got %d of %d", sofar, packets)
 	}
 	if want := packets * (16 + 42 + 15); int64(bytes) != want {
 		t.Errorf("want %d bytes, got %d", want, bytes)
