@@ -135,11 +135,35 @@ func uploadName(r result) string {
 // checkContent fails unless a capture is what its result says, without a gap.
 func checkContent(t testing.TB, content []byte, r result) {
 	t.Helper()
-	found := testbed.Numbers(t, bytes.NewReader(content))
-	if want, got := []int64{r.Packets, r.Bytes}, []int64{int64(len(found)), int64(len(content))}; !slices.Equal(want, got) {
-		t.Errorf("want packets and bytes %v, got %v", want, got)
+	packets, err := sharktest.Upload{Content: content}.Packets()
+	if want, got := []int64{r.Packets, r.Bytes}, []int64{int64(packets), int64(len(content))}; !slices.Equal(want, got) {
+		t.Errorf("want packets and bytes %v, got %v (%v)", want, got, err)
 	}
-	testbed.CheckNoGap(t, found)
+	if fmt.Sprint(r.said["dropped"]) == "0" {
+		checkGapless(t, content, uploadName(r))
+	}
+}
+
+// checkGapless fails for each gap between a stream's packets in a capture.
+// Before the start that its name tells, while the interface was being opened,
+// some may be missing.
+func checkGapless(t testing.TB, content []byte, name string) {
+	t.Helper()
+	_, stamp, _ := strings.Cut(name, "-lo-")
+	start, err := time.Parse("20060102T150405.000000000Z", strings.TrimSuffix(stamp, ".pcap"))
+	if err != nil {
+		t.Error("no start in the name: ", err)
+	}
+	packets, _ := testbed.ReadPcap(t, bytes.NewReader(content))
+	numbers := testbed.Numbers(t, bytes.NewReader(content))
+	if len(numbers) != len(packets) {
+		t.Fatalf("%s: want %d packets of the stream, got %d", name, len(packets), len(numbers))
+	}
+	for i := 1; i < len(numbers); i++ {
+		if numbers[i] != numbers[i-1]+1 && !packets[i-1].Timestamp.Before(start) {
+			t.Errorf("%s: packet %d comes after %d", name, numbers[i], numbers[i-1])
+		}
+	}
 }
 
 // checkNames fails unless a directory holds these names.
