@@ -34,6 +34,8 @@ type spool struct {
 	// that came with it.
 	settled func(note []byte, place receipt, err error)
 
+	looked time.Time // through the directory, by run
+
 	mu      sync.Mutex
 	parcels map[string]*parcel   // by name in the spool
 	size    int64                // bytes of the parcels, and of those being written
@@ -233,11 +235,10 @@ func (s *spool) lock(stop <-chan struct{}) *os.File {
 
 // await waits for a parcel that is due and takes it in hand; nil means stop.
 func (s *spool) await(stop <-chan struct{}) *parcel {
-	var looked time.Time
 	for {
-		if time.Since(looked) >= spoolRest {
+		if time.Since(s.looked) >= spoolRest {
 			s.look()
-			looked = time.Now()
+			s.looked = time.Now()
 		}
 		p, wait := s.due()
 		if p != nil {

@@ -440,3 +440,26 @@ func TestSpoolStops(t *testing.T) {
 		checkEqual(t, "left", []string{"c.pcap", "c.pcap.waybill"}, files(t, dir))
 	})
 }
+
+// TestSpoolIsLookedThroughSeldom: not for each upload, of which there may be many.
+func TestSpoolIsLookedThroughSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := newTestSpool(dir, &fakeShark{answer: func(recording, int) error { return errors.New("500") }})
+		s.fill(t, "a.pcap", "b.pcap", "c.pcap", "d.pcap")
+		if err := os.WriteFile(filepath.Join(dir, draftPrefix+"1"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		looks := 0
+		s.disk.fault = func(operation, path string) error {
+			if strings.HasPrefix(filepath.Base(path), draftPrefix) {
+				looks++ // to remove what a killed daemon has left
+			}
+			return errors.New("cannot " + operation)
+		}
+		s.work(t, time.Hour)
+		if looks < 11 || looks > 13 {
+			t.Errorf("want a look every five minutes, got %d in an hour", looks)
+		}
+	})
+}
