@@ -20,7 +20,8 @@ func TestDemo(t *testing.T) {
 	out := s.make(t, "demo")
 	for _, want := range []string{
 		`"state":"started"`, `"state":"done"`, // by Redis
-		"CloudShark got ", ".pcap: 50 packets", "… 50 packets in all", "Nothing is left running.",
+		"CloudShark got ", ".pcap: 50 packets", "… 50 packets in all",
+		"s before the request, and its last packet came ", "Nothing is left running.",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("want %q, got %s", want, out)
