@@ -64,10 +64,12 @@ dist/pcapdaemon.8.gz: packaging/pcapdaemon.8
 	@mkdir -p dist
 	gzip -9nc $< > $@
 
-install: ## install what make build has built, with man page and unit, below PREFIX
+install: ## install what make build has built, with papers and unit, below PREFIX
 	@[ -x pcapdaemon ] || { echo "there is no ./pcapdaemon yet: run 'make build' first, which needs no root" >&2; exit 1; }
 	install -D -m 0755 pcapdaemon $(DESTDIR)$(PREFIX)/bin/pcapdaemon
 	install -D -m 0644 packaging/pcapdaemon.8 $(DESTDIR)$(PREFIX)/share/man/man8/pcapdaemon.8
+	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/README.md
+	install -D -m 0644 docs/operations.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/docs/operations.md
 	install -D -m 0755 snmp/pcapdaemon-trap $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/pcapdaemon-trap
 	sed 's,/usr/share/pcapdaemon,$(PREFIX)/share/pcapdaemon,' snmp/snmptrapd.conf > $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/snmptrapd.conf
 	install -d $(DESTDIR)/etc/systemd/system

@@ -16,7 +16,7 @@ import (
 	"pcapdaemon/testbed"
 )
 
-// publisherACL is what the README gives as the least for one who asks.
+// publisherACL is what docs/operations.md gives as the least for one who asks.
 const publisherACL = "resetchannels &capture &capture-results -@all +publish +subscribe +ping"
 
 // A fakeExchange is a Redis that does what its test wants.

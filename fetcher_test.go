@@ -16,7 +16,7 @@ import (
 	"pcapdaemon/testbed"
 )
 
-// fetchingACL is what the README gives as the least for one who fetches files.
+// fetchingACL is what docs/operations.md gives as the least for one who fetches files.
 const fetchingACL = publisherACL + " (~capture-results:* +getrange +strlen +del)"
 
 // listDir returns the names in a directory, hidden ones included.

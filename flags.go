@@ -110,7 +110,7 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.Var(newChoice(&c.format, "pcap", "pcapng"), "format", "`format` of capture files: pcap or pcapng")
 	fs.Var(newDuration(&c.capacity.share, time.Second, 0, day), "share", "`duration` after a request within which equal ones share its capture; 0: never")
 	fs.StringVar(&c.redis.results, "resultchannel", "capture-results", "`channel` on which results are published; empty or none: no results")
-	fs.StringVar(&raw.redisURL, "redisurl", "", "redis:// or rediss:// `address` with user, password, host, port; wins over -redisnode and -redisport")
+	fs.StringVar(&raw.redisURL, "redisurl", "", "redis:// or rediss:// `address` with user, password and one or more host:port, or redis+sentinel:// or rediss+sentinel:// with the master's name as path; wins over -redisnode and -redisport")
 	fs.StringVar(&raw.redisCAFile, "rediscafile", "", "`file` with CA certificates for a rediss:// server")
 	fs.StringVar(&raw.csTokenFile, "cstokenfile", "", "`file` that holds the CloudShark token; wins over -cstoken")
 	fs.StringVar(&raw.csCAFile, "cscafile", "", "`file` with CA certificates for CloudShark, beside the system's")

@@ -13,7 +13,7 @@ import (
 	"pcapdaemon/testbed"
 )
 
-// publisherACL is what the README gives as the least for one who asks.
+// publisherACL is what docs/operations.md gives as the least for one who asks.
 const publisherACL = "resetchannels &capture &capture-results -@all +publish +subscribe +ping"
 
 // ask runs -publish and returns what it printed and its exit code.

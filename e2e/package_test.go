@@ -77,6 +77,7 @@ func TestPackageContents(t *testing.T) {
 		"./etc/pcapdaemon/env":                        "-rw-r----- root/root",
 		"./usr/share/man/man8/pcapdaemon.8.gz":        "-rw-r--r-- root/root",
 		"./usr/share/doc/pcapdaemon/README.md":        "-rw-r--r-- root/root",
+		"./usr/share/doc/pcapdaemon/docs/":            "drwxr-xr-x root/root",
 		"./usr/share/doc/pcapdaemon/changelog.gz":     "-rw-r--r-- root/root",
 		"./usr/share/doc/pcapdaemon/examples/":        "drwxr-xr-x root/root",
 		"./usr/share/pcapdaemon/snmp/pcapdaemon-trap": "-rwxr-xr-x root/root",
@@ -89,6 +90,7 @@ func TestPackageContents(t *testing.T) {
 	unpacked := t.TempDir()
 	output(t, "dpkg-deb", "--extract", file, unpacked)
 	output(t, "diff", "-r", filepath.Join(root, "examples"), filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
+	output(t, "diff", "-r", filepath.Join(root, "docs"), filepath.Join(unpacked, "usr/share/doc/pcapdaemon/docs"))
 	output(t, "diff", "-r", filepath.Join(root, trapFolder), filepath.Join(unpacked, "usr/share/pcapdaemon/snmp"))
 	output(t, "gzip", "--test", filepath.Join(unpacked, "usr/share/man/man8/pcapdaemon.8.gz"))
 	changelog := output(t, "gzip", "-dc", filepath.Join(unpacked, "usr/share/doc/pcapdaemon/changelog.gz"))

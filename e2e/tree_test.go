@@ -102,14 +102,16 @@ func TestInstall(t *testing.T) {
 	s.make(t, "build", "VERSION=v1.2.3")
 	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture")
 	for path, want := range map[string]os.FileMode{
-		"/opt/capture/bin/pcapdaemon":                        0o755,
-		"/opt/capture/share/man/man8":                        os.ModeDir | 0o755,
-		"/opt/capture/share/man/man8/pcapdaemon.8":           0o644,
-		"/opt/capture/share/pcapdaemon/snmp/pcapdaemon-trap": 0o755,
-		"/opt/capture/share/pcapdaemon/snmp/snmptrapd.conf":  0o644,
-		"/etc/systemd/system/pcapdaemon.service":             0o644,
-		"/etc/pcapdaemon":                                    os.ModeDir | 0o755,
-		"/etc/pcapdaemon/env":                                0o640,
+		"/opt/capture/bin/pcapdaemon":                          0o755,
+		"/opt/capture/share/man/man8":                          os.ModeDir | 0o755,
+		"/opt/capture/share/man/man8/pcapdaemon.8":             0o644,
+		"/opt/capture/share/doc/pcapdaemon/README.md":          0o644,
+		"/opt/capture/share/doc/pcapdaemon/docs/operations.md": 0o644,
+		"/opt/capture/share/pcapdaemon/snmp/pcapdaemon-trap":   0o755,
+		"/opt/capture/share/pcapdaemon/snmp/snmptrapd.conf":    0o644,
+		"/etc/systemd/system/pcapdaemon.service":               0o644,
+		"/etc/pcapdaemon":                                      os.ModeDir | 0o755,
+		"/etc/pcapdaemon/env":                                  0o640,
 	} {
 		info, err := os.Stat(into + path)
 		if err != nil {

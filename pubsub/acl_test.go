@@ -12,7 +12,7 @@ import (
 	"pcapdaemon/testbed"
 )
 
-// What the README gives as the least for a host and for one who asks. The older
+// What docs/operations.md gives as the least for a host and for one who asks. The older
 // forms are for Redis 6, which knows no selectors.
 const (
 	hostACL       = "resetchannels -@all +ping +unsubscribe (+subscribe &capture) (+publish &capture-results)"
@@ -133,15 +133,15 @@ func TestACLSuffices(t *testing.T) {
 	}
 }
 
-// TestReadmeACL: what the README says of permissions is what is tested here.
-func TestReadmeACL(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
+// TestDocumentedACL: what operators are told of permissions is what is tested here.
+func TestDocumentedACL(t *testing.T) {
+	paper, err := os.ReadFile(filepath.Join("..", "docs", "operations.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, acl := range []string{hostACL, askerACL, hostKeysACL, askerKeysACL, olderHostACL, olderAskerACL} {
-		if !strings.Contains(strings.ReplaceAll(string(readme), "'", ""), acl) { // the shell wants quotes
-			t.Errorf("the README does not hold %q", acl)
+		if !strings.Contains(strings.ReplaceAll(string(paper), "'", ""), acl) { // the shell wants quotes
+			t.Errorf("docs/operations.md does not hold %q", acl)
 		}
 	}
 }

@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"pcapdaemon/testbed"
+)
+
+// shownCommands returns the lines of a paper's examples. A quoted text over
+// several lines is one of them, and so is what a backslash continues.
+func shownCommands(t *testing.T, name string) []string {
+	t.Helper()
+	examples := regexp.MustCompile("(?ms)^```\n(.*?)^```$")
+	if name == manPage {
+		examples = regexp.MustCompile(`(?ms)^\.RS\n(.*?)^\.RE$`)
+	}
+	var commands []string
+	for _, match := range examples.FindAllStringSubmatch(unroff(read(t, name)), -1) {
+		open := false
+		for line := range strings.Lines(match[1]) {
+			line = strings.TrimSuffix(line, "\n")
+			switch {
+			case name == manPage && strings.HasPrefix(line, "."): // a request of roff
+				continue
+			case open:
+				commands[len(commands)-1] += "\n" + line
+			default:
+				commands = append(commands, strings.TrimPrefix(line, "$ "))
+			}
+			last := commands[len(commands)-1]
+			open = strings.Count(last, "'")%2 == 1 || strings.HasSuffix(last, `\`)
+		}
+	}
+	return commands
+}
+
+// TestShownRequestsAreGood has the program judge every request that a paper
+// shows. Where no Redis is, a good one is not published, and a wrong one is
+// wrong usage.
+func TestShownRequestsAreGood(t *testing.T) {
+	testbed.NeedTools(t, "sh")
+	tools := t.TempDir()
+	err := os.Symlink(binary, filepath.Join(tools, "pcapdaemon"))
+	if err == nil {
+		script := "#!/bin/sh\n[ \"$1\" = PUBLISH ] && exec pcapdaemon -publish \"$3\"\n"
+		err = os.WriteFile(filepath.Join(tools, "redis-cli"), []byte(script), 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks := regexp.MustCompile(`^(pcapdaemon .*-(publish|rollcall)\b|redis-cli PUBLISH )`)
+	shown := 0
+	for _, name := range []string{readme, operations, manPage} {
+		for _, command := range shownCommands(t, name) {
+			command = strings.TrimPrefix(command, "./")
+			if !asks.MatchString(command) || strings.Contains(command, " - <") {
+				continue
+			}
+			shown++
+			cmd := exec.Command("sh", "-c", command)
+			cmd.Dir = t.TempDir()
+			cmd.Env = append(os.Environ(), "PATH="+tools+":"+os.Getenv("PATH"),
+				"PCAPDAEMON_REDISPORT="+strconv.Itoa(testbed.FreePort(t)))
+			out, err := cmd.CombinedOutput()
+			if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "connection refused") {
+				t.Errorf("%s: %s: want a request that could be published, got %v, %s", name, command, err, out)
+			}
+		}
+	}
+	if shown < 10 {
+		t.Errorf("want the requests of three papers, got %d", shown)
+	}
+}
+
+// TestShownFlagsExist: every flag of every command that a paper shows exists.
+func TestShownFlagsExist(t *testing.T) {
+	known := map[string]bool{}
+	for _, f := range describeFlags(t) {
+		known["-"+f.name] = true
+	}
+	flag := regexp.MustCompile(`\s(-[a-z]+)`)
+	shown := 0
+	for _, name := range []string{readme, operations, manPage} {
+		for _, command := range shownCommands(t, name) {
+			command = strings.TrimPrefix(strings.TrimPrefix(command, "sudo "), "./")
+			if command, _, _ = strings.Cut(command, " | "); !strings.HasPrefix(command, "pcapdaemon -") {
+				continue
+			}
+			shown++
+			for _, match := range flag.FindAllStringSubmatch(command, -1) {
+				if !known[match[1]] {
+					t.Errorf("%s: %s: there is no %s", name, command, match[1])
+				}
+			}
+		}
+	}
+	if shown < 15 {
+		t.Errorf("want the commands of three papers, got %d", shown)
+	}
+}
