@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,23 +13,24 @@ import (
 func TestAlertsNameSeries(t *testing.T) {
 	rules := read(t, "examples/prometheus/pcapdaemon.rules.yml")
 	args, port := listening(t)
+	args = append(args, "-record", "lo", "-upload", "-cstoken", "x", "-spooldir", t.TempDir())
 	startDaemon(t, testbed.StartRedis(t), append(args, keeping(t.TempDir())...)...)
 	_, body := get(t, port, "/metrics")
-	expressions := 0
+	series, expressions := regexp.MustCompile(`pcapdaemon_[a-z_]+`), 0
 	for _, line := range testbed.ReadLines(rules) {
 		expression, found := strings.CutPrefix(strings.TrimSpace(line), "expr: ")
 		if !found {
 			continue
 		}
 		expressions++
-		expression = strings.TrimPrefix(expression, "increase(")
-		name := expression[:strings.IndexAny(expression, "[{ ")]
-		if !strings.Contains(body, "\n"+name) {
-			t.Errorf("no series %s", name)
+		for _, name := range series.FindAllString(expression, -1) {
+			if !strings.Contains(body, "\n"+name) {
+				t.Errorf("no series %s", name)
+			}
 		}
 	}
-	if expressions != 3 {
-		t.Errorf("want 3 alerts, got %d", expressions)
+	if expressions != 8 {
+		t.Errorf("want 8 alerts, got %d", expressions)
 	}
 }
 
