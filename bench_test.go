@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"pcapdaemon/tap"
-
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
+	"pcapdaemon/tap"
 )
 
 // benchmarkMemory is the pool of a benchmark, in bytes: more than a cache

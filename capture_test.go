@@ -17,12 +17,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pcapdaemon/tap"
-	"pcapdaemon/testbed"
-
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
+	"pcapdaemon/tap"
+	"pcapdaemon/testbed"
 )
 
 // A fakeSource hands out what its function returns; the rest of it is Ethernet, unless a link type is given.

@@ -9,9 +9,9 @@ import (
 	"os/signal"
 	"time"
 
-	"pcapdaemon/pubsub"
-
 	"github.com/dustin/go-humanize/english"
+
+	"pcapdaemon/pubsub"
 )
 
 // glance is how often a client looks at the clock.

@@ -18,11 +18,11 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"pcapdaemon/pubsub"
-
 	"github.com/dustin/go-humanize"
 	"github.com/peterbourgon/ff/v3"
 	"golang.org/x/sys/unix"
+
+	"pcapdaemon/pubsub"
 )
 
 // defaultToken is what -cstoken holds when nobody has set it.

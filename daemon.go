@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"time"
 
-	"pcapdaemon/pubsub"
-	"pcapdaemon/tap"
-
 	"github.com/dustin/go-humanize/english"
 	"github.com/sirupsen/logrus"
+
+	"pcapdaemon/pubsub"
+	"pcapdaemon/tap"
 )
 
 // lateDelivery is how long after -draintimeout local files may be on their way

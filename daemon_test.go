@@ -11,9 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pcapdaemon/tap"
-
 	"github.com/sirupsen/logrus"
+
+	"pcapdaemon/tap"
 )
 
 // A memo is an outlet that keeps what it is told.

@@ -9,11 +9,11 @@ import (
 	"testing/iotest"
 	"time"
 
-	"pcapdaemon/testbed"
-
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
+	"pcapdaemon/testbed"
 )
 
 // bothFormats are all formats by name, as they would be on some machine.

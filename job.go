@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"pcapdaemon/tap"
-
 	"github.com/sirupsen/logrus"
+
+	"pcapdaemon/tap"
 )
 
 // A job is one capture, from opening the interface to the last result of all

@@ -15,9 +15,9 @@ import (
 	"sync"
 	"syscall"
 
-	"pcapdaemon/tap"
-
 	"github.com/sirupsen/logrus"
+
+	"pcapdaemon/tap"
 )
 
 // version is set by the linker.

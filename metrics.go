@@ -4,11 +4,11 @@ import (
 	"runtime"
 	"time"
 
-	"pcapdaemon/tap"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"pcapdaemon/tap"
 )
 
 // Outcomes of a request, as metrics name them. Requests for several

@@ -15,10 +15,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"pcapdaemon/testbed"
-
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
+	"pcapdaemon/testbed"
 )
 
 var (

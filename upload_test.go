@@ -19,10 +19,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"pcapdaemon/sharktest"
 	"pcapdaemon/testbed"
-
-	"github.com/cenkalti/backoff/v5"
 )
 
 // newCloudshark returns a destination for the double.
