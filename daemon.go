@@ -28,6 +28,7 @@ type daemon struct {
 	jobs      *jobs
 	disk      *disk
 	recorders *recorders
+	compiler  *tap.Compiler
 	metrics   *metrics
 	log       *logrus.Logger
 	health    *health
@@ -47,6 +48,7 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 		inbox:     addressee{node: c.node, implied: c.mode == requesting},
 		disk:      &disk{},
 		recorders: recorders,
+		compiler:  compiler,
 		metrics:   newMetrics(version),
 		health:    health,
 		log:       log,
@@ -75,18 +77,17 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 	})
 	recorders.watch(d.metrics)
 	d.watchDisks()
-	d.checkPolicy(compiler)
 	return d, nil
 }
 
 // checkPolicy says on which interfaces -filter does not compile: nothing is
 // captured there.
-func (d *daemon) checkPolicy(compiler *tap.Compiler) {
+func (d *daemon) checkPolicy(ctx context.Context) {
 	if d.config.filter == "" {
 		return
 	}
 	for _, i := range d.config.limits.present() {
-		if _, err := compiler.Compile(context.Background(), i.Name, int(d.config.limits.snap), ""); err != nil {
+		if _, err := d.compiler.Compile(ctx, i.Name, int(d.config.limits.snap), ""); err != nil && ctx.Err() == nil {
 			d.log.WithField("interface", i.Name).WithError(err).Error("nothing can be captured")
 		}
 	}
@@ -222,29 +223,37 @@ func (d *daemon) obey(life lifetime, r request) error {
 	}
 	for _, iface := range r.Interfaces {
 		asker := asker{request: r, iface: iface}
-		device, err := d.config.limits.device(iface)
-		if err == nil && r.Lookback > 0 {
-			err = d.config.limits.remembers(iface, device)
-		}
+		j, err := d.order(asker, bounds)
 		if err != nil {
 			d.jobs.refuse(asker, err, logrus.WarnLevel)
 			continue
 		}
-		want := wanted{iface: device, filter: r.Filter, snap: int(cmp.Or(r.Snap, d.config.limits.snap)),
-			buffer: int(d.config.capacity.buffer), nanos: d.jobs.format.nanoseconds(),
-			lookback: time.Duration(r.Lookback) * time.Second}
-		h := d.heading(r, device)
-		layout := d.jobs.format.layout(h)
-		if bounds.bytes < layout.fixed {
-			err := fmt.Errorf("bytes: %d is less than the %d of a file without packets", bounds.bytes, layout.fixed)
-			d.jobs.refuse(asker, err, logrus.WarnLevel)
-			continue
-		}
-		j := newJob(asker, want, bounds, h)
-		j.layout = layout
 		d.jobs.start(life, j)
 	}
 	return nil
+}
+
+// order returns the capture that one asks for on one interface.
+func (d *daemon) order(a asker, b bounds) (*job, error) {
+	r, l := a.request, d.config.limits
+	device, err := l.device(a.iface)
+	if err == nil && r.Lookback > 0 {
+		err = l.remembers(a.iface, device)
+	}
+	if err != nil {
+		return nil, err
+	}
+	h := d.heading(r, device)
+	layout := d.jobs.format.layout(h)
+	if b.bytes < layout.fixed {
+		return nil, fmt.Errorf("bytes: %d is less than the %d of a file without packets", b.bytes, layout.fixed)
+	}
+	want := wanted{iface: device, filter: r.Filter, snap: int(cmp.Or(r.Snap, l.snap)),
+		buffer: int(d.config.capacity.buffer), nanos: d.jobs.format.nanoseconds(),
+		lookback: time.Duration(r.Lookback) * time.Second}
+	j := newJob(a, want, b, h)
+	j.layout = layout
+	return j, nil
 }
 
 // heading returns what the file of a capture says of its origin.

@@ -64,6 +64,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	if spool := d.jobs.delivery.spool; spool != nil {
 		d.jobs.working.Go(func() { spool.run(life.delivering, life.stopping) })
 	}
+	serving.Go(func() { d.checkPolicy(ctx) })
 	serving.Go(func() { subscriber.Run(ctx) })
 
 	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.String(),
