@@ -70,3 +70,21 @@ func readPackets(t *testing.T, name string) []testbed.Packet {
 	}
 	return packets
 }
+
+// TestNothingBeforeTheStart: what the kernel took in before it had the filter is
+// not in the file. There is a hole behind it, of which nobody counts the packets.
+func TestNothingBeforeTheStart(t *testing.T) {
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	startDaemon(t, r, keeping(t.TempDir())...)
+	stream := testbed.StartStream(t, 20*time.Microsecond)
+	for n := range 20 {
+		r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","packets":%d,"bpf":"%s"}`, 50+n, stream.Filter()))
+		done := l.final(t, 5*time.Second)
+		done.check(t, says{"state": "done", "stop": "packets", "dropped": 0})
+		if ahead := done.Started.Sub(readPackets(t, done.File)[0].Timestamp); ahead > 0 {
+			t.Errorf("capture %d: the first packet came %v before the start", n, ahead)
+		}
+		testbed.CheckNoGap(t, readNumbers(t, done.File))
+	}
+}
