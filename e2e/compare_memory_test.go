@@ -48,7 +48,7 @@ func (c *comparison) measureMemory(t *testing.T) {
 // measureBudget makes three captures without limits but that of memory.
 func (c *comparison) measureBudget(t *testing.T) {
 	note("memory budget")
-	p := c.startDaemon(t, append(c.withUpload(), "-maxmemory", "64MiB", "-maxbytes", "64MiB")...)
+	p := c.startDaemon(t, append(c.withUpload(), "-maxmemory", "64MiB", "-maxbytes", "64MiB", "-share", "0")...)
 	idle := settledMemory(t, p)
 	for range 3 {
 		c.publish(t, floodFilter, `"timeout":20`)
