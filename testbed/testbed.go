@@ -5,6 +5,7 @@ package testbed
 
 import (
 	"bufio"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -53,15 +54,20 @@ func Eventually(t testing.TB, within time.Duration, what string, condition func(
 	}
 }
 
-// FreePort returns a TCP port of the loopback interface that nobody uses.
+// FreePort returns a TCP port of the loopback interface that nobody uses. It is
+// none of those that the kernel gives to who names none (ip_local_port_range),
+// so that no connection of another test gets it before it is used.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000)
+		if listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
+			listener.Close()
+			return port
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
+	t.Fatal("there is no free port")
+	return 0
 }
 
 // ReadLines returns the lines of a text, without empty ones.
