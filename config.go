@@ -177,7 +177,8 @@ func (c *config) check(raw rawConfig) error {
 	case c.redis.requests == "":
 		return errors.New("-redischannel takes the name of a channel")
 	case strings.ContainsFunc(c.filter, unicode.IsControl) || utf8.RuneCountInString(c.filter) > maxFilter:
-		return fmt.Errorf("-filter takes a pcap-filter(7) expression of at most %d characters, without control characters", maxFilter)
+		return fmt.Errorf("-filter takes a pcap-filter(7) expression of at most %d characters, "+
+			"without control characters", maxFilter)
 	case c.node == "" || len(c.node) > 128:
 		return errors.New("-node takes a name of 1 to 128 characters")
 	case c.delivery.writeLocal && c.delivery.dir == "":
@@ -338,7 +339,8 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 		return err
 	}
 	if c.dir != "" && c.dir == c.spool {
-		return errors.New("-spooldir takes another directory than -destdir: captures there would be removed with the old ones")
+		return errors.New("-spooldir takes another directory than -destdir: " +
+			"captures there would be removed with the old ones")
 	}
 	if raw.csTokenFile != "" {
 		token, err := os.ReadFile(raw.csTokenFile)
@@ -352,7 +354,7 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 	if c.upload && (c.shark.token == defaultToken || c.shark.token == "") {
 		return errors.New("-upload needs the API token of CloudShark in -cstoken or -cstokenfile")
 	}
-	if u, err := url.Parse("http://" + c.shark.host); err != nil || u.Host != c.shark.host || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port()) {
+	if !isHost(c.shark.host) {
 		return fmt.Errorf("-cshost takes host or host:port, not %q", c.shark.host)
 	}
 	if raw.csCAFile != "" {
@@ -393,6 +395,13 @@ func readCAs(file string, cas *x509.CertPool) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%s holds no PEM certificate", file)
 	}
 	return cas, nil
+}
+
+// isHost tells whether s is a host, or a host and a port, and nothing else that
+// a URL may have.
+func isHost(s string) bool {
+	u, err := url.Parse("http://" + s)
+	return err == nil && u.Host == s && u.Hostname() != "" && (u.Port() == "" || isPort(u.Port()))
 }
 
 // isPort tells whether s is a port number.

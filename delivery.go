@@ -75,7 +75,8 @@ type delivery struct {
 func newDelivery(c deliveryConfig, node string, disk *disk, observer observer) *delivery {
 	to := &delivery{always: c.writeLocal, observer: observer}
 	if c.dir != "" {
-		to.directory = &directory{path: c.dir, disk: disk, node: node, maxSize: c.dirSize, maxAge: c.dirAge, observer: observer}
+		to.directory = &directory{path: c.dir, disk: disk, node: node,
+			maxSize: c.dirSize, maxAge: c.dirAge, observer: observer}
 		to.local = to.directory
 	}
 	if c.upload {

@@ -36,7 +36,8 @@ func (raw rawConfig) mode(words []string) (m mode, request string, err error) {
 	case raw.rollCall && (running || publish):
 		return 0, "", errors.New("-rollcall is a request of its own: give it without -request and -publish")
 	case running && raw.request == "", publish && raw.publish == "":
-		return 0, "", errors.New("-request and -publish take a request as JSON, - for standard input, or words such as node=web1")
+		return 0, "", errors.New("-request and -publish take a request as JSON, " +
+			"- for standard input, or words such as node=web1")
 	case running:
 		m, request = requesting, raw.request
 	case publish:
@@ -94,39 +95,65 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.StringVar(&c.delivery.dir, "destdir", "", "`directory` for locally written captures")
 
 	fs.StringVar(&c.node, "node", host, "this host's node `name`")
-	fs.StringVar(&raw.interfaces, "interfaces", "all", "comma-separated `list` of interfaces that may be captured on; wan=eth0 gives eth0 a second name")
-	fs.StringVar(&c.filter, "filter", "", "pcap-filter(7) `expression` that every packet must pass, whatever a request asks for")
-	fs.Var(newNumber(&c.limits.snap, maxSnap, 1, maxSnap), "maxsnap", "longest snapshot `length` in bytes; a request that names none gets it")
-	fs.StringVar(&raw.record, "record", "", "comma-separated `list` of interfaces, or their second names, that are always recorded in memory")
-	fs.Var(newSize(&c.record.size, 64*humanize.MiByte, leastRecord, math.MaxInt64), "recordsize", "`size` of the memory that each recorded interface has, beside -maxmemory")
-	fs.Var(newNumber(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets", "`number` of packets that one capture may have")
-	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes", "`size` of the largest capture file; no more than -maxmemory")
-	fs.Var(newSize(&c.limits.returned, 0, 0, mostReturned), "maxreturn", "`size` of the largest capture that is returned to whoever asked, through Redis; 0: none is")
-	fs.Var(newDuration(&c.limits.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout", "`duration` of a capture whose request names no timeout; no more than -maxtimeout")
-	fs.Var(newDuration(&c.limits.timeout, time.Hour, time.Second, 365*day), "maxtimeout", "`duration` that a request may ask for at most")
+	fs.StringVar(&raw.interfaces, "interfaces", "all",
+		"comma-separated `list` of interfaces that may be captured on; wan=eth0 gives eth0 a second name")
+	fs.StringVar(&c.filter, "filter", "",
+		"pcap-filter(7) `expression` that every packet must pass, whatever a request asks for")
+	fs.Var(newNumber(&c.limits.snap, maxSnap, 1, maxSnap), "maxsnap",
+		"longest snapshot `length` in bytes; a request that names none gets it")
+	fs.StringVar(&raw.record, "record", "",
+		"comma-separated `list` of interfaces, or their second names, that are always recorded in memory")
+	fs.Var(newSize(&c.record.size, 64*humanize.MiByte, leastRecord, math.MaxInt64), "recordsize",
+		"`size` of the memory that each recorded interface has, beside -maxmemory")
+	fs.Var(newNumber(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets",
+		"`number` of packets that one capture may have")
+	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes",
+		"`size` of the largest capture file; no more than -maxmemory")
+	fs.Var(newSize(&c.limits.returned, 0, 0, mostReturned), "maxreturn",
+		"`size` of the largest capture that is returned to whoever asked, through Redis; 0: none is")
+	fs.Var(newDuration(&c.limits.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout",
+		"`duration` of a capture whose request names no timeout; no more than -maxtimeout")
+	fs.Var(newDuration(&c.limits.timeout, time.Hour, time.Second, 365*day), "maxtimeout",
+		"`duration` that a request may ask for at most")
 	fs.Var(newNumber(&c.capacity.captures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
-	fs.Var(newSize(&c.capacity.memory, 512*humanize.MiByte, chunkSize, math.MaxInt64), "maxmemory", "`size` of the memory that all captures together may hold, those being delivered included")
-	fs.Var(newSize(&c.capacity.buffer, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize", "`size` of the kernel buffer of one capture")
+	fs.Var(newSize(&c.capacity.memory, 512*humanize.MiByte, chunkSize, math.MaxInt64), "maxmemory",
+		"`size` of the memory that all captures together may hold, those being delivered included")
+	fs.Var(newSize(&c.capacity.buffer, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize",
+		"`size` of the kernel buffer of one capture")
 	fs.Var(newChoice(&c.format, "pcap", "pcapng"), "format", "`format` of capture files: pcap or pcapng")
-	fs.Var(newDuration(&c.capacity.share, time.Second, 0, day), "share", "`duration` after a request within which equal ones share its capture; 0: never")
-	fs.StringVar(&c.redis.results, "resultchannel", "capture-results", "`channel` on which results are published; empty or none: no results")
-	fs.StringVar(&raw.redisURL, "redisurl", "", "redis:// or rediss:// `address` with user, password and one or more host:port, or redis+sentinel:// or rediss+sentinel:// with the master's name as path; wins over -redisnode and -redisport")
+	fs.Var(newDuration(&c.capacity.share, time.Second, 0, day), "share",
+		"`duration` after a request within which equal ones share its capture; 0: never")
+	fs.StringVar(&c.redis.results, "resultchannel", "capture-results",
+		"`channel` on which results are published; empty or none: no results")
+	fs.StringVar(&raw.redisURL, "redisurl", "",
+		"redis:// or rediss:// `address` with user, password and one or more host:port, or redis+sentinel:// or "+
+			"rediss+sentinel:// with the master's name as path; wins over -redisnode and -redisport")
 	fs.StringVar(&raw.redisCAFile, "rediscafile", "", "`file` with CA certificates for a rediss:// server")
 	fs.StringVar(&raw.csTokenFile, "cstokenfile", "", "`file` that holds the CloudShark token; wins over -cstoken")
 	fs.StringVar(&raw.csCAFile, "cscafile", "", "`file` with CA certificates for CloudShark, beside the system's")
 	fs.Var(newSwitch(&c.delivery.shark.insecure), "csinsecure", "do not verify CloudShark's certificate")
-	fs.Var(newDuration(&c.delivery.shark.timeout, 5*time.Minute, time.Millisecond, day), "cstimeout", "`duration` of one capture's upload at most, retries included")
-	fs.Var(newSize(&c.delivery.dirSize, 0, 0, math.MaxInt64), "destsize", "`size` of all captures in -destdir; the oldest make room; 0: no bound")
-	fs.Var(newDuration(&c.delivery.dirAge, 0, 0, 100*365*day), "destage", "`duration` for which captures stay in -destdir; 0: for ever")
+	fs.Var(newDuration(&c.delivery.shark.timeout, 5*time.Minute, time.Millisecond, day), "cstimeout",
+		"`duration` of one capture's upload at most, retries included")
+	fs.Var(newSize(&c.delivery.dirSize, 0, 0, math.MaxInt64), "destsize",
+		"`size` of all captures in -destdir; the oldest make room; 0: no bound")
+	fs.Var(newDuration(&c.delivery.dirAge, 0, 0, 100*365*day), "destage",
+		"`duration` for which captures stay in -destdir; 0: for ever")
 	fs.StringVar(&c.delivery.spool, "spooldir", "", "`directory` for captures whose upload has to wait; empty: none")
-	fs.Var(newSize(&c.delivery.spoolSize, humanize.GiByte, 0, math.MaxInt64), "spoolsize", "`size` of all captures in -spooldir")
-	fs.Var(newDuration(&c.delivery.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout", "`duration` of delivering at most, after a stop signal")
-	fs.StringVar(&c.listen, "listen", "", "`address` of the HTTP endpoint with a page for people, /metrics and /healthz; empty: none")
-	fs.StringVar(&raw.request, "request", "", "run this one `request` (JSON, - for standard input, or words) without Redis, print its results, exit")
-	fs.StringVar(&raw.publish, "publish", "", "publish this `request` (JSON, - for standard input, or words), follow its results, exit")
-	fs.Var(newChoice(&c.log.level, "info", "debug", "warn", "error"), "loglevel", "`level` of the log: debug, info, warn or error")
+	fs.Var(newSize(&c.delivery.spoolSize, humanize.GiByte, 0, math.MaxInt64), "spoolsize",
+		"`size` of all captures in -spooldir")
+	fs.Var(newDuration(&c.delivery.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout",
+		"`duration` of delivering at most, after a stop signal")
+	fs.StringVar(&c.listen, "listen", "",
+		"`address` of the HTTP endpoint with a page for people, /metrics and /healthz; empty: none")
+	fs.StringVar(&raw.request, "request", "",
+		"run this one `request` (JSON, - for standard input, or words) without Redis, print its results, exit")
+	fs.StringVar(&raw.publish, "publish", "",
+		"publish this `request` (JSON, - for standard input, or words), follow its results, exit")
+	fs.Var(newChoice(&c.log.level, "info", "debug", "warn", "error"), "loglevel",
+		"`level` of the log: debug, info, warn or error")
 	fs.Var(newChoice(&c.log.format, "text", "json"), "logformat", "`format` of the log: text or json")
-	fs.Var(newSwitch(&raw.rollCall), "rollcall", "ask who listens, print a table (JSON lines if standard output is no terminal), exit")
+	fs.Var(newSwitch(&raw.rollCall), "rollcall",
+		"ask who listens, print a table (JSON lines if standard output is no terminal), exit")
 	fs.Var(newSwitch(&raw.version), "version", "print version, Go version and libpcap version, exit")
 	return fs
 }

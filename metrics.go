@@ -39,14 +39,21 @@ func newMetrics(version string) *metrics {
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	f := promauto.With(r)
 	m := &metrics{
-		registry:   r,
-		requests:   f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_requests_total", Help: "Requests by what became of them, counted for each interface asked for."}, []string{"outcome"}),
-		packets:    f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_captured_packets_total", Help: "Packets captured."}),
-		bytes:      f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_captured_bytes_total", Help: "Bytes of capture files."}),
-		removed:    f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_removed_captures_total", Help: "Captures that were removed from -destdir to keep it within its bounds."}),
-		drops:      f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_dropped_packets_total", Help: "Packets that the kernel or an interface dropped during captures."}),
-		deliveries: f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_deliveries_total", Help: "Deliveries of captures by destination and outcome."}, []string{"destination", "outcome"}),
-		seconds: f.NewHistogramVec(prometheus.HistogramOpts{Name: "pcapdaemon_delivery_seconds", Help: "Time that deliveries took, retries included.",
+		registry: r,
+		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_requests_total",
+			Help: "Requests by what became of them, counted for each interface asked for."}, []string{"outcome"}),
+		packets: f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_captured_packets_total",
+			Help: "Packets captured."}),
+		bytes: f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_captured_bytes_total",
+			Help: "Bytes of capture files."}),
+		removed: f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_removed_captures_total",
+			Help: "Captures that were removed from -destdir to keep it within its bounds."}),
+		drops: f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_dropped_packets_total",
+			Help: "Packets that the kernel or an interface dropped during captures."}),
+		deliveries: f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_deliveries_total",
+			Help: "Deliveries of captures by destination and outcome."}, []string{"destination", "outcome"}),
+		seconds: f.NewHistogramVec(prometheus.HistogramOpts{Name: "pcapdaemon_delivery_seconds",
+			Help:    "Time that deliveries took, retries included.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 10)}, []string{"destination"}), // 1 ms to 4 min
 	}
 	f.NewGauge(prometheus.GaugeOpts{Name: "pcapdaemon_build_info", Help: "1, labelled with what this program is.",

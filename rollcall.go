@@ -41,7 +41,8 @@ func (d *daemon) present(r request) result {
 	answer := newResult(r, d.config.node, "", statePresent)
 	answer.Limits = &granted{Packets: l.packets, Bytes: l.bytes, Timeout: l.timeout.Seconds(),
 		Snap: l.snap, Captures: c.captures, Return: &l.returned}
-	answer.presence = &presence{Version: version, Format: d.config.format, Running: d.jobs.count(), Interfaces: []presented{}}
+	answer.presence = &presence{Version: version, Format: d.config.format,
+		Running: d.jobs.count(), Interfaces: []presented{}}
 	for _, i := range l.present() {
 		answer.Interfaces = append(answer.Interfaces, presented{Name: i.Name, Alias: l.alias(i.Name),
 			Up: i.Flags&net.FlagUp != 0, Recorded: d.recorders.reach(i.Name)})

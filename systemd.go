@@ -24,7 +24,8 @@ func watchdogTicker() (<-chan time.Time, func()) {
 
 // notifyStopping announces a stop that may take a while.
 func notifyStopping(atMost time.Duration) {
-	notify(fmt.Sprintf("STOPPING=1\nSTATUS=stopping, delivering what has been captured\nEXTEND_TIMEOUT_USEC=%d", atMost.Microseconds()))
+	const state = "STOPPING=1\nSTATUS=stopping, delivering what has been captured\nEXTEND_TIMEOUT_USEC=%d"
+	notify(fmt.Sprintf(state, atMost.Microseconds()))
 }
 
 // extendStop asks for more time to stop.
