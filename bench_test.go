@@ -96,7 +96,8 @@ func BenchmarkRecordFile(b *testing.B) {
 // BenchmarkDecode judges and decodes requests, in the way of how often they
 // occur: most are for others.
 func BenchmarkDecode(b *testing.B) {
-	const rest = `"interface":"eth0","bpf":"host 192.0.2.7 and tcp port 443","tags":"login,slow","customer":"example","packets":1000,"timeout":60,"alertid":4711}`
+	const rest = `"interface":"eth0","bpf":"host 192.0.2.7 and tcp port 443","tags":"login,slow","customer":"example",` +
+		`"packets":1000,"timeout":60,"alertid":4711}`
 	for _, bench := range []struct {
 		name     string
 		messages []string // in turn
@@ -104,7 +105,8 @@ func BenchmarkDecode(b *testing.B) {
 	}{
 		{"another node", []string{`{"node":"db1",` + rest}, errOtherNode},
 		{"another node by the same expression", []string{`{"nodere":"^db[0-9]+$",` + rest}, errOtherNode},
-		{"another node by changing expressions", []string{`{"nodere":"^db[0-9]+$",` + rest, `{"nodere":"^mail[0-9]+$",` + rest}, errOtherNode},
+		{"another node by changing expressions",
+			[]string{`{"nodere":"^db[0-9]+$",` + rest, `{"nodere":"^mail[0-9]+$",` + rest}, errOtherNode},
 		{"this node", []string{`{"node":"web1",` + rest}, nil},
 		{"this node by expression", []string{`{"nodere":"^web[0-9]+$",` + rest}, nil},
 		{"no request", []string{`{"node":"db1",`}, errMalformed},
@@ -148,7 +150,8 @@ func recordOnce(t testing.TB, p *pool, src source, packets int) {
 		t.Fatal("no memory")
 	}
 	defer buf.free()
-	out := record(t.Context(), src, time.Now(), bounds{packets: int64(packets), bytes: benchmarkMemory, timeout: time.Hour}, buf)
+	b := bounds{packets: int64(packets), bytes: benchmarkMemory, timeout: time.Hour}
+	out := record(t.Context(), src, time.Now(), b, buf)
 	if out.Packets != int64(packets) {
 		t.Fatalf("want %d packets, got %d, stopped by %s", packets, out.Packets, out.stop)
 	}

@@ -14,8 +14,14 @@ import (
 
 func TestBufferReadsWhatWasWritten(t *testing.T) {
 	p := newPool(8 * chunkSize)
-	for name, size := range map[string]int{"nothing": 0, "a byte": 1, "a chunk less one": chunkSize - 1, "a chunk": chunkSize,
-		"a chunk and one": chunkSize + 1, "many chunks": 5*chunkSize + 12345} {
+	for name, size := range map[string]int{
+		"nothing":          0,
+		"a byte":           1,
+		"a chunk less one": chunkSize - 1,
+		"a chunk":          chunkSize,
+		"a chunk and one":  chunkSize + 1,
+		"many chunks":      5*chunkSize + 12345,
+	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBuffer(p)
 			defer b.free()

@@ -40,14 +40,17 @@ func TestRecordFromRing(t *testing.T) {
 		stop    string
 		packets [2]int64 // least and most
 	}{
-		"packets in the past":              {bounds{100, 1 << 30, time.Second}, stopPackets, [2]int64{100, 100}},
-		"packets at the seam":              {bounds{500, 1 << 30, time.Second}, stopPackets, [2]int64{500, 500}},
-		"packets in what comes":            {bounds{900, 1 << 30, time.Second}, stopPackets, [2]int64{900, 900}},
-		"bytes in the past":                {bounds{1 << 30, fileHeaderSize + 100*size, time.Second}, stopBytes, [2]int64{100, 100}},
-		"bytes in what comes":              {bounds{1 << 30, fileHeaderSize + 900*size + 1, 2 * time.Second}, stopBytes, [2]int64{900, 900}},
-		"one packet":                       {bounds{1, 1 << 30, time.Second}, stopPackets, [2]int64{1, 1}},
-		"no room for a packet":             {bounds{1 << 30, fileHeaderSize, time.Second}, stopBytes, [2]int64{0, 0}},
-		"timeout":                          {bounds{1 << 30, 1 << 30, 300 * time.Millisecond}, stopTimeout, [2]int64{600, 900}},
+		"packets in the past":   {bounds{100, 1 << 30, time.Second}, stopPackets, [2]int64{100, 100}},
+		"packets at the seam":   {bounds{500, 1 << 30, time.Second}, stopPackets, [2]int64{500, 500}},
+		"packets in what comes": {bounds{900, 1 << 30, time.Second}, stopPackets, [2]int64{900, 900}},
+		"bytes in the past": {bounds{1 << 30, fileHeaderSize + 100*size, time.Second},
+			stopBytes, [2]int64{100, 100}},
+		"bytes in what comes": {bounds{1 << 30, fileHeaderSize + 900*size + 1, 2 * time.Second},
+			stopBytes, [2]int64{900, 900}},
+		"one packet":           {bounds{1, 1 << 30, time.Second}, stopPackets, [2]int64{1, 1}},
+		"no room for a packet": {bounds{1 << 30, fileHeaderSize, time.Second}, stopBytes, [2]int64{0, 0}},
+		"timeout": {bounds{1 << 30, 1 << 30, 300 * time.Millisecond},
+			stopTimeout, [2]int64{600, 900}},
 		"no time but for the past":         {bounds{1 << 30, 1 << 30, 0}, stopTimeout, [2]int64{300, 600}},
 		"stopped while the past is copied": {bounds{1 << 30, 1 << 30, time.Minute}, stopShutdown, [2]int64{300, 600}},
 	} {

@@ -15,8 +15,9 @@ func TestConfigDefaults(t *testing.T) {
 	}
 	host, _ := os.Hostname()
 	for name, pair := range map[string][2]any{
-		"cshost": {"localhost", c.delivery.shark.host}, "csscheme": {"https", c.delivery.shark.scheme}, "cstoken": {"xxxxxxx", c.delivery.shark.token},
-		"redischannel": {"capture", c.redis.requests}, "redis": {"127.0.0.1:6379", c.redis.server.String()},
+		"cshost": {"localhost", c.delivery.shark.host}, "csscheme": {"https", c.delivery.shark.scheme},
+		"cstoken": {"xxxxxxx", c.delivery.shark.token}, "redischannel": {"capture", c.redis.requests},
+		"redis":  {"127.0.0.1:6379", c.redis.server.String()},
 		"upload": {false, c.delivery.upload}, "node": {host, c.node}, "maxpackets": {int64(100_000), c.limits.packets},
 		"maxbytes": {int64(100 << 20), c.limits.bytes}, "defaulttimeout": {time.Minute, c.limits.defaultTimeout},
 		"maxtimeout": {time.Hour, c.limits.timeout}, "maxcaptures": {int64(16), c.capacity.captures},
@@ -105,7 +106,9 @@ func TestConfigWithoutResults(t *testing.T) {
 
 // TestConfigRedisNode: names and addresses, as people write them.
 func TestConfigRedisNode(t *testing.T) {
-	for node, want := range map[string]string{"h": "h:6379", "::1": "[::1]:6379", "[::1]": "[::1]:6379", "10.0.0.1": "10.0.0.1:6379"} {
+	for node, want := range map[string]string{
+		"h": "h:6379", "::1": "[::1]:6379", "[::1]": "[::1]:6379", "10.0.0.1": "10.0.0.1:6379",
+	} {
 		c, err := parseConfig([]string{"-publish", "{}", "-redisnode", node}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -135,9 +138,12 @@ func TestConfigTakesWords(t *testing.T) {
 		mode mode
 		want string
 	}{
-		"publish":           {[]string{"-destdir", dir, "-publish", "node=a", "timeout=5"}, publishing, `{"node":"a","timeout":5}`},
-		"publish, flags":    {[]string{"-publish", "node=a", "-destdir", dir, "timeout=5"}, publishing, `{"node":"a","timeout":5}`},
-		"request":           {[]string{"-writelocal", "-destdir", dir, "-request", "interface=lo"}, requesting, `{"interface":"lo"}`},
+		"publish": {[]string{"-destdir", dir, "-publish", "node=a", "timeout=5"}, publishing,
+			`{"node":"a","timeout":5}`},
+		"publish, flags": {[]string{"-publish", "node=a", "-destdir", dir, "timeout=5"}, publishing,
+			`{"node":"a","timeout":5}`},
+		"request": {[]string{"-writelocal", "-destdir", dir, "-request", "interface=lo"}, requesting,
+			`{"interface":"lo"}`},
 		"JSON":              {[]string{"-publish", `{"node":"a"}`}, publishing, `{"node":"a"}`},
 		"roll call":         {[]string{"-rollcall"}, rollCalling, `{"node":"any","rollcall":true}`},
 		"roll call of some": {[]string{"-rollcall", "nodere=^web"}, rollCalling, `{"nodere":"^web","rollcall":true}`},

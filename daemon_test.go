@@ -138,7 +138,8 @@ func TestDaemonCaptures(t *testing.T) {
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5}`)
 		time.Sleep(time.Second)
 		b.checkStates(t, "a started", "a done")
-		if got := b.memo.last(); got.Packets != 5 || got.Stop != stopPackets || !strings.HasPrefix(got.URL, "http://web1-x0-") {
+		got := b.memo.last()
+		if got.Packets != 5 || got.Stop != stopPackets || !strings.HasPrefix(got.URL, "http://web1-x0-") {
 			t.Errorf("want 5 packets uploaded, got %+v", got)
 		}
 		if n := b.jobs.pool.held(); n != 0 {
@@ -327,12 +328,14 @@ func TestStartIsAudited(t *testing.T) {
 		b := newBench(t, nil)
 		var log strings.Builder
 		b.log.SetOutput(&log)
-		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5,"bytes":4096,"timeout":90,"snap":96,"bpf":"udp port 53",
-			"tags":"dns,\nlevel=error","customer":"ACME \u202e\u009b","alertid":4711,"by":"me@here"}`)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5,"bytes":4096,"timeout":90,"snap":96,
+			"bpf":"udp port 53","tags":"dns,\nlevel=error","customer":"ACME \u202e\u009b","alertid":4711,"by":"me@here"}`)
 		time.Sleep(time.Second)
 		line, _, _ := strings.Cut(log.String(), "\n")
-		for _, want := range []string{"request=a", "interface=x0", `bpf="udp port 53"`, "packets=5", "bytes=4096", "timeout=1m30s", "snap=96",
-			`tags="dns,\nlevel=error"`, `customer="ACME \u202e\u009b"`, "alertid=4711", "by=me@here"} {
+		for _, want := range []string{
+			"request=a", "interface=x0", `bpf="udp port 53"`, "packets=5", "bytes=4096", "timeout=1m30s", "snap=96",
+			`tags="dns,\nlevel=error"`, `customer="ACME \u202e\u009b"`, "alertid=4711", "by=me@here",
+		} {
 			if !strings.Contains(line, want) {
 				t.Errorf("want %s in the log, got %s", want, line)
 			}

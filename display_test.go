@@ -183,7 +183,8 @@ func TestDrawRowsWaits(t *testing.T) {
 
 // TestDrawRowsNames: long and wide names give way, and no line is too wide.
 func TestDrawRowsNames(t *testing.T) {
-	nodes := []string{"a", "web1.frankfurt.example.com", strings.Repeat("x", 500), "サーバー1.example", "e\u0301\u202e", "a\x1b[2J"}
+	nodes := []string{"a", "web1.frankfurt.example.com", strings.Repeat("x", 500),
+		"サーバー1.example", "e\u0301\u202e", "a\x1b[2J"}
 	for _, columns := range []int{1, 10, 20, 39, 60, 79, 100, 199} {
 		for _, node := range nodes {
 			f, began := followed(t, 1, "eth0", "")

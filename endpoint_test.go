@@ -26,8 +26,12 @@ func askEndpoint(t *testing.T, e endpoint, method, path string) (*http.Response,
 
 // newEndpoint returns the endpoint of a daemon that is subscribed, or is not because of trouble.
 func newEndpoint(trouble error) endpoint {
-	return endpoint{registry: newMetrics("v1.2.3").registry, health: func() error { return trouble }, remarks: func() error { return nil },
-		page: newPage(func() pageState { return pageState{Node: "web1", Trouble: trouble} })}
+	return endpoint{
+		registry: newMetrics("v1.2.3").registry,
+		health:   func() error { return trouble },
+		remarks:  func() error { return nil },
+		page:     newPage(func() pageState { return pageState{Node: "web1", Trouble: trouble} }),
+	}
 }
 
 func TestEndpoint(t *testing.T) {
@@ -57,7 +61,8 @@ func TestEndpoint(t *testing.T) {
 	} {
 		answer, body := askEndpoint(t, newEndpoint(test.trouble), test.method, test.path)
 		if answer.StatusCode != test.status || !strings.Contains(body, test.body) {
-			t.Errorf("%s %s: want %d and %q, got %d and %q", test.method, test.path, test.status, test.body, answer.StatusCode, body)
+			t.Errorf("%s %s: want %d and %q, got %d and %q",
+				test.method, test.path, test.status, test.body, answer.StatusCode, body)
 		}
 	}
 }

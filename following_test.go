@@ -102,11 +102,12 @@ func TestFollowing(t *testing.T) {
 		"its upload has to wait":        {1, "0s a started 1; 5s a kept 1", 5 * s, exitOK},
 		"kept, and refused after all":   {2, "0s a started 1; 1s a kept 1; 2s a failed 1", 3 * s, exitFailed},
 		"stopped, and done":             {2, "0s a started 1; 1s stop; 1200ms a done 1", 2 * s, exitOK},
-		"stopped, others are late":      {3, "0s a started 1; 1s stop; 2s b started 1; 2s a done 1; 2s b done 1", 3 * s, exitOK},
-		"stopped, and silent":           {1, "0s a started 1; 1s stop", 11 * s, exitFailed},
-		"stopped at its end":            {1, "0s a started 1; 55s stop", 60 * s, exitFailed},
-		"stopped before any answer":     {1, "1s stop", 2 * s, exitNobody},
-		"all were there before":         {2, "0s a started 1; 10s lost; 11s regained; 12s a done 1", 12 * s, exitOK},
+		"stopped, others are late": {3, "0s a started 1; 1s stop; 2s b started 1; 2s a done 1; 2s b done 1",
+			3 * s, exitOK},
+		"stopped, and silent":       {1, "0s a started 1; 1s stop", 11 * s, exitFailed},
+		"stopped at its end":        {1, "0s a started 1; 55s stop", 60 * s, exitFailed},
+		"stopped before any answer": {1, "1s stop", 2 * s, exitNobody},
+		"all were there before":     {2, "0s a started 1; 10s lost; 11s regained; 12s a done 1", 12 * s, exitOK},
 	} {
 		f, began := followed(t, test.listeners, "eth0", test.heard)
 		last, _, _ := strings.Cut(strings.TrimSpace(test.heard[strings.LastIndex(test.heard, ";")+1:]), " ")

@@ -31,16 +31,19 @@ func TestHistory(t *testing.T) {
 				`{"id":"b","state":"failed"}`, `{"id":"c","state":"refused"}`, `{"id":"d","state":"present"}`, `{"id":`},
 			[]string{"c refused×1 at 4", "b failed×1 at 3", "a done×1 at 2"}},
 		"a capture that many share": {
-			[]string{`{"id":"a","state":"done"}`, `{"id":"b","state":"done","shared":"a"}`, `{"id":"c","state":"done","shared":"a"}`},
+			[]string{`{"id":"a","state":"done"}`, `{"id":"b","state":"done","shared":"a"}`,
+				`{"id":"c","state":"done","shared":"a"}`},
 			[]string{"a done×1 at 0"}},
 		"a capture that was kept and is uploaded later": {
-			[]string{`{"id":"a","state":"kept",` + eth0 + `}`, `{"id":"b","state":"kept",` + eth0 + `}`, `{"id":"a","state":"done",` + eth0 + `}`},
+			[]string{`{"id":"a","state":"kept",` + eth0 + `}`, `{"id":"b","state":"kept",` + eth0 + `}`,
+				`{"id":"a","state":"done",` + eth0 + `}`},
 			[]string{"a done×1 at 2", "b kept×1 at 1"}},
 		"two captures of one request": {
 			[]string{`{"id":"a","state":"kept",` + eth0 + `}`, `{"id":"a","state":"done","interface":"eth1"}`},
 			[]string{"a done×1 at 1", "a kept×1 at 0"}},
 		"two captures of one id": {
-			[]string{`{"id":"a","state":"kept","started":"2026-01-02T03:04:05.000000006Z"}`, `{"id":"a","state":"done","started":"2026-01-02T03:04:05.000000007Z"}`},
+			[]string{`{"id":"a","state":"kept","started":"2026-01-02T03:04:05.000000006Z"}`,
+				`{"id":"a","state":"done","started":"2026-01-02T03:04:05.000000007Z"}`},
 			[]string{"a done×1 at 1", "a kept×1 at 0"}},
 		"refused while another capture of the id is kept": {
 			[]string{`{"id":"a","state":"kept",` + eth0 + `}`, `{"id":"a","state":"refused",` + eth0 + `}`},
@@ -74,7 +77,8 @@ func TestHistoryForgets(t *testing.T) {
 		h.remember(result{ID: strconv.Itoa(i), State: stateDone})
 	}
 	got := h.recent()
-	if len(got) != maxHistory || got[0].ID != strconv.Itoa(2*maxHistory+6) || got[maxHistory-1].ID != strconv.Itoa(maxHistory+7) {
+	newest, oldest := strconv.Itoa(2*maxHistory+6), strconv.Itoa(maxHistory+7)
+	if len(got) != maxHistory || got[0].ID != newest || got[maxHistory-1].ID != oldest {
 		t.Errorf("want the last %d, newest first, got %d, from %s to %s", maxHistory, len(got), got[0].ID, got[len(got)-1].ID)
 	}
 }

@@ -22,7 +22,8 @@ func TestShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sharing(t)
 		for n := range 100 {
-			b.ask(t, fmt.Sprintf(`{"node":"web1","interface":"x0","id":"%d","timeout":2,"customer":"c%d","tags":"t%d","alertid":%d}`, n, n, n, n))
+			b.ask(t, fmt.Sprintf(`{"node":"web1","interface":"x0","id":"%d","timeout":2,
+				"customer":"c%d","tags":"t%d","alertid":%d}`, n, n, n, n))
 		}
 		time.Sleep(3 * time.Second)
 		if n := len(b.upload.names); n != 1 {
@@ -51,15 +52,16 @@ func TestShareOnlyEqual(t *testing.T) {
 	const first = `{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":96,"id":"a"}`
 	for request, want := range map[string]bool{
 		first: true,
-		`{"nodere":"^w","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":96,"tags":"t","customer":"c","alertid":1,"by":"b","progress":1}`: true,
-		`{"node":"web1","interface":"x1","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":96}`:                                                             false,
-		`{"node":"web1","interface":"x0","bpf":"UDP","packets":10,"bytes":1000,"timeout":60,"snap":96}`:                                                             false,
-		`{"node":"web1","interface":"x0","packets":10,"bytes":1000,"timeout":60,"snap":96}`:                                                                         false,
-		`{"node":"web1","interface":"x0","bpf":"udp","packets":11,"bytes":1000,"timeout":60,"snap":96}`:                                                             false,
-		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1001,"timeout":60,"snap":96}`:                                                             false,
-		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":61,"snap":96}`:                                                             false,
-		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":97}`:                                                             false,
-		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"snap":96}`:                                                                          true, // the default
+		`{"nodere":"^w","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":96,
+			"tags":"t","customer":"c","alertid":1,"by":"b","progress":1}`: true,
+		`{"node":"web1","interface":"x1","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":96}`: false,
+		`{"node":"web1","interface":"x0","bpf":"UDP","packets":10,"bytes":1000,"timeout":60,"snap":96}`: false,
+		`{"node":"web1","interface":"x0","packets":10,"bytes":1000,"timeout":60,"snap":96}`:             false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":11,"bytes":1000,"timeout":60,"snap":96}`: false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1001,"timeout":60,"snap":96}`: false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":61,"snap":96}`: false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"timeout":60,"snap":97}`: false,
+		`{"node":"web1","interface":"x0","bpf":"udp","packets":10,"bytes":1000,"snap":96}`:              true, // the default
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			b := sharing(t)
@@ -230,7 +232,8 @@ func TestReturn(t *testing.T) {
 			t.Errorf("want it refused for -maxreturn, got %s", got)
 		}
 		got := b.memo.last()
-		if got.Key != "results:a:web1:x0-2" || !strings.HasPrefix(got.Name, "web1-x0-") || got.Bytes > 1000 || got.Stop != stopBytes {
+		named := got.Key == "results:a:web1:x0-2" && strings.HasPrefix(got.Name, "web1-x0-")
+		if !named || got.Bytes > 1000 || got.Stop != stopBytes {
 			t.Errorf("want it returned within its bounds, got %+v", got)
 		}
 		b.ask(t, `{"node":"web1","interface":"x0","id":"c","packets":5,"return":true}`)
@@ -254,7 +257,7 @@ func TestOnlyReturns(t *testing.T) {
 		t.Errorf("want at most 100 bytes, got %d, %v", got.bytes, err)
 	}
 	l.returned = 0
-	if _, err := l.bounds(request{Interfaces: []string{"lo"}, Return: true}); err == nil || !strings.Contains(err.Error(), "-maxreturn") {
+	if _, err := l.bounds(request{Interfaces: []string{"lo"}, Return: true}); !mentions(err, "-maxreturn") {
 		t.Errorf("want -maxreturn in the error, got %v", err)
 	}
 }

@@ -34,7 +34,8 @@ func newState(now time.Time, foreign string) pageState {
 	done := newResult(asked, foreign, foreign, stateDone)
 	done.Stop = stopTimeout
 	done.counts, done.losses = &counts{Packets: 1234567, Bytes: 123456789}, &losses{Dropped: 17}
-	done.File, done.URL, done.Key = "/var/lib/pcapdaemon/"+foreign, "https://cloudshark.example.com/captures/"+foreign, foreign
+	done.File, done.Key = "/var/lib/pcapdaemon/"+foreign, foreign
+	done.URL = "https://cloudshark.example.com/captures/" + foreign
 	failed := done
 	failed.State, failed.Error, failed.URL = stateFailed, foreign, foreign
 	refused := newResult(asked, foreign, foreign, stateRefused)
@@ -81,11 +82,13 @@ func TestPageShows(t *testing.T) {
 		"an interface that is not there": {pageState{Recorded: []recordedInterface{{"eth0", 0, errors.New("gone")}}},
 			"Recorded eth0 nothing yet gone Running"},
 		"a capture that runs": {pageState{Running: full.Running},
-			"Running x 750 of 1,000 packets 1.0 KiB of 1.0 MiB 30s left asked for 3 times filter x tags x customer x alert 0 by x id x Results"},
+			"Running x 750 of 1,000 packets 1.0 KiB of 1.0 MiB 30s left asked for 3 times " +
+				"filter x tags x customer x alert 0 by x id x Results"},
 		"a capture that is being opened": {pageState{Running: []runningCapture{opening}},
 			"Running eth1 is being opened id y Results"},
 		"a capture that went well": {pageState{Recent: full.Recent[:1]},
-			"Results done x 0s ago 1,234,567 packets 118 MiB stop: timeout 17 dropped https://cloudshark.example.com/captures/x " +
+			"Results done x 0s ago 1,234,567 packets 118 MiB stop: timeout 17 dropped " +
+				"https://cloudshark.example.com/captures/x " +
 				"/var/lib/pcapdaemon/x Redis key x filter x tags x customer x alert 0 by x id x pcapdaemon"},
 		"requests that were refused": {pageState{Recent: full.Recent[2:]},
 			"Results refused x 0s ago 984 times x filter x"},
@@ -99,7 +102,8 @@ func TestPageShows(t *testing.T) {
 // TestPageReloads: a page reloads itself, unless it is asked to stand still.
 func TestPageReloads(t *testing.T) {
 	for still, want := range map[bool]bool{false: true, true: false} {
-		if got := strings.Contains(renderPage(t, pageState{}, still), `<meta http-equiv="refresh" content="5">`); got != want {
+		got := strings.Contains(renderPage(t, pageState{}, still), `<meta http-equiv="refresh" content="5">`)
+		if got != want {
 			t.Errorf("asked to stand still %t: want it to reload %t, got %t", still, want, got)
 		}
 	}
@@ -141,7 +145,8 @@ func TestPercent(t *testing.T) {
 		"the clock was set back":  {now.Add(time.Hour), 0, 0, 0},
 		"everything at its limit": {now.Add(-100 * time.Second), 100, 1000, 100},
 	} {
-		c := runningCapture{Started: test.started, Packets: test.packets, Bytes: test.bytes, Bounds: bounds{100, 1000, 100 * time.Second}}
+		c := runningCapture{Started: test.started, Packets: test.packets, Bytes: test.bytes,
+			Bounds: bounds{100, 1000, 100 * time.Second}}
 		if got := c.percent(now); got != test.want {
 			t.Errorf("%s: want %d, got %d", name, test.want, got)
 		}
@@ -222,7 +227,8 @@ func checkShown(t *testing.T, b *testbed.Browser, foreign string, width int) {
 		Foreign     int // elements and attributes that the page does not have
 	}
 	b.Evaluate(`({Title: document.title, Text: document.body.textContent, Width: document.documentElement.scrollWidth,
-		Foreign: document.querySelectorAll("script,img,iframe,object,embed,form,[onerror],[onmouseover],a:not([href^='https:'],[href^='/'])").length})`, &shown)
+		Foreign: document.querySelectorAll("script,img,iframe,object,embed,form,[onerror],[onmouseover]," +
+			"a:not([href^='https:'],[href^='/'])").length})`, &shown)
 	if want := strings.Join(strings.Fields(text(foreign)), " ") + " · pcapdaemon"; shown.Title != want {
 		t.Errorf("%q: want title %q, got %q", foreign, want, shown.Title)
 	}

@@ -78,7 +78,8 @@ func sayOf(t testing.TB, program string, args ...string) string {
 }
 
 func TestPcapngBytes(t *testing.T) {
-	h := heading{node: "web1", iface: "eth0", filter: "udp", comment: "é", snap: 96, linkType: int(layers.LinkTypeEthernet)}
+	h := heading{node: "web1", iface: "eth0", filter: "udp", comment: "é", snap: 96,
+		linkType: int(layers.LinkTypeEthernet)}
 	c := closing{began, ended, counts{Packets: 1, Bytes: 9}, losses{Received: 7, Dropped: 3, IfDropped: 2}}
 	record, _ := hex.DecodeString("00f15365" + "15cd5b07" + "05000000" + "dc050000" + "0102030405")
 	const want = "" +
@@ -268,7 +269,8 @@ func TestPcapngHostileTexts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := pcapngFormat{hardware: text, system: text}
-			h := heading{node: text, iface: text, filter: text, comment: text, snap: maxSnap, linkType: int(layers.LinkTypeEthernet)}
+			h := heading{node: text, iface: text, filter: text, comment: text, snap: maxSnap,
+				linkType: int(layers.LinkTypeEthernet)}
 			open := f.content(h, closing{started: began, ended: ended}, cut(records, 100))
 			packets, r := readPcapng(t, open())
 			iface, err := r.Interface(0)
@@ -305,7 +307,8 @@ func TestPcapngHostileTexts(t *testing.T) {
 func TestPcapngSaysAll(t *testing.T) {
 	f := newPcapngFormat()
 	h := heading{node: "web1", iface: "eth0", filter: "(not port 22) and (tcp[13] & 2 > 0)", snap: 96,
-		linkType: int(layers.LinkTypeEthernet), comment: newComment("web1", "a", []byte(`{"node":"any","bpf":"tcp[13] & 2 > 0"}`))}
+		linkType: int(layers.LinkTypeEthernet),
+		comment:  newComment("web1", "a", []byte(`{"node":"any","bpf":"tcp[13] & 2 > 0"}`))}
 	c := closing{began, ended, counts{Packets: 2}, losses{Received: 7, Dropped: 3, IfDropped: 5}}
 	file := saveFile(t, f.content(h, c, [][]byte{newRecords(t, began, 60, 61)}))
 
@@ -411,7 +414,8 @@ func FuzzPcapngSizes(f *testing.F) {
 			sizes[i] = int(length) * int(length) // up to 65025
 			want += layout.packet(int64(sizes[i]))
 		}
-		open := someFormat.content(h, closing{began, ended, counts{}, losses{}}, cut(newRecords(t, began, sizes...), int(piece)+1))
+		chunks := cut(newRecords(t, began, sizes...), int(piece)+1)
+		open := someFormat.content(h, closing{began, ended, counts{}, losses{}}, chunks)
 		var file strings.Builder
 		if _, err := io.CopyBuffer(&file, struct{ io.Reader }{open()}, make([]byte, int(step)+1)); err != nil {
 			t.Fatal(err)

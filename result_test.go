@@ -15,8 +15,11 @@ func TestResultEncode(t *testing.T) {
 	refused := newResult(request{ID: "x"}, "web1", "", stateRefused)
 	refused.Error = "bpf: no"
 	for want, r := range map[string]result{
-		`{"id":"x","node":"web1","interface":"eth0","state":"started","started":"2026-01-02T02:04:05.000000060Z","tags":"a","customer":"c","alertid":0,"bpf":"len > 5","by":"me@here"}`: started,
-		`{"id":"x","node":"web1","interface":"eth0","state":"done","stop":"packets","packets":0,"bytes":24,"received":0,"dropped":0,"ifdropped":0}`:                                     done,
+		`{"id":"x","node":"web1","interface":"eth0","state":"started",` +
+			`"started":"2026-01-02T02:04:05.000000060Z","tags":"a","customer":"c",` +
+			`"alertid":0,"bpf":"len > 5","by":"me@here"}`: started,
+		`{"id":"x","node":"web1","interface":"eth0","state":"done","stop":"packets",` +
+			`"packets":0,"bytes":24,"received":0,"dropped":0,"ifdropped":0}`: done,
 		`{"id":"x","node":"web1","state":"refused","error":"bpf: no"}`: refused,
 	} {
 		if got := string(r.encode()); got != want {

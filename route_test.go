@@ -12,7 +12,8 @@ func TestFindDefaultRoute(t *testing.T) {
 	const v4Head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 	zeros := strings.Repeat("0", 32)
 	v6 := func(destination, length, metric, device string) string {
-		return destination + " " + length + " " + zeros + " 00 " + zeros + " " + metric + " 00000001 00000000 00000003     " + device + "\n"
+		return destination + " " + length + " " + zeros + " 00 " + zeros + " " +
+			metric + " 00000001 00000000 00000003     " + device + "\n"
 	}
 	tables := routeTables()
 	for name, test := range map[string]struct {
@@ -20,14 +21,16 @@ func TestFindDefaultRoute(t *testing.T) {
 		text  string
 		want  string
 	}{
-		"none":       {tables[0], v4Head + "eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n", ""},
-		"one":        {tables[0], v4Head + "eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n", "eth0"},
-		"two":        {tables[0], v4Head + "eth0\t00000000\t01\t0003\t0\t0\t200\t00000000\t0\t0\t0\nwlan0\t00000000\t01\t0003\t0\t0\t100\t00000000\t0\t0\t0\n", "wlan0"},
+		"none": {tables[0], v4Head + "eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n", ""},
+		"one":  {tables[0], v4Head + "eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n", "eth0"},
+		"two": {tables[0], v4Head + "eth0\t00000000\t01\t0003\t0\t0\t200\t00000000\t0\t0\t0\n" +
+			"wlan0\t00000000\t01\t0003\t0\t0\t100\t00000000\t0\t0\t0\n", "wlan0"},
 		"half of it": {tables[0], v4Head + "tun0\t00000000\t01\t0003\t0\t0\t0\t00000080\t0\t0\t0\n", ""},
 		"IPv6":       {tables[1], v6(zeros, "00", "00000400", "eth1") + v6(zeros, "00", "ffffffff", "lo"), "eth1"},
 		"IPv6 two":   {tables[1], v6(zeros, "00", "00000400", "eth1") + v6(zeros, "00", "00000064", "eth2"), "eth2"},
-		"IPv6 none":  {tables[1], v6(strings.Repeat("f", 32), "80", "00000001", "eth1") + v6(zeros, "00", "ffffffff", "lo"), ""},
-		"nonsense":   {tables[0], "x\n\n", ""},
+		"IPv6 none": {tables[1], v6(strings.Repeat("f", 32), "80", "00000001", "eth1") +
+			v6(zeros, "00", "ffffffff", "lo"), ""},
+		"nonsense": {tables[0], "x\n\n", ""},
 	} {
 		if got := test.table.find(strings.NewReader(test.text)); got != test.want {
 			t.Errorf("%s: want %q, got %q", name, test.want, got)

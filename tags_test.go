@@ -18,7 +18,8 @@ func TestUploadTags(t *testing.T) {
 			strings.Repeat("t,", 27) + "customer:c,node:web1,interface:eth0"},
 		"the first one's set, then what others add": {[]request{all, {Tags: "b,c", Customer: "C"}, {}},
 			"a,b,customer:A_B,alertid:0,node:web1,interface:eth0,c,customer:C"},
-		"no more than CloudShark takes": {[]request{{Tags: "a"}, {Tags: "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28"}},
+		"no more than CloudShark takes": {[]request{{Tags: "a"},
+			{Tags: "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28"}},
 			"a,node:web1,interface:eth0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27"},
 	} {
 		var askers []asker

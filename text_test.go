@@ -21,12 +21,20 @@ func TestPrintable(t *testing.T) {
 }
 
 func TestFormats(t *testing.T) {
-	for n, want := range map[int64]string{0: "0", 24: "24", 1 << 10: "1KiB", 1500: "1500", 100 << 20: "100MiB", 3 << 30: "3GiB"} {
+	for n, want := range map[int64]string{
+		0: "0", 24: "24", 1 << 10: "1KiB", 1500: "1500", 100 << 20: "100MiB", 3 << 30: "3GiB",
+	} {
 		if got := formatSize(n); got != want {
 			t.Errorf("%d: want %s, got %s", n, want, got)
 		}
 	}
-	for d, want := range map[time.Duration]string{time.Hour: "1h", 5 * time.Minute: "5m", 90 * time.Second: "1m30s", time.Second: "1s", 10 * time.Minute: "10m"} {
+	for d, want := range map[time.Duration]string{
+		time.Second:      "1s",
+		90 * time.Second: "1m30s",
+		5 * time.Minute:  "5m",
+		10 * time.Minute: "10m",
+		time.Hour:        "1h",
+	} {
 		if got := formatDuration(d); got != want {
 			t.Errorf("%d: want %s, got %s", d, want, got)
 		}

@@ -62,7 +62,8 @@ func TestACL(t *testing.T) {
 			"PUBLISH capture-results x;SUBSCRIBE capture;PSUBSCRIBE *;GET x;CONFIG GET *"},
 		"host that returns": {hostACL + " " + hostKeysACL,
 			"SET capture-results:x y;SETRANGE capture-results:x 0 z;EXPIRE capture-results:x 600;DEL capture-results:x;PING",
-			"SET other x;SET capture-results:x y GET;SETRANGE capture 0 x;DEL other;GETRANGE capture-results:x 0 1;GET capture-results:x;PUBLISH capture x"},
+			"SET other x;SET capture-results:x y GET;SETRANGE capture 0 x;DEL other;" +
+				"GETRANGE capture-results:x 0 1;GET capture-results:x;PUBLISH capture x"},
 		"asker that fetches": {askerACL + " " + askerKeysACL,
 			"STRLEN capture-results:x;GETRANGE capture-results:x 0 9;DEL capture-results:x;PING",
 			"SET capture-results:x y;SETRANGE capture-results:x 0 y;GETRANGE other 0 9;DEL other;PUBLISH capture-results x"},

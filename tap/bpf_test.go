@@ -17,8 +17,10 @@ var deadFilters = []string{
 	"host 10.0.0.1", "net 10.0.0.0/8", "src net 10.0.0.0/9 and not dst port 53", "ether host 02:00:00:00:00:01",
 	"ether broadcast", "ether multicast", "ip multicast", "less 100", "greater 100", "len = 77", "len % 3 = 1",
 	"ip[8] < 64", "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0", "ip[2:2] - ((ip[0] & 0xf) << 2) > 60",
-	"udp[8:4] = 0x7061636b", "ether[12:2] ^ 0x0800 = 0", "(ip[1] + 7) / (ip[8] & 1) > 3", "1 << (ip[8] & 31) & 0x80000001 != 0", "ip[2:2] >> (ip[8] & 7) > 100",
-	"ip6 proto 17", "icmp or icmp6", "ip proto 47", "ether proto 0x88cc", "-ip[9] > 4294967270", "vlan", "vlan 7 and udp", "mpls",
+	"udp[8:4] = 0x7061636b", "ether[12:2] ^ 0x0800 = 0", "(ip[1] + 7) / (ip[8] & 1) > 3",
+	"1 << (ip[8] & 31) & 0x80000001 != 0", "ip[2:2] >> (ip[8] & 7) > 100",
+	"ip6 proto 17", "icmp or icmp6", "ip proto 47", "ether proto 0x88cc", "-ip[9] > 4294967270",
+	"vlan", "vlan 7 and udp", "mpls",
 }
 
 // compileDead compiles a filter without an interface.

@@ -173,7 +173,9 @@ func TestDeafNameServer(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	slow := make(chan []error)
 	go func() { slow <- compileAll(ctx, c, namedPlaces, "vlan and host slow.example") }()
-	testbed.Eventually(t, 5*time.Second, "all names are being looked up", func() bool { return server.asked.Load() >= namedPlaces })
+	testbed.Eventually(t, 5*time.Second, "all names are being looked up", func() bool {
+		return server.asked.Load() >= namedPlaces
+	})
 
 	start := time.Now()
 	for filter, want := range map[string]bool{"udp port 53": true, "ip broadcast": true, "vlan 7": true, "": true,

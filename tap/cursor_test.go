@@ -141,7 +141,8 @@ func TestCursorAfterClear(t *testing.T) {
 	putAt(r, 0, now.Unix()+1)
 	r.clear(rawIP)
 	putAt(r, 1, now.Unix())
-	if numbers, why := takeNumbers(t, c, &everything, math.MaxInt64); len(numbers) > 0 || why != haltCleared || c.missed() != 1 {
+	numbers, why := takeNumbers(t, c, &everything, math.MaxInt64)
+	if len(numbers) > 0 || why != haltCleared || c.missed() != 1 {
 		t.Errorf("want nothing and one missed, got %v, halt %d, %d missed", numbers, why, c.missed())
 	}
 	c = r.newCursor(now.Add(-time.Hour), true)

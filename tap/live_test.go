@@ -84,8 +84,11 @@ func TestSnapshotLength(t *testing.T) {
 func TestLinkTypes(t *testing.T) {
 	testbed.NeedRoot(t)
 	stream := testbed.StartStream(t, time.Millisecond)
-	for iface, want := range map[string]layers.LinkType{"lo": layers.LinkTypeEthernet, AnyInterface: layers.LinkTypeLinuxSLL} {
-		if packets, live := collect(t, question{iface: iface, snap: MaxSnap, expression: stream.Filter()}, 5); live.LinkType() != int(want) || len(packets) != 5 {
+	for iface, want := range map[string]layers.LinkType{
+		"lo": layers.LinkTypeEthernet, AnyInterface: layers.LinkTypeLinuxSLL,
+	} {
+		packets, live := collect(t, question{iface: iface, snap: MaxSnap, expression: stream.Filter()}, 5)
+		if live.LinkType() != int(want) || len(packets) != 5 {
 			t.Errorf("%s: want 5 packets of link type %d, got %d of %d", iface, want, len(packets), live.LinkType())
 		}
 	}
@@ -418,7 +421,8 @@ func TestCopyWaits(t *testing.T) {
 	})
 	bytes := live.Copy([][]byte{make([]byte, 1<<20)}, q)
 	packets := q.Copied.Packets.Load()
-	if took := time.Since(start); packets < 400 || took < 500*time.Millisecond || took > 500*time.Millisecond+3*ReadTimeout {
+	took := time.Since(start)
+	if packets < 400 || took < 500*time.Millisecond || took > 500*time.Millisecond+3*ReadTimeout {
 		t.Errorf("want the packets of half a second at once, got %d after %v", packets, took)
 	}
 	if sofar < 200 || sofar > packets {

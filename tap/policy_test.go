@@ -75,7 +75,8 @@ func TestPolicyHasNames(t *testing.T) {
 	for range namedPlaces {
 		c.named <- struct{}{}
 	}
-	if _, err := c.Compile(t.Context(), "lo", MaxSnap, plainFilter); err == nil || !strings.Contains(err.Error(), "names") {
+	_, err := c.Compile(t.Context(), "lo", MaxSnap, plainFilter)
+	if err == nil || !strings.Contains(err.Error(), "names") {
 		t.Errorf("want it refused for the names of the policy, got %v", err)
 	}
 }

@@ -124,8 +124,9 @@ func sendFrames(t testing.TB, ns testbed.Namespace, name string, frames [][]byte
 // beside deadFilters.
 var liveFilters = []string{
 	"", "vlan", "not vlan", "vlan 7", "vlan 7 and udp", "vlan 8 or udp", "not vlan 7 and udp", "udp or vlan 7 and tcp",
-	"vlan 7 and vlan 9", "vlan and vlan", "vlan 0", "vlan and less 100", "vlan and ip broadcast", "vlan and ether broadcast",
-	"ip broadcast", "not ip broadcast", "ether[12:2] = 0x8100", "ether[14:2] = 7", "vlan and ip[8] > 3", "vlan 7 and port 53",
+	"vlan 7 and vlan 9", "vlan and vlan", "vlan 0", "vlan and less 100", "vlan and ip broadcast",
+	"vlan and ether broadcast", "ip broadcast", "not ip broadcast", "ether[12:2] = 0x8100", "ether[14:2] = 7",
+	"vlan and ip[8] > 3", "vlan 7 and port 53",
 }
 
 // taggings are the ways in which a frame may have VLAN tags.
@@ -271,7 +272,8 @@ func TestRecorderRefusesFilters(t *testing.T) {
 		"tcp and udp and not ip":  "rejects all",
 		"host nowhere.invalid.":   "nowhere.invalid",
 	} {
-		if _, err := NewCompiler().CompileRecorded(t.Context(), r.Recorder, filter); err == nil || !strings.HasPrefix(err.Error(), "bpf: ") || !strings.Contains(err.Error(), words) {
+		_, err := NewCompiler().CompileRecorded(t.Context(), r.Recorder, filter)
+		if got := fmt.Sprint(err); !strings.HasPrefix(got, "bpf: ") || !strings.Contains(got, words) {
 			t.Errorf("%s: want %q, got %v", filter, words, err)
 		}
 	}
@@ -451,7 +453,9 @@ func TestReaderFlood(t *testing.T) {
 	r.awaitUp(t)
 	began := time.Now()
 	s := startSender(t, l.other, "v1", 0, 1400)
-	testbed.Eventually(t, 10*time.Second, "the ring is full", func() bool { return r.Status().Whole.After(began.Add(time.Second)) })
+	testbed.Eventually(t, 10*time.Second, "the ring is full", func() bool {
+		return r.Status().Whole.After(began.Add(time.Second))
+	})
 
 	now := time.Now()
 	until := now.Add(1500 * time.Millisecond)
@@ -544,7 +548,9 @@ func TestRecorderOutlivesItsInterface(t *testing.T) {
 		from time.Time
 		gap  bool
 	}{
-		"before": {began, true}, "while it was away": {deleted.Add(500 * time.Millisecond), true}, "since then": {back, false},
+		"before":            {began, true},
+		"while it was away": {deleted.Add(500 * time.Millisecond), true},
+		"since then":        {back, false},
 	} {
 		reader := r.read(t, "", ReaderOptions{From: test.from, Past: true})
 		if !reader.Since().Equal(test.from) {
@@ -603,7 +609,8 @@ func TestRecorderWaitsForItsInterface(t *testing.T) {
 	if status := r.Status(); status.Link != ethernet || !status.Whole.After(began) {
 		t.Errorf("want an empty ring for Ethernet, got %+v", status)
 	}
-	if _, err := r.Read(ReaderOptions{Filter: filter, Snap: 100}); err == nil || !strings.Contains(err.Error(), "has changed") {
+	_, err = r.Read(ReaderOptions{Filter: filter, Snap: 100})
+	if err == nil || !strings.Contains(err.Error(), "has changed") {
 		t.Errorf("a filter for another link type: got %v", err)
 	}
 }

@@ -147,8 +147,10 @@ func (b *Browser) call(method string, params map[string]any, result any) {
 // Resize sets the size of the page's window, and whether the reader likes it dark.
 func (b *Browser) Resize(width, height int, scheme string) {
 	b.t.Helper()
-	b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
-	b.call("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]any{{"name": "prefers-color-scheme", "value": scheme}}}, nil)
+	window := map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}
+	b.call("Emulation.setDeviceMetricsOverride", window, nil)
+	features := []map[string]any{{"name": "prefers-color-scheme", "value": scheme}}
+	b.call("Emulation.setEmulatedMedia", map[string]any{"features": features}, nil)
 }
 
 // Visit loads a page to its end.
