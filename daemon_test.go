@@ -44,6 +44,13 @@ func (m *memo) states() []string {
 	return states
 }
 
+// all returns what was told, in order of time.
+func (m *memo) all() []result {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.results)
+}
+
 // last returns the newest result.
 func (m *memo) last() result {
 	m.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,7 @@ func TestShare(t *testing.T) {
 			t.Errorf("want one upload, got %d", n)
 		}
 		told := map[string]string{}
-		for _, r := range b.memo.results {
+		for _, r := range b.memo.all() {
 			told[r.ID] += r.State + " "
 			if want := map[bool]string{false: "0"}[r.ID == "0"]; r.Shared != want {
 				t.Errorf("%s: want shared %q, got %q", r.ID, want, r.Shared)
@@ -97,7 +98,7 @@ func TestShareWindow(t *testing.T) {
 		ask("d", `"packets":5`)
 		time.Sleep(time.Second)
 		var shared []string
-		for _, r := range b.memo.results {
+		for _, r := range b.memo.all() {
 			if r.State == stateDone && r.Shared != "" {
 				shared = append(shared, r.ID)
 			}
@@ -131,7 +132,7 @@ func TestShareStop(t *testing.T) {
 		b.ask(t, `{"node":"web1","stop":"b","by":"me@here"}`)
 		time.Sleep(time.Second)
 		b.checkStates(t, "a started", "b started", "a done", "b done")
-		for _, r := range b.memo.results[2:] {
+		for _, r := range b.memo.all()[2:] {
 			if r.Stop != stopRequest || r.StoppedBy != "me@here" || r.Packets != 10 {
 				t.Errorf("want 10 packets, stopped by me, got %+v", r)
 			}
@@ -178,7 +179,7 @@ func TestProgress(t *testing.T) {
 		b.ask(t, `{"node":"web1","interface":"x0","id":"b","timeout":5}`)
 		time.Sleep(10 * time.Second)
 		b.checkStates(t, "a started", "b started", "a running", "a running", "a done", "b done")
-		if got := b.memo.results[2].Packets; got < 190 || got > 200 {
+		if got := b.memo.all()[2].Packets; got < 190 || got > 200 {
 			t.Errorf("want about 200 packets after 2 s, got %d", got)
 		}
 	})
@@ -207,10 +208,15 @@ func TestRollCall(t *testing.T) {
 }
 
 // A fakeKeeper is a server that keeps nothing.
-type fakeKeeper struct{ keys []string }
+type fakeKeeper struct {
+	mu   sync.Mutex
+	keys []string
+}
 
 // Store implements keeper.
 func (f *fakeKeeper) Store(_ context.Context, key string, _ int64, content func() io.Reader) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.keys = append(f.keys, key)
 	return key + "-2", nil
 }
@@ -228,7 +234,7 @@ func TestReturn(t *testing.T) {
 		b.ask(t, `{"node":"web1","interface":"x0","id":"b","return":true,"bytes":1001}`)
 		time.Sleep(time.Minute)
 		b.checkStates(t, "a started", "b refused", "a done")
-		if got := b.memo.results[1].Error; !strings.Contains(got, "-maxreturn") {
+		if got := b.memo.all()[1].Error; !strings.Contains(got, "-maxreturn") {
 			t.Errorf("want it refused for -maxreturn, got %s", got)
 		}
 		got := b.memo.last()
@@ -239,6 +245,8 @@ func TestReturn(t *testing.T) {
 		b.ask(t, `{"node":"web1","interface":"x0","id":"c","packets":5,"return":true}`)
 		b.ask(t, `{"node":"web1","interface":"x0","id":"d","packets":5,"return":true}`)
 		time.Sleep(time.Second)
+		synctest.Wait()
+		slices.Sort(server.keys) // c and d end at the same moment
 		if want := []string{"results:a:web1:x0", "results:c:web1:x0", "results:d:web1:x0"}; !slices.Equal(want, server.keys) {
 			t.Errorf("want the keys %q, got %q", want, server.keys)
 		}
