@@ -27,7 +27,7 @@ func TestShare(t *testing.T) {
 				"customer":"c%d","tags":"t%d","alertid":%d}`, n, n, n, n))
 		}
 		time.Sleep(3 * time.Second)
-		if n := len(b.upload.names); n != 1 {
+		if n := b.upload.stored(); n != 1 {
 			t.Errorf("want one upload, got %d", n)
 		}
 		told := map[string]string{}
