@@ -36,29 +36,39 @@ func awaitTcpdump(t *testing.T, p *testbed.Process) {
 	})
 }
 
-// trafgen returns the command that sends UDP packets of a size in bytes, the
-// Ethernet header included. They are for another host's address, so that
-// nobody but who captures spends time on them.
-func (c *comparison) trafgen(size int, args ...string) *exec.Cmd {
-	packet := fmt.Sprintf("{ 0x02,0,0,0,0,1, 0x02,0,0,0,0,2, c16(0x0800), "+
+// udpPacket writes a UDP packet of a size in bytes, the Ethernet header
+// included, for trafgen. It is for another host's address, so that nobody but
+// who captures spends time on it.
+func udpPacket(size, port int) string {
+	return fmt.Sprintf("{ 0x02,0,0,0,0,1, 0x02,0,0,0,0,2, c16(0x0800), "+
 		"0x45,0, c16(%d), c16(1), 0,0, 64,17, csumip(14,33), 10,99,0,2, 10,99,0,1, "+
-		"c16(4242), c16(4242), c16(%d), 0,0, fill(0x61,%d) }", size-14, size-34, size-42)
-	args = append([]string{"--no-sock-mem", "-P", "1", "-o", "v1"}, args...)
-	return c.sender.Command("trafgen", append(args, packet)...)
+		"c16(4242), c16(%d), c16(%d), 0,0, fill(0x61,%d) }", size-14, port, size-34, size-42)
 }
 
-// flood sends packets as fast as trafgen can and returns when all are out.
-func (c *comparison) flood(t *testing.T, size, packets int) {
+// trafgen returns the command that sends packets, one after the other.
+func (c *comparison) trafgen(packets string, args ...string) *exec.Cmd {
+	args = append([]string{"--no-sock-mem", "-P", "1", "-o", "v1"}, args...)
+	return c.sender.Command("trafgen", append(args, packets)...)
+}
+
+// send sends packets as fast as trafgen can and returns when so many are out.
+func (c *comparison) send(t *testing.T, packets string, n int) {
 	t.Helper()
-	if out, err := c.trafgen(size, "-n", strconv.Itoa(packets)).CombinedOutput(); err != nil {
+	if out, err := c.trafgen(packets, "-n", strconv.Itoa(n)).CombinedOutput(); err != nil {
 		t.Fatalf("trafgen: %v: %s", err, out)
 	}
+}
+
+// flood sends packets for floodFilter as fast as trafgen can.
+func (c *comparison) flood(t *testing.T, size, packets int) {
+	t.Helper()
+	c.send(t, udpPacket(size, floodPort), packets)
 }
 
 // trickle sends a small packet every 100 µs or so until it is stopped.
 func (c *comparison) trickle(t *testing.T) (stop func()) {
 	t.Helper()
-	cmd := c.trafgen(60, "-t", "50us", "-n", "5000000")
+	cmd := c.trafgen(udpPacket(60, floodPort), "-t", "50us", "-n", "5000000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p := testbed.Start(t, cmd)
 	stop = sync.OnceFunc(func() {
@@ -138,12 +148,18 @@ var tcpdumpKept = regexp.MustCompile(`(\d+) packets? captured`)
 // flyTcpdump makes a capture at full speed with tcpdump.
 func (c *comparison) flyTcpdump(t *testing.T, size, packets int) flight {
 	t.Helper()
+	return c.flyTcpdumpOver(t, floodFilter, packets, func() { c.flood(t, size, packets) })
+}
+
+// flyTcpdumpOver captures with tcpdump while so many packets are sent.
+func (c *comparison) flyTcpdumpOver(t *testing.T, filter string, packets int, send func()) flight {
+	t.Helper()
 	file := filepath.Join(c.dir, "tcpdump.pcap")
-	p := c.startTcpdump(t, floodFilter, file)
+	p := c.startTcpdump(t, filter, file)
 	awaitTcpdump(t, p)
 	time.Sleep(50 * time.Millisecond)
 	idle, before := memory(t, p, "VmRSS"), cpuTime(t, p)
-	c.flood(t, size, packets)
+	send()
 	time.Sleep(tcpdumpDrain)
 	used, peak := cpuTime(t, p)-before, memory(t, p, "VmHWM")-idle
 	c.stop(t, p)

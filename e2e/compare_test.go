@@ -27,6 +27,7 @@ const (
 	// senderVariable hands the name of the sender's namespace to the test that runs in the other one.
 	senderVariable = "COMPARE_SENDER"
 
+	floodPort   = 4242
 	floodFilter = "udp dst port 4242" // what flood sends
 	quietFilter = "udp dst port 4243" // what nobody sends
 	// evidenceSize is the file of the captures whose memory is measured, in bytes.
@@ -72,6 +73,11 @@ func compare(t *testing.T, sender testbed.Namespace) {
 	c := newComparison(t, sender)
 	c.comparePackets(t, 200, 500_000)
 	c.comparePackets(t, 1400, 100_000)
+	c.compareRecorder(t, 200, 500_000)
+	c.compareRecorder(t, 1400, 100_000)
+	c.measureIdleRecorder(t)
+	c.measureTrigger(t)
+	c.compareStarted(t)
 	c.measureMemory(t)
 	c.measureBudget(t)
 	c.compareStart(t)
