@@ -78,6 +78,7 @@ func compare(t *testing.T, sender testbed.Namespace) {
 	c.measureIdleRecorder(t)
 	c.measureTrigger(t)
 	c.compareStarted(t)
+	c.compareFormats(t, 200, 500_000)
 	c.measureMemory(t)
 	c.measureBudget(t)
 	c.compareStart(t)
@@ -97,6 +98,7 @@ type comparison struct {
 	results   *listener
 	sink      *uploadSink
 	dir       string // on tmpfs
+	node      string // whom publish asks
 	table     comparisonTable
 }
 
@@ -108,7 +110,7 @@ func newComparison(t *testing.T, sender testbed.Namespace) *comparison {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	c := &comparison{sender: sender, redis: testbed.StartRedis(t), sink: startUploadSink(t), dir: dir}
+	c := &comparison{sender: sender, redis: testbed.StartRedis(t), sink: startUploadSink(t), dir: dir, node: "web1"}
 	c.publisher, err = redis.Dial("tcp", c.redis.Address())
 	if err != nil {
 		t.Fatal(err)
@@ -121,10 +123,15 @@ func newComparison(t *testing.T, sender testbed.Namespace) *comparison {
 // startDaemon starts the daemon on its core, with limits that do not get in the way.
 func (c *comparison) startDaemon(t *testing.T, args ...string) *testbed.Process {
 	t.Helper()
-	args = append([]string{"-writelocal", "-destdir", c.dir, "-maxpackets", "100000000", "-maxbytes", "512MiB"}, args...)
+	args = append(c.withoutLimits(), args...)
 	var p *testbed.Process
 	onCore(t, captureCore, func() { p = startDaemon(t, c.redis, args...) })
 	return p
+}
+
+// withoutLimits are the flags for local files as large as memory allows.
+func (c *comparison) withoutLimits() []string {
+	return append(keeping(c.dir), "-maxpackets", "100000000", "-maxbytes", "512MiB")
 }
 
 // withUpload are the flags for delivery to the sink too.
@@ -143,7 +150,7 @@ func (c *comparison) stop(t *testing.T, p *testbed.Process) {
 // publish asks for a capture on v0; limits are the rest of the request.
 func (c *comparison) publish(t *testing.T, filter, limits string) {
 	t.Helper()
-	message := fmt.Sprintf(`{"node":"web1","interface":"v0","bpf":%q,%s}`, filter, limits)
+	message := fmt.Sprintf(`{"node":%q,"interface":"v0","bpf":%q,%s}`, c.node, filter, limits)
 	if _, err := c.publisher.Do("PUBLISH", "capture", message); err != nil {
 		t.Fatal(err)
 	}
