@@ -376,11 +376,11 @@ func TestNanoseconds(t *testing.T) {
 	for nanos, unit := range map[bool]time.Duration{true: time.Nanosecond, false: time.Microsecond} {
 		answers := make(chan answer, 1)
 		ask(question{iface: "lo", snap: MaxSnap, expression: stream.Filter()}, answers)
+		began := time.Now().Truncate(time.Microsecond)
 		live, err := Open(Options{Interface: "lo", Filter: (<-answers).filter, Snap: MaxSnap, BufferSize: 1 << 20, Nanos: nanos})
 		if err != nil {
 			t.Fatal(err)
 		}
-		began := time.Now().Truncate(time.Microsecond)
 		var end atomic.Int64
 		end.Store(began.Add(300 * time.Millisecond).UnixNano())
 		room := make([]byte, 1<<20)
@@ -414,9 +414,9 @@ func TestCopyWaits(t *testing.T) {
 	end.Store(time.Now().Add(time.Hour).UnixNano())
 	start := time.Now()
 	q := unlimited(&end)
-	var sofar int64 // that can be seen while Copy goes on
+	var seen atomic.Int64 // packets, while Copy goes on
 	time.AfterFunc(500*time.Millisecond, func() {
-		sofar = q.Copied.Packets.Load()
+		seen.Store(q.Copied.Packets.Load())
 		end.Store(time.Now().UnixNano())
 	})
 	bytes := live.Copy([][]byte{make([]byte, 1<<20)}, q)
@@ -425,7 +425,7 @@ func TestCopyWaits(t *testing.T) {
 	if packets < 400 || took < 500*time.Millisecond || took > 500*time.Millisecond+3*ReadTimeout {
 		t.Errorf("want the packets of half a second at once, got %d after %v", packets, took)
 	}
-	if sofar < 200 || sofar > packets {
+	if sofar := seen.Load(); sofar < 200 || sofar > packets {
 		t.Errorf("want most of them seen on the way, got %d of %d", sofar, packets)
 	}
 	if want := packets * (16 + 42 + 15); int64(bytes) != want {
