@@ -30,6 +30,7 @@ func ask(t *testing.T, url, request string, within time.Duration) (stdout, stder
 }
 
 func TestPublish(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	args := []any{"SETUSER", "asker", "on", ">pw"}
 	for rule := range strings.FieldsSeq(publisherACL) {
@@ -63,7 +64,7 @@ func TestPublish(t *testing.T) {
 			"", anything{}, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, errs, code := ask(t, url, test.request, 6*time.Second)
+			out, errs, code := ask(t, url, test.request, 20*time.Second)
 			if code != test.code {
 				t.Errorf("want exit code %d, got %d", test.code, code)
 			}
@@ -135,6 +136,7 @@ func checkComplaint(t *testing.T, errs, want string) {
 // TestPublishWaitsForLateHost: a host that listens and has not answered yet is
 // waited for, though the other one's capture is long done.
 func TestPublishWaitsForLateHost(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	startDaemon(t, r, keeping(t.TempDir())...)
 	late := testbed.Start(t, daemonCommand(r, append(keeping(t.TempDir()), "-node", "web2")...))

@@ -21,6 +21,7 @@ echo "$policy" >/tmp/policy
 // TestDepsByPurpose: building needs a compiler and libpcap, and nothing that
 // is installed on the way leaves a service running.
 func TestDepsByPurpose(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	copyFile(t, filepath.Join(root, "packaging/deps"), m.path("/tmp/deps"), 0o755)
 	if err := os.WriteFile(m.path("/usr/local/bin/apt-get"), []byte(fakeApt), 0o755); err != nil {

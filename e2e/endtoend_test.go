@@ -163,6 +163,7 @@ func TestSideBySide(t *testing.T) {
 }
 
 func TestEmptyCapture(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	l, s, dir := listen(t, r), sharktest.Start(t, nil), t.TempDir()
 	startDaemon(t, r, append(uploading(t, s), keeping(dir)...)...)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,8 +21,12 @@ const root = ".."
 // binary is the program under test, built by TestMain.
 var binary string
 
-// TestMain builds the program once.
+// TestMain builds the program once. It lets more tests run at a time than there
+// are processors: those that run in parallel mostly wait. What measures times or
+// memory runs before them, alone.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8")
 	dir, err := os.MkdirTemp("", "pcapdaemon-test-")
 	if err != nil {
 		panic(err)

@@ -13,6 +13,7 @@ import (
 
 // TestInterfaceDisappears deletes an interface while it carries traffic.
 func TestInterfaceDisappears(t *testing.T) {
+	t.Parallel()
 	ns, far := testbed.NewNamespace(t, "gone"), testbed.NewNamespace(t, "gonefar")
 	ns.Pair(t, far)
 	p, out := startRequest(t, ns, `{"interface":"v0","timeout":30,"bpf":"udp port 9"}`)
@@ -46,6 +47,7 @@ func TestInterfaceDisappears(t *testing.T) {
 
 // TestInterfaceDown: nothing can come, and the result says why.
 func TestInterfaceDown(t *testing.T) {
+	t.Parallel()
 	ns, far := testbed.NewNamespace(t, "dn"), testbed.NewNamespace(t, "dnfar")
 	ns.Pair(t, far)
 	p, out := startRequest(t, ns, `{"interface":"v0","timeout":2,"bpf":"ether proto 0x9999"}`)

@@ -18,6 +18,7 @@ import (
 
 // TestLog: one line an event, with the request's id, and nothing from a request can forge another.
 func TestLog(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
 	for format, check := range map[string]func(line string) bool{
@@ -138,6 +139,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 
 // TestLogHidesNothing: what a terminal would turn around or obey is written in digits.
 func TestLogHidesNothing(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
 	d := startDaemon(t, r, keeping(t.TempDir())...)

@@ -17,6 +17,7 @@ import (
 // TestResultsSurviveOutage: a capture that runs while Redis is away is
 // delivered, and its result comes when Redis is back.
 func TestResultsSurviveOutage(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
 	dir := t.TempDir()
@@ -74,6 +75,7 @@ func TestRedisMoves(t *testing.T) {
 // TestPasswordIsNotCaptured: the connections to Redis are there before the
 // first capture, which holds nothing of them but what goes over them in its time.
 func TestPasswordIsNotCaptured(t *testing.T) {
+	t.Parallel()
 	testbed.NeedRoot(t)
 	r := testbed.StartRedis(t)
 	r.Do(t, "ACL", "SETUSER", "host", "on", ">geheim", "allchannels", "+@all")

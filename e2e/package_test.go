@@ -16,6 +16,7 @@ import (
 )
 
 func TestPackageVersionSorts(t *testing.T) {
+	t.Parallel()
 	testbed.NeedTools(t, "dpkg")
 	s := newTree(t)
 	assignment := regexp.MustCompile(`PACKAGEVERSION='([^']*)'`)
@@ -46,6 +47,7 @@ func TestPackageVersionSorts(t *testing.T) {
 }
 
 func TestPackageContents(t *testing.T) {
+	t.Parallel()
 	testbed.NeedTools(t, "dpkg-deb", "gzip")
 	file := newTree(t).pack(t, "deb", "v1.2.3")
 

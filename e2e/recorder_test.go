@@ -104,6 +104,7 @@ func TestLookbackRefused(t *testing.T) {
 // TestRecordedInterfaceReturns: a recorder waits for its interface, says so
 // once, and what was recorded can be had when the interface has gone.
 func TestRecordedInterfaceReturns(t *testing.T) {
+	t.Parallel()
 	ns, far := testbed.NewNamespace(t, "rec"), testbed.NewNamespace(t, "recfar")
 	testbed.NeedTools(t, "redis-server", "redis-cli")
 	testbed.Start(t, ns.Command("redis-server", "--save", "", "--dir", t.TempDir()))
@@ -149,6 +150,7 @@ func TestRecordedInterfaceReturns(t *testing.T) {
 
 // TestRecorderMetrics: what is recorded shows in metrics and status.
 func TestRecorderMetrics(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	port := testbed.FreePort(t)
 	startDaemon(t, r, recording(t, "-listen", "127.0.0.1:"+strconv.Itoa(port))...)

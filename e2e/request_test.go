@@ -13,6 +13,7 @@ import (
 
 // TestRequestFlag runs requests without Redis.
 func TestRequestFlag(t *testing.T) {
+	t.Parallel()
 	testbed.NeedRoot(t)
 	stream := testbed.StartStream(t, time.Millisecond)
 	capture := `"interface":"lo","packets":5,"bpf":"` + stream.Filter() + `"`

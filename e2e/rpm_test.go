@@ -14,6 +14,7 @@ import (
 
 // TestRPMContents asks rpm what is in the package.
 func TestRPMContents(t *testing.T) {
+	t.Parallel()
 	file := newTree(t).pack(t, "rpm", "v1.2.3")
 	query := func(args ...string) []string {
 		return testbed.ReadLines(output(t, "rpm", append([]string{"--query", "--package", file}, args...)...))
@@ -80,6 +81,7 @@ func libpcapOf(t *testing.T, file string) string {
 // TestRPMLife installs, upgrades and removes the package on a machine with
 // systemd, as rpm does it elsewhere.
 func TestRPMLife(t *testing.T) {
+	t.Parallel()
 	s := newTree(t)
 	m := newMachine(t)
 	for _, version := range []string{"v1.0.0", "v1.1.0"} {

@@ -113,6 +113,7 @@ func parseSize(t *testing.T, text string) uint64 {
 
 // TestUnitRuns: the unit as it is, started by systemd on a machine of its own.
 func TestUnitRuns(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	testbed.NeedTools(t, "redis-server", "redis-cli")
 	copyFile(t, binary, m.path("/usr/bin/pcapdaemon"), 0o755)

@@ -65,10 +65,15 @@ func (a *absence) back(t testing.TB) {
 	}
 }
 
-// start starts the daemon.
+// start starts the daemon, which is patient with a CloudShark that is there:
+// a busy machine may take its time.
 func (a *absence) start(t testing.TB, args ...string) *testbed.Process {
 	t.Helper()
-	return startDaemon(t, a.redis, slices.Concat(a.args, args)...)
+	var patience []string
+	if a.shark != nil && a.answer.Load() == nil {
+		patience = []string{"-cstimeout", "10s"}
+	}
+	return startDaemon(t, a.redis, slices.Concat(a.args, patience, args)...)
 }
 
 // stop ends the daemon in the usual way, which has to be a success.
@@ -185,6 +190,7 @@ func checkNames(t testing.TB, dir string, want ...string) {
 // TestSpool: what CloudShark does not take now waits, and is uploaded at once
 // by the next daemon, with all that the capture was asked with.
 func TestSpool(t *testing.T) {
+	t.Parallel()
 	for name, away := range map[string]sharktest.Answer{
 		"answers 503":  sharktest.Unavailable,
 		"is not there": nil,
@@ -207,7 +213,7 @@ func TestSpool(t *testing.T) {
 
 			a.back(t)
 			a.start(t)
-			done := a.heard.next(t, 3*time.Second)
+			done := a.heard.next(t, 10*time.Second)
 			done.check(t, says{"id": "x", "state": "done", "stop": "packets", "packets": 20, "error": nil,
 				"url": "http://" + a.shark.Address() + "/captures/cafe1", "started": kept.said["started"],
 				"ended": kept.said["ended"], "tags": "dns,slow", "customer": "ACME", "alertid": 4711,
@@ -230,6 +236,7 @@ func TestSpool(t *testing.T) {
 
 // TestSpoolWithoutRestart: the daemon itself uploads when CloudShark is back.
 func TestSpoolWithoutRestart(t *testing.T) {
+	t.Parallel()
 	a := newAbsence(t, sharktest.Unavailable)
 	a.start(t)
 	content := a.kept(t, "x")
@@ -258,6 +265,7 @@ func TestSpoolAndPublish(t *testing.T) {
 // TestSpoolRefused: what CloudShark refuses for good goes to -destdir, else
 // stays and is not tried again.
 func TestSpoolRefused(t *testing.T) {
+	t.Parallel()
 	refuse := func(w http.ResponseWriter, r *http.Request, _ int) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.WriteHeader(http.StatusUnauthorized)
@@ -276,8 +284,8 @@ func TestSpoolRefused(t *testing.T) {
 			content := a.kept(t, "x")
 			a.stop(t, d)
 			a.leave(refuse)
-			d = a.start(t)
-			failed := a.heard.next(t, 3*time.Second)
+			d = a.start(t, "-cstimeout", "10s")
+			failed := a.heard.next(t, 10*time.Second)
 			failed.check(t, says{"id": "x", "state": "failed", "error": about("401 Unauthorized: Invalid API token"),
 				"url": nil, "packets": 20})
 			file := uploadName(failed)
@@ -316,6 +324,7 @@ func checkFile(t testing.TB, name string, want []byte) {
 
 // TestSpoolAtStop: what is not uploaded within -draintimeout waits, which is no failure.
 func TestSpoolAtStop(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		answer sharktest.Answer
 		state  string
@@ -341,7 +350,7 @@ func TestSpoolAtStop(t *testing.T) {
 			checkNames(t, a.spool, name, name+".waybill")
 			a.back(t)
 			a.start(t)
-			done := a.heard.next(t, 3*time.Second)
+			done := a.heard.next(t, 10*time.Second)
 			done.check(t, says{"id": "x", "state": "done", "stop": "shutdown", "packets": end.Packets})
 			checkContent(t, a.upload(t, done).Content, done)
 		})
@@ -390,6 +399,7 @@ func TestSpoolOrder(t *testing.T) {
 
 // TestSpoolMetrics: what waits can be seen.
 func TestSpoolMetrics(t *testing.T) {
+	t.Parallel()
 	args, port := listening(t)
 	a := newAbsence(t, sharktest.Unavailable, args...)
 	d := a.start(t)

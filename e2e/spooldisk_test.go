@@ -14,6 +14,7 @@ import (
 // TestSpoolIsBroken: a spool that cannot take a capture is said and counted,
 // and the capture gets what it would have got without one.
 func TestSpoolIsBroken(t *testing.T) {
+	t.Parallel()
 	inside := func(mount string) string { return filepath.Join(mount, "spool") }
 	for name, test := range map[string]struct {
 		size          string // of the spool at most

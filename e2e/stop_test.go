@@ -90,6 +90,7 @@ func TestSecondSignal(t *testing.T) {
 
 // TestHangUpIgnored: what nohup starts outlives the terminal.
 func TestHangUpIgnored(t *testing.T) {
+	t.Parallel()
 	testbed.NeedRoot(t)
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
@@ -109,6 +110,7 @@ func TestHangUpIgnored(t *testing.T) {
 // TestEndpointWhileStopping: while it delivers, the daemon says that it takes
 // no requests, and can still be measured. Then it gives up in time.
 func TestEndpointWhileStopping(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
 	args, port := listening(t)

@@ -99,6 +99,7 @@ func (m *manager) forget() {
 }
 
 func TestSystemdIsToldTheStatus(t *testing.T) {
+	t.Parallel()
 	testbed.NeedTools(t, "redis-server")
 	m := newManager(t)
 	r := &testbed.Redis{Port: testbed.FreePort(t)}
@@ -146,6 +147,7 @@ func TestSystemdWatchdogIsKicked(t *testing.T) {
 }
 
 func TestSystemdWatchdogIsNotWanted(t *testing.T) {
+	t.Parallel()
 	r, m := testbed.StartRedis(t), newManager(t)
 	m.start(t, daemonCommand(r, keeping(t.TempDir())...))
 	m.await(t, 5*time.Second, "READY=1")
@@ -155,6 +157,7 @@ func TestSystemdWatchdogIsNotWanted(t *testing.T) {
 }
 
 func TestSystemdIsToldToWaitForDelivery(t *testing.T) {
+	t.Parallel()
 	r, m := testbed.StartRedis(t), newManager(t)
 	results, packets := listen(t, r), testbed.StartStream(t, time.Millisecond)
 	const drain = 1500 * time.Millisecond

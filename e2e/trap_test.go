@@ -21,6 +21,7 @@ const linkDown = ".1.3.6.1.6.3.1.1.5.3"
 // TestTrapBecomesCapture sends traps to a real snmptrapd, which runs the handler
 // with the lines of the example.
 func TestTrapBecomesCapture(t *testing.T) {
+	t.Parallel()
 	testbed.NeedRoot(t)
 	testbed.NeedTools(t, "snmptrapd", "snmptrap", "jq", "redis-cli")
 	server := testbed.StartRedis(t)

@@ -34,6 +34,7 @@ func trapHandlerPath(t testing.TB) string {
 
 // TestTrapHandler feeds the handler alone what snmptrapd might feed it.
 func TestTrapHandler(t *testing.T) {
+	t.Parallel()
 	testbed.NeedTools(t, "jq", "redis-cli")
 	server := testbed.StartRedis(t)
 	requests := server.Hear(t, "capture")

@@ -98,6 +98,7 @@ func TestInstallBuildsNothing(t *testing.T) {
 }
 
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	s, into := newTree(t), t.TempDir()
 	s.make(t, "build", "VERSION=v1.2.3")
 	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture")

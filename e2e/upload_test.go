@@ -48,6 +48,7 @@ func TestFailedUploadIsKept(t *testing.T) {
 
 // TestFailingUploadHoldsUpNobody: while one upload is retried, others go out.
 func TestFailingUploadHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	s := sharktest.Start(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
 		if try == 1 {
 			_, _ = io.Copy(io.Discard, r.Body)
