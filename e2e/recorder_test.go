@@ -18,12 +18,22 @@ func recording(t testing.TB, more ...string) []string {
 	return append(append(keeping(t.TempDir()), "-record", "lo", "-recordsize", "16MiB"), more...)
 }
 
+// passing returns the flags for a daemon that sees nothing but streams: the others
+// on the interface may be many, and what is recorded is bounded.
+func passing(streams ...*testbed.Stream) []string {
+	var filters []string
+	for _, s := range streams {
+		filters = append(filters, s.Filter())
+	}
+	return []string{"-filter", strings.Join(filters, " or ")}
+}
+
 // TestLookback: the file begins before the request, goes on after it, and no packet is missing or twice.
 func TestLookback(t *testing.T) {
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
-	startDaemon(t, r, recording(t)...)
-	stream := testbed.StartStream(t, time.Millisecond)
+	stream, other := testbed.StartStream(t, time.Millisecond), testbed.StartStream(t, time.Millisecond)
+	startDaemon(t, r, recording(t, passing(stream, other)...)...)
 	time.Sleep(2500 * time.Millisecond)
 	asked := time.Now()
 	r.Publish(t, `{"node":"web1","interface":"lo","lookback":2,"timeout":1,"bpf":"`+stream.Filter()+`"}`)
@@ -60,8 +70,8 @@ func TestLookback(t *testing.T) {
 func TestRecordedWithoutLookback(t *testing.T) {
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
-	startDaemon(t, r, recording(t)...)
-	stream := testbed.StartStream(t, time.Millisecond)
+	stream, other := testbed.StartStream(t, time.Millisecond), testbed.StartStream(t, time.Millisecond)
+	startDaemon(t, r, recording(t, passing(stream, other)...)...)
 	time.Sleep(time.Second)
 	asked := time.Now()
 	r.Publish(t, `{"node":"web1","interface":"lo","packets":100,"bpf":"`+stream.Filter()+`"}`)
@@ -153,8 +163,8 @@ func TestRecorderMetrics(t *testing.T) {
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	port := testbed.FreePort(t)
-	startDaemon(t, r, recording(t, "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
-	testbed.StartStream(t, time.Millisecond)
+	stream := testbed.StartStream(t, time.Millisecond)
+	startDaemon(t, r, append(recording(t, passing(stream)...), "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
 	time.Sleep(2 * time.Second)
 	for name, least := range map[string]float64{"packets_total": 1000, "bytes": 50_000, "seconds": 1, "up": 1, "dropped_total": 0} {
 		if got := series(t, port, fmt.Sprintf(`pcapdaemon_recorder_%s{interface="lo"}`, name)); got < least {
