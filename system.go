@@ -33,7 +33,10 @@ func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
 	options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer, Nanos: w.nanos}
 	return func(time.Time) (source, time.Time, error) {
 		live, err := tap.Open(options)
-		return live, time.Now(), err
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		return live, live.Start(), nil
 	}, nil
 }
 

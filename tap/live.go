@@ -21,6 +21,7 @@ import (
 // and none after Close.
 type Live struct {
 	copying *C.copying
+	start   time.Time
 }
 
 // newLive takes a handle over, which is in non-blocking mode. Records have their
@@ -35,7 +36,7 @@ func newLive(handle *pcap.Handle, o Options) (*Live, error) {
 		return nil, errors.New("out of memory")
 	}
 	copying.buffer = C.int64_t(o.BufferSize)
-	return &Live{copying}, nil
+	return &Live{copying: copying}, nil
 }
 
 // pcapOf returns libpcap's own handle, which gopacket keeps to itself. It
@@ -99,6 +100,15 @@ func (l *Live) Next() (Packet, error) {
 		Length:        int(header.len),
 	}, unsafe.Slice((*byte)(l.copying.data), header.caplen)}, nil
 }
+
+// begin leaves out what is older.
+func (l *Live) begin(at time.Time) {
+	l.start = at
+	l.copying.begin = C.int64_t(at.UnixNano())
+}
+
+// Start returns when an interface was ready: no packet is older. It is zero for a file.
+func (l *Live) Start() time.Time { return l.start }
 
 // LinkType returns the LINKTYPE value that a file of the packets needs.
 func (l *Live) LinkType() int { return linkTypeOf(int(C.pcap_datalink(l.copying.handle))) }

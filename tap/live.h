@@ -44,6 +44,7 @@ typedef struct {
 	room rooms[most_rooms], *here; // where the records go to
 	uint64_t left;                 // bytes of all of them
 	int64_t buffer;                // of the kernel, in bytes
+	int64_t begin; // Unix time in nanoseconds until a packet from then on has come, then 0
 	int64_t waited, copied, copied_then, packets_then; // for lull
 	quota quota;
 	int64_t packets, bytes; // that are copied, as the quota counts
@@ -113,11 +114,15 @@ static void take_packet(u_char *user, const struct pcap_pkthdr *header, const u_
 	copying *const to = (copying *)user;
 	const quota *const q = &to->quota;
 	const int64_t nanos = header->ts.tv_usec * to->unit;
+	const int64_t stamp = header->ts.tv_sec * second + nanos;
+	if (stamp < to->begin)
+		return;
+	to->begin = 0; // whatever becomes of the clock
 	const uint32_t record[] = {htole32(header->ts.tv_sec), htole32(nanos / to->fraction),
 				   htole32(header->caplen), htole32(header->len)};
 	const int64_t bytes = q->per_packet + ((header->caplen + q->align - 1) & -q->align);
 	if (to->packets == q->packets || bytes > q->bytes - to->bytes || sizeof record + header->caplen > to->left ||
-	    header->ts.tv_sec * second + nanos >= __atomic_load_n(q->end, __ATOMIC_RELAXED)) {
+	    stamp >= __atomic_load_n(q->end, __ATOMIC_RELAXED)) {
 		keep_packet(to, header, data);
 		return;
 	}
