@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"pcapdaemon/testbed"
-
 	"github.com/gomodule/redigo/redis"
+
+	"pcapdaemon/testbed"
 )
 
 // measureOthers publishes many requests for other hosts and one for this one.

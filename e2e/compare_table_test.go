@@ -14,10 +14,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"pcapdaemon/testbed"
-
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
+
+	"pcapdaemon/testbed"
 )
 
 // describeMachine returns a line that names what all figures depend on.

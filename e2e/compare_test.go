@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"pcapdaemon/testbed"
-
 	"github.com/gomodule/redigo/redis"
+
+	"pcapdaemon/testbed"
 )
 
 const (

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"pcapdaemon/testbed"
-
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
+
+	"pcapdaemon/testbed"
 )
 
 // onCore calls f on one core; what f starts stays there.

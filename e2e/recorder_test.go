@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -34,7 +35,7 @@ func TestLookback(t *testing.T) {
 	l := listen(t, r)
 	stream, other := testbed.StartStream(t, time.Millisecond), testbed.StartStream(t, time.Millisecond)
 	startDaemon(t, r, recording(t, passing(stream, other)...)...)
-	time.Sleep(2500 * time.Millisecond)
+	awaitRecorded(t, r, l, 3*time.Second)
 	asked := time.Now()
 	r.Publish(t, `{"node":"web1","interface":"lo","lookback":2,"timeout":1,"bpf":"`+stream.Filter()+`"}`)
 	started := l.await(t, 5*time.Second, "started")
@@ -64,6 +65,25 @@ func TestLookback(t *testing.T) {
 		t.Fatal(err)
 	}
 	testbed.CheckNoGap(t, testbed.Numbers(t, file))
+}
+
+// awaitRecorded waits until the recorder reaches back so far.
+func awaitRecorded(t *testing.T, r *testbed.Redis, l *listener, back time.Duration) {
+	t.Helper()
+	testbed.Eventually(t, 20*time.Second, "recorded for "+back.String(), func() bool {
+		r.Publish(t, `{"node":"web1","rollcall":true}`)
+		var present struct{ Interfaces []struct{ Recorded float64 } }
+		answer := l.await(t, 5*time.Second, "present")
+		if err := json.Unmarshal([]byte(answer.text), &present); err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range present.Interfaces {
+			if i.Recorded >= back.Seconds() {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // TestRecordedWithoutLookback: a capture begins with the request, not before it.

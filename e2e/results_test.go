@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"pcapdaemon/testbed"
-
 	"github.com/gomodule/redigo/redis"
+
+	"pcapdaemon/testbed"
 )
 
 // A result is what one who asked gets to see.

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"pcapdaemon/sharktest"
 	"pcapdaemon/testbed"
-
-	"github.com/dustin/go-humanize"
 )
 
 // unitSource is where the unit is.

@@ -123,9 +123,9 @@ func TestTerminal(t *testing.T) {
 		if content, err := os.ReadFile(file); string(content) != "abc" {
 			t.Errorf("want the file, got %q, %v", content, err)
 		}
-		if !strings.Contains(strings.Join(screen.All(), ""), file) { // the line may be wrapped
-			t.Errorf("want %s on the screen, got\n%s", file, strings.Join(screen.All(), "\n"))
-		}
+		testbed.Eventually(t, 5*time.Second, file+" is on the screen", func() bool {
+			return strings.Contains(strings.Join(screen.All(), ""), file) // the line may be wrapped
+		})
 	}
 	if all := strings.Join(screen.All(), "\n"); strings.Contains(all, "running") {
 		t.Errorf("want nothing left of the bars, got\n%s", all)

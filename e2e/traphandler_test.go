@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"pcapdaemon/testbed"
-
 	"github.com/gomodule/redigo/redis"
+
+	"pcapdaemon/testbed"
 )
 
 // trapFolder is where the trap handler and its snmptrapd.conf are.
