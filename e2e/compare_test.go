@@ -79,6 +79,7 @@ func compare(t *testing.T, sender testbed.Namespace) {
 	c.measureTrigger(t)
 	c.compareStarted(t)
 	c.compareFormats(t, 200, 500_000)
+	c.measureReturn(t)
 	c.measureMemory(t)
 	c.measureBudget(t)
 	c.compareStart(t)
