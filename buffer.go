@@ -156,7 +156,7 @@ func (b *buffer) room() []byte {
 // rooms returns what is free of the chunks that are being written, in their
 // order; it is valid until the next call. It takes more chunks, up to so many in
 // all, as long as the pool has them ready and half of it is free: that leaves
-// the others theirs.
+// room for other captures.
 func (b *buffer) rooms(chunks int) [][]byte {
 	written := int(b.size / chunkSize) // chunks
 	for len(b.chunks) < written+chunks {

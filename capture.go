@@ -19,11 +19,11 @@ const (
 	// as after a clock that was set back.
 	overrun = time.Second
 	// clockTolerance is how far the clock may be from where it should be
-	// until it counts as set.
+	// before it counts as set.
 	clockTolerance = time.Second
-	// rush is the time within which packets fill what is ready when they come
-	// fast; then up to so many chunks are ready at a time.
-	rush      = 20 * time.Millisecond
+	// rush is the time within which packets fill what is ready when they come fast.
+	rush = 20 * time.Millisecond
+	// mostAhead is how many chunks are ready at a time then, at most.
 	mostAhead = 8
 	// retryPause is the wait after a failed read.
 	retryPause = 10 * time.Millisecond
@@ -45,7 +45,7 @@ const (
 type source interface {
 	// Copy copies packets to the rooms one after the other, as records of a
 	// pcap file, and returns the bytes of the records. It copies only what the
-	// quota allows and fits. It may wait for packets until the end, but need
+	// quota allows and what fits. It may wait for packets until the end, but need
 	// not. Whatever comes next, Next returns it.
 	Copy(rooms [][]byte, q *tap.Quota) (size int)
 	// Next returns a packet that is valid until the next call. The error is
@@ -58,7 +58,7 @@ type source interface {
 	Close()
 }
 
-// Bounds end a capture, whichever comes first.
+// bounds end a capture, whichever comes first.
 type bounds struct {
 	packets int64
 	bytes   int64 // of the file, its header included
@@ -71,7 +71,7 @@ type outcome struct {
 	losses
 	stop  string
 	ended time.Time
-	note  string // what else there is to say of it, as of one that is whole
+	note  string // what else there is to say of it, even if nothing is missing
 	err   error  // why packets may be missing
 }
 
@@ -81,7 +81,7 @@ type outcome struct {
 // long as it is meant to.
 type ending struct {
 	// at is the end for packets, as Unix time in nanoseconds. The loop reads it
-	// for every packet, C too.
+	// for every packet, in Go and in C.
 	at    atomic.Int64
 	began time.Time
 	clock func() time.Time // a test sets it
@@ -135,7 +135,7 @@ func (e *ending) follow() {
 	e.adjust()
 }
 
-// adjust is follow for who holds the lock.
+// adjust is follow for a caller that holds the lock.
 func (e *ending) adjust() {
 	set := e.clock().Round(0).Sub(e.began.Round(0)) - time.Since(e.began)
 	if by := set - e.set; by.Abs() > clockTolerance {
@@ -156,14 +156,14 @@ func (e *ending) excludes(stamp time.Time) bool {
 // passed tells whether no packet from before the end is to be expected any more.
 func (e *ending) passed() bool { return e.clock().UnixNano() >= e.at.Load()+int64(tail) }
 
-// reached returns when and why the end was.
+// reached returns why and when the capture ended.
 func (e *ending) reached() (stop string, moment time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.stop, e.moment
 }
 
-// note says if the clock was set.
+// note says by how much the clock was set; empty: it was not.
 func (e *ending) note() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -173,7 +173,7 @@ func (e *ending) note() string {
 	return fmt.Sprintf("the clock was set by %+.0f s", e.set.Seconds())
 }
 
-// A capture is one that is being made.
+// A capture takes packets from its source to its buffer until its bounds end it.
 type capture struct {
 	source source
 	bounds bounds
@@ -270,8 +270,8 @@ func (c *capture) run() (stop string, err error) {
 	}
 }
 
-// copyMany copies packets to what is left of the buffer: all but the last one,
-// and but those that are at some limit, which are judged one by one.
+// copyMany copies packets to what is left of the buffer. It leaves the last one,
+// and those that are at some limit, to be judged one by one.
 func (c *capture) copyMany() {
 	began, rooms := time.Now(), c.buffer.rooms(c.ahead)
 	size := c.source.Copy(rooms, &c.quota)
@@ -284,7 +284,8 @@ func (c *capture) copyMany() {
 	}
 }
 
-// judge returns why a packet does not belong to the capture, or nothing. Then there is room for it.
+// judge returns why a packet does not belong to the capture. It returns nothing
+// if the packet does; then there is room for it.
 func (c *capture) judge(packet tap.Packet) (stop string) {
 	inFile := c.quota.Layout.Size(len(packet.Data))
 	switch {
@@ -311,7 +312,7 @@ func (c *capture) add(packet tap.Packet) (packets int64) {
 	return c.quota.Copied.Packets.Add(1)
 }
 
-// appendWord appends a number as files have it.
+// appendWord appends a number as pcap files have it: 32 bits, little-endian.
 func appendWord(to []byte, word int64) []byte {
 	return append(to, byte(word), byte(word>>8), byte(word>>16), byte(word>>24))
 }

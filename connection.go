@@ -15,7 +15,7 @@ import (
 // stallTime is how long an upload's connection may stand still.
 const stallTime = 15 * time.Second
 
-// A endurance says how long a connection may stand still before it is given up.
+// An endurance says how long a connection may stand still before it is given up.
 type endurance struct {
 	stall   time.Duration // while something is left to send
 	silence time.Duration // when the peer has everything and says nothing

@@ -151,7 +151,7 @@ func (d *daemon) stop(life lifetime) int {
 
 // drain waits until all captures are delivered. Uploads end at a deadline of
 // their own; a slow disk may take as long as it makes progress. False means
-// that it does not any more.
+// that it no longer does.
 func (d *daemon) drain(life lifetime) bool {
 	done := make(chan struct{})
 	go func() {
@@ -288,7 +288,7 @@ func (d *daemon) overview(past *history) func() pageState {
 	}
 }
 
-// remarks returns what is not wrong yet.
+// remarks returns what is about to be wrong, or nil.
 func (d *daemon) remarks() error {
 	if dir := d.jobs.delivery.directory; dir != nil {
 		return dir.nearlyFull()

@@ -45,7 +45,7 @@ func (jsonLines) draw(*following, time.Time) {}
 // close implements view.
 func (jsonLines) close() {}
 
-// A terminal is where people look at.
+// A terminal is what people look at.
 type terminal struct{ *os.File }
 
 // openTerminal returns the terminal that w is, or nil for anything else.
@@ -225,6 +225,8 @@ type grid struct {
 	units     bool // what numbers count is said
 }
 
+// Columns that a line takes beside names and bar, with short numbers and with
+// full ones, and those of the bar: the fewest, the fewest to read well, the most.
 const (
 	narrowColumns = len(" started 9.9k 999 MB  59s")
 	wideColumns   = len(" started 12,345,678 packets 999 MB  59s left")

@@ -21,6 +21,7 @@ type limited[T bool | int64 | string | time.Duration] struct {
 	takes  string
 }
 
+// Set implements flag.Value.
 func (l limited[T]) Set(s string) error {
 	v, ok := l.parse(s)
 	if !ok {
@@ -30,6 +31,7 @@ func (l limited[T]) Set(s string) error {
 	return nil
 }
 
+// String implements flag.Value.
 func (l limited[T]) String() string {
 	if l.to == nil { // the flag package asks the zero value
 		return ""

@@ -6,17 +6,17 @@ import (
 )
 
 const (
-	// patience is how long one who asks waits for the next host to answer.
+	// patience is how long whoever asks waits for the next host to answer.
 	patience = 3 * time.Second
-	// afterword is how long, when nobody else is expected to.
+	// afterword is how long that is when no other host is expected to.
 	afterword = time.Second
 	// lateness is what a capture's last result may take beyond its timeout and its delivery.
 	lateness = 10 * time.Second
-	// comeback is within what everybody is connected again after an outage of Redis.
+	// comeback is the time in which everybody is connected again after an outage of Redis.
 	comeback = 6 * time.Second
 )
 
-// A following is what one who asked has heard so far. It has no clock: its
+// A following is what somebody who asked has heard so far. It has no clock: its
 // methods are told the time.
 type following struct {
 	question  question
@@ -40,7 +40,7 @@ type trackKey struct {
 	started     int64 // since 1970, in nanoseconds
 }
 
-// A track is one capture as one who asked sees it.
+// A track is one capture as whoever asked for it sees it.
 type track struct {
 	result             // the newest
 	heard    time.Time // when the first one was

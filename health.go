@@ -12,7 +12,7 @@ var errNotConnected = errors.New("not connected yet")
 // A health says whether requests can be received and results be published,
 // and if not, why.
 type health struct {
-	changed bell // rung when it may be another one
+	changed bell // rung when it may have changed
 
 	mu                sync.Mutex
 	requests, results error

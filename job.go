@@ -55,7 +55,7 @@ func newJob(a asker, want wanted, b bounds, h heading) *job {
 	return j
 }
 
-// key returns what an equal capture has too.
+// key returns what this capture and an equal one have in common.
 func (j *job) key() shareKey { return shareKey{j.want, j.bounds} }
 
 // add takes one more asker.
@@ -140,8 +140,8 @@ type pastSource interface {
 	Gap() error
 }
 
-// begin tells all who have asked until now that their capture has started.
-// Who comes later is told by join.
+// begin tells all who have asked so far that their capture has started. Whoever
+// comes later is told by join.
 func (s *jobs) begin(j *job, source source, start time.Time) {
 	s.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
 	s.mu.Lock()
@@ -252,7 +252,7 @@ func (s *jobs) record(life lifetime, j *job) outcome {
 	return j.capture.record(life.recording)
 }
 
-// tellProgress tells those askers how far a capture is who want to know it in this second.
+// tellProgress tells the askers who want to know it in this second how far a capture is.
 func (s *jobs) tellProgress(j *job, second int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

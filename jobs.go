@@ -13,7 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// maxAskers is how many requests share one capture at the most.
+// maxAskers is how many requests share one capture at most.
 const maxAskers = 20_000
 
 // errStopRequested ends a capture that somebody has asked to stop.
@@ -156,7 +156,7 @@ func (s *jobs) end(j *job) []asker {
 	return j.askers
 }
 
-// stop ends the captures that a request asked for, and tells whether there are any.
+// stop ends the captures that a request asked for, and tells whether there were any.
 func (s *jobs) stop(id, by string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 // anyInterface is libpcap's pseudo-interface for all of them.
 const anyInterface = "any"
 
-// Limits are what a host grants: the most that a request may ask for, and what
+// limits are what a host grants: the most that a request may ask for, and what
 // it gets where it asks for nothing.
 type limits struct {
 	packets, bytes          int64

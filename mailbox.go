@@ -11,7 +11,7 @@ type mailbox struct {
 }
 
 // A keeper keeps values for a while. Store returns the key that it used, which
-// is another one than asked for if that was taken.
+// differs from the one asked for if that was taken.
 type keeper interface {
 	Store(ctx context.Context, key string, size int64, content func() io.Reader) (string, error)
 }

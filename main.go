@@ -31,6 +31,7 @@ const (
 	exitNobody // no host answered a client
 )
 
+// main runs the program and hands its exit code to the system.
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // run is the program: it returns the exit code.

@@ -27,7 +27,7 @@ type question struct {
 	begins, rollCall bool
 }
 
-// An inquirer is who asks, and what is to become of the answers.
+// An inquirer says who asks, and what is to become of the answers.
 type inquirer struct {
 	by      string // user@host
 	watches bool   // captures are watched on a terminal
@@ -130,7 +130,7 @@ func shellWord(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// Spans say how long a capture takes at most, as far as one who asks can know.
+// spans say how long a capture takes at most, as far as its asker can know.
 type spans struct {
 	capture  time.Duration // until it ends, where the host does not say
 	delivery time.Duration // from there to its last result

@@ -75,7 +75,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// remove removes a parcel. A capture that survives that has its waybill still.
+// remove removes a parcel. A capture that survives that still has its waybill.
 func (h shelf) remove(p *parcel) error {
 	if err := unlessGone(h.disk.remove(h.at(p, ""))); err != nil {
 		return err

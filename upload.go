@@ -26,7 +26,7 @@ import (
 const maxAnswer = 1 << 16
 
 // A cloudshark is a CloudShark appliance or service. The token is part of
-// the address, so no error may show that.
+// the address, so no error may show it.
 type cloudshark struct {
 	scheme, host, token string
 	agent               string        // User-Agent
@@ -52,6 +52,7 @@ func newUploadClient(cas *x509.CertPool, insecure bool, p endurance) *http.Clien
 	}
 }
 
+// name implements destination.
 func (*cloudshark) name() string { return "cloudshark" }
 
 // store uploads a recording. It tries until CloudShark has it, refuses it, or
