@@ -346,7 +346,9 @@ func TestCopyIsTheFile(t *testing.T) {
 func TestCopyObeysLayout(t *testing.T) {
 	start := time.Unix(1_700_000_000, 0)
 	path, _ := writeFile(t, start, 500)
-	for _, layout := range []Layout{RecordLayout(), {PerPacket: 32, Align: 4}, {PerPacket: 0, Align: 1}, {PerPacket: 100, Align: 64}} {
+	for _, layout := range []Layout{
+		RecordLayout(), {PerPacket: 32, Align: 4}, {PerPacket: 0, Align: 1}, {PerPacket: 100, Align: 64},
+	} {
 		for _, limit := range []int64{0, 60, 76, 91, 92, 10_000, 100_000, 1_000_001} {
 			live, err := OpenFile(path)
 			if err != nil {
@@ -377,7 +379,8 @@ func TestNanoseconds(t *testing.T) {
 		answers := make(chan answer, 1)
 		ask(question{iface: "lo", snap: MaxSnap, expression: stream.Filter()}, answers)
 		began := time.Now().Truncate(time.Microsecond)
-		live, err := Open(Options{Interface: "lo", Filter: (<-answers).filter, Snap: MaxSnap, BufferSize: 1 << 20, Nanos: nanos})
+		live, err := Open(Options{Interface: "lo", Filter: (<-answers).filter, Snap: MaxSnap,
+			BufferSize: 1 << 20, Nanos: nanos})
 		if err != nil {
 			t.Fatal(err)
 		}
