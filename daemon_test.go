@@ -339,6 +339,7 @@ func TestStartIsAudited(t *testing.T) {
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5,"bytes":4096,"timeout":90,"snap":96,
 			"bpf":"udp port 53","tags":"dns,\nlevel=error","customer":"ACME \u202e\u009b","alertid":4711,"by":"me@here"}`)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		line, _, _ := strings.Cut(log.String(), "\n")
 		for _, want := range []string{
 			"request=a", "interface=x0", `bpf="udp port 53"`, "packets=5", "bytes=4096", "timeout=1m30s", "snap=96",
