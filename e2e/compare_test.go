@@ -85,7 +85,9 @@ func compare(t *testing.T, sender testbed.Namespace) {
 	c.compareStart(t)
 	c.compareIdle(t)
 	c.measureOthers(t)
+	c.measureRate(t)
 	c.measureBurst(t)
+	c.measureFleet(t)
 	fmt.Println(describeMachine(t))
 	fmt.Print(c.table.String())
 }
