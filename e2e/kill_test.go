@@ -206,7 +206,8 @@ func (b *battlefield) change() string {
 		{"takes all", []mood{takes}},
 		{"is unavailable", []mood{isUnavailable}},
 		{"hangs", []mood{hangs}},
-		{"is unreliable", []mood{takes, takes, takes, takes, isUnavailable, isUnavailable, hangsUp, losesAnswer, refuses, hangs}},
+		{"is unreliable", []mood{takes, takes, takes, takes, isUnavailable, isUnavailable,
+			hangsUp, losesAnswer, refuses, hangs}},
 	}
 	weather := weathers[rand.IntN(len(weathers))]
 	b.mu.Lock()

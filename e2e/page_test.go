@@ -3,7 +3,7 @@ package e2e
 import (
 	"html"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,8 +19,8 @@ func TestPage(t *testing.T) {
 	r := testbed.StartRedis(t)
 	r.Do(t, "ACL", "SETUSER", "host", "on", ">geheim", "allchannels", "+@all")
 	s := sharktest.Start(t, nil)
-	port := testbed.FreePort(t)
-	cmd := daemonCommand(r, append(append(uploading(t, s), keeping(t.TempDir())...), "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
+	args, port := listening(t)
+	cmd := daemonCommand(r, slices.Concat(args, uploading(t, s), keeping(t.TempDir()))...)
 	cmd.Env = append(os.Environ(), "PCAPDAEMON_REDISURL=redis://host:geheim@"+r.Address())
 	testbed.Start(t, cmd)
 	r.AwaitSubscribers(t, 10*time.Second, 1)

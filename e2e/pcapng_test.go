@@ -23,7 +23,8 @@ func TestPcapng(t *testing.T) {
 	startDaemon(t, r, flags...)
 	stream := testbed.StartStream(t, time.Millisecond)
 	time.Sleep(1500 * time.Millisecond)
-	r.Publish(t, `{"node":"web1","interface":"lo","id":"x","lookback":1,"timeout":1,"return":true,"tags":"<b>","bpf":"`+stream.Filter()+`"}`)
+	r.Publish(t, `{"node":"web1","interface":"lo","id":"x","lookback":1,"timeout":1,"return":true,"tags":"<b>","bpf":"`+
+		stream.Filter()+`"}`)
 	done := l.await(t, 10*time.Second, "done", "failed")
 	done.check(t, says{"state": "done", "stop": "timeout", "name": about(".pcapng")})
 	content, err := os.ReadFile(done.File)
@@ -40,14 +41,15 @@ func TestPcapng(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, want := range []string{"pcapng", "pcapdaemon test", "nanosecond", `"lookback":1`, `"tags":"<b>"`, "Number of interfaces in file: 1",
-		"(not port 22) and (" + stream.Filter() + ")", "Name = lo", "Description = web1"} {
+	for _, want := range []string{"pcapng", "pcapdaemon test", "nanosecond", `"lookback":1`, `"tags":"<b>"`,
+		"Number of interfaces in file: 1", "(not port 22) and (" + stream.Filter() + ")", "Name = lo", "Description = web1"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("want %q in what capinfos says, got %s", want, out)
 		}
 	}
-	if out, err := exec.Command("tcpdump", "-nr", done.File).Output(); err != nil || int64(len(testbed.ReadLines(string(out)))) != done.Packets {
-		t.Errorf("tcpdump: want %d lines, got %d, %v", done.Packets, len(testbed.ReadLines(string(out))), err)
+	out, err = exec.Command("tcpdump", "-nr", done.File).Output()
+	if got := int64(len(testbed.ReadLines(string(out)))); err != nil || got != done.Packets {
+		t.Errorf("tcpdump: want %d lines, got %d, %v", done.Packets, got, err)
 	}
 }
 

@@ -14,7 +14,8 @@ import (
 )
 
 // publish runs a client that is not on a terminal, with flags and words.
-func publish(t *testing.T, r *testbed.Redis, within time.Duration, args ...string) (got []result, stderr string, code int) {
+func publish(t *testing.T, r *testbed.Redis, within time.Duration, args ...string) (
+	got []result, stderr string, code int) {
 	t.Helper()
 	cmd := exec.Command(binary, append([]string{"-redisport", strconv.Itoa(r.Port)}, args...)...)
 	var out bytes.Buffer
@@ -31,8 +32,8 @@ func TestReturn(t *testing.T) {
 	startDaemon(t, r, "-maxreturn", "16MiB")
 	stream := testbed.StartStream(t, time.Millisecond)
 	dir := t.TempDir()
-	got, stderr, code := publish(t, r, 10*time.Second, "-destdir", dir, "-publish", "node=any", "interface=lo", "packets=50",
-		"bpf="+stream.Filter())
+	got, stderr, code := publish(t, r, 10*time.Second, "-destdir", dir,
+		"-publish", "node=any", "interface=lo", "packets=50", "bpf="+stream.Filter())
 	if want := "started done fetched"; states(got) != want || code != 0 {
 		t.Fatalf("want %s and exit code 0, got %s, %d, %s", want, states(got), code, stderr)
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,8 +116,8 @@ func TestTerminal(t *testing.T) {
 		t.Errorf("want all ended within 1.5 s, got %v", took)
 	}
 	stop := <-f.requests
-	if len(stop) != 3 || stop["stop"] != "mine" || stop["nodere"] != "^n" || stop["by"] != request["by"] {
-		t.Errorf("want a stop of what was asked, got %v", stop)
+	if want := map[string]any{"stop": "mine", "nodere": "^n", "by": request["by"]}; !maps.Equal(want, stop) {
+		t.Errorf("want a stop of what was asked, %v, got %v", want, stop)
 	}
 	for n := range 5 {
 		file := filepath.Join(dir, fmt.Sprintf("n%d.pcap", n+1))
