@@ -113,7 +113,7 @@ func (c *comparison) comparePackets(t *testing.T, size, packets int) {
 type flight struct {
 	sent, kept int64
 	cpu        time.Duration // from before the first packet until the last one was copied
-	cpuInAll   time.Duration // until the file was complete, waiting for the timeout included
+	cpuInAll   time.Duration // until the file was complete
 	peak       int64         // resident memory over that before the first packet, in bytes
 }
 
@@ -127,15 +127,16 @@ func (f flight) lost() float64 { return 100 * float64(f.sent-f.kept) / float64(f
 // flyDaemon makes a capture at full speed with the daemon.
 func (c *comparison) flyDaemon(t *testing.T, p *testbed.Process, size, packets int) flight {
 	t.Helper()
-	// The timeout ends it: with a number of packets, delivery would begin in
-	// the midst of the measurement.
-	c.publish(t, floodFilter, `"timeout":4`)
+	// A request ends it: with a number of packets, delivery would begin in the
+	// midst of the measurement, and a timeout would come before a slow sender's last ones.
+	c.publish(t, floodFilter, `"timeout":60,"id":"flight"`)
 	c.results.await(t, 10*time.Second, "started")
 	time.Sleep(50 * time.Millisecond)
 	before := cpuTime(t, p)
 	c.flood(t, size, packets)
 	time.Sleep(daemonDrain)
 	used := cpuTime(t, p) - before
+	c.endCaptures(t, "flight")
 	r := c.awaitDone(t)
 	usedInAll := cpuTime(t, p) - before
 	removeFile(t, r.File)

@@ -76,7 +76,7 @@ func (c *comparison) flyRecorder(t *testing.T, p *testbed.Process, port, size, p
 func (c *comparison) flyEighths(t *testing.T, p *testbed.Process, size, packets int) flight {
 	t.Helper()
 	for n := range eighths {
-		c.publish(t, fmt.Sprintf("udp dst port %d", firstEighth+n), `"timeout":20,"id":"eighths"`)
+		c.publish(t, fmt.Sprintf("udp dst port %d", firstEighth+n), `"timeout":60,"id":"eighths"`)
 	}
 	for range eighths {
 		c.results.await(t, 10*time.Second, "started")
@@ -109,14 +109,6 @@ func (c *comparison) floodEighths(t *testing.T, size, packets int) {
 		config += udpPacket(size, firstEighth+n) + " "
 	}
 	c.send(t, config, packets)
-}
-
-// endCaptures asks for the end of the captures of an id.
-func (c *comparison) endCaptures(t *testing.T, id string) {
-	t.Helper()
-	if _, err := c.publisher.Do("PUBLISH", "capture", fmt.Sprintf(`{"node":"any","stop":%q}`, id)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // measureIdleRecorder measures a recorder on whose interface nothing happens.

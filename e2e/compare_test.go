@@ -71,6 +71,10 @@ func TestCompare(t *testing.T) {
 // compare makes all measurements and prints the table.
 func compare(t *testing.T, sender testbed.Namespace) {
 	c := newComparison(t, sender)
+	defer func() { // also of what was measured before a failure
+		fmt.Println(describeMachine(t))
+		fmt.Print(c.table.String())
+	}()
 	c.comparePackets(t, 200, 500_000)
 	c.comparePackets(t, 1400, 100_000)
 	c.compareRecorder(t, 200, 500_000)
@@ -88,8 +92,6 @@ func compare(t *testing.T, sender testbed.Namespace) {
 	c.measureRate(t)
 	c.measureBurst(t)
 	c.measureFleet(t)
-	fmt.Println(describeMachine(t))
-	fmt.Print(c.table.String())
 }
 
 // A comparison is the place where daemon and tcpdump are measured, and what
@@ -155,6 +157,14 @@ func (c *comparison) publish(t *testing.T, filter, limits string) {
 	t.Helper()
 	message := fmt.Sprintf(`{"node":%q,"interface":"v0","bpf":%q,%s}`, c.node, filter, limits)
 	if _, err := c.publisher.Do("PUBLISH", "capture", message); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// endCaptures asks for the end of the captures of an id.
+func (c *comparison) endCaptures(t *testing.T, id string) {
+	t.Helper()
+	if _, err := c.publisher.Do("PUBLISH", "capture", fmt.Sprintf(`{"node":"any","stop":%q}`, id)); err != nil {
 		t.Fatal(err)
 	}
 }
