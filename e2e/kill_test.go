@@ -63,9 +63,10 @@ type battlefield struct {
 	small, large *testbed.Stream
 	spool, dir   string
 	shark        *httptest.Server
-	watch        *testbed.Watch
-	lives        int // daemons until now
-	requests     int // until now
+	watch        testbed.Watch
+	lives        int         // daemons until now
+	requests     int         // until now
+	news         chan string // the states of results, if somebody waits for them
 
 	mu    sync.Mutex
 	fates map[string]*fate // of captures, by the ids of their requests
@@ -105,7 +106,7 @@ func newBattlefield(t *testing.T) *battlefield {
 	testbed.NeedRoot(t)
 	b := &battlefield{redis: testbed.StartRedis(t), small: testbed.StartStream(t, time.Millisecond),
 		large: testbed.StartStreamOf(t, 8000, time.Millisecond), spool: t.TempDir(), dir: t.TempDir(),
-		fates: map[string]*fate{}, mood: func() mood { return takes }}
+		news: make(chan string), fates: map[string]*fate{}, mood: func() mood { return takes }}
 	b.watch = testbed.NewWatch(t, b.spool)
 	b.shark = httptest.NewServer(b)
 	l := listen(t, b.redis)
@@ -144,6 +145,10 @@ func (b *battlefield) hear(r result) {
 	defer b.mu.Unlock()
 	f := b.fate(r.ID)
 	f.said[r.State], f.heard[r.State] = r, time.Now()
+	select {
+	case b.news <- r.State:
+	default: // nobody waits for it
+	}
 }
 
 // inComment finds in the comment of an upload what is checked against its content.
@@ -223,7 +228,7 @@ func (b *battlefield) start(t *testing.T, args ...string) *testbed.Process {
 	address := b.shark.Listener.Addr().String()
 	args = append([]string{"-upload", "-csscheme", "http", "-cshost", address, "-cstoken", fmt.Sprintf("%032d", b.lives),
 		"-cstimeout", cloudSharkTime.String(), "-spooldir", b.spool, "-share", "0"}, args...)
-	return testbed.Start(t, daemonCommand(b.redis, args...))
+	return testbed.Start(t, testbed.OneCore(t, daemonCommand(b.redis, args...)))
 }
 
 // ask asks for a few captures of all sizes.
@@ -245,7 +250,7 @@ func (b *battlefield) round(t *testing.T) {
 	setups := [][]string{nil, {"-destdir", b.dir}, {"-destdir", b.dir, "-writelocal"}}
 	setup := setups[rand.IntN(len(setups))]
 	weather := b.change()
-	b.watch.Forget(t)
+	b.watch.Forget()
 	d := b.start(t, setup...)
 	asking, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -272,9 +277,9 @@ func (b *battlefield) round(t *testing.T) {
 // strike kills a daemon at some moment, and returns which.
 func (b *battlefield) strike(t *testing.T, d *testbed.Process) string {
 	t.Helper()
-	defer d.Process.Kill() //nolint: it may have ended
+	defer func() { _ = d.Process.Kill() }() // it may have ended
 	latest := time.Now().Add(1500 * time.Millisecond)
-	switch rand.IntN(4) {
+	switch rand.IntN(5) {
 	case 0:
 		after := time.Duration(rand.IntN(1000)) * time.Millisecond
 		time.Sleep(after)
@@ -282,22 +287,28 @@ func (b *battlefield) strike(t *testing.T, d *testbed.Process) string {
 	case 1:
 		time.Sleep(time.Duration(200+rand.IntN(600)) * time.Millisecond)
 		d.Signal(t, syscall.SIGTERM)
-		n := rand.IntN(20)
-		for range n {
-			b.watch.Next(t, latest)
-		}
+		b.watch.Forget()
+		n := 1 + rand.IntN(20)
+		b.watch.KillAt(t, d, testbed.Changes, n, latest)
 		return fmt.Sprintf("at change %d after SIGTERM", n)
-	}
-	kinds := []uint32{unix.IN_CREATE, unix.IN_MODIFY, unix.IN_MOVED_FROM, unix.IN_MOVED_TO, unix.IN_DELETE}
-	kind, n := kinds[rand.IntN(len(kinds))], 1+rand.IntN(20)
-	for left := n; left > 0; {
-		switch b.watch.Next(t, latest) & 0xfff {
-		case kind:
-			left--
-		case 0:
-			left = 0 // there are no more
+	case 2:
+		state := []string{"kept", "done"}[rand.IntN(2)]
+		n := 1 + rand.IntN(10)
+		for left, late := n, time.After(time.Until(latest)); left > 0; {
+			select {
+			case news := <-b.news:
+				if news == state {
+					left--
+				}
+			case <-late:
+				left = 0
+			}
 		}
+		return fmt.Sprintf("when %d were said to be %s", n, state)
 	}
+	kinds := []uint32{unix.IN_CREATE, unix.IN_MODIFY, unix.IN_MOVED_TO, unix.IN_MOVED_TO, unix.IN_DELETE, unix.IN_DELETE}
+	kind, n := kinds[rand.IntN(len(kinds))], 1+rand.IntN(20)
+	b.watch.KillAt(t, d, kind, n, latest)
 	return fmt.Sprintf("at change %d of kind %#x", n, kind)
 }
 
@@ -315,10 +326,8 @@ func (b *battlefield) last(t *testing.T) {
 		t.Errorf("want exit code 0, got %d", code)
 	}
 	b.check(t)
-	for _, dir := range []string{b.spool} {
-		if left := b.glob(t, dir, ".pcapdaemon-*"); len(left) > 0 {
-			t.Errorf("left behind: %v", left)
-		}
+	if left := b.glob(t, b.spool, ".pcapdaemon-*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -349,7 +358,7 @@ func (b *battlefield) check(t *testing.T) {
 	for id, f := range b.fates {
 		b.checkUploads(t, id, f)
 		for _, state := range []string{"kept", "done"} {
-			if r, said := f.said[state]; said && len(f.uploads) == 0 {
+			if r, said := f.said[state]; said && r.Packets > 0 && len(f.uploads) == 0 {
 				b.checkKept(t, r)
 			}
 		}

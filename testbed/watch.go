@@ -3,61 +3,102 @@ package testbed
 import (
 	"encoding/binary"
 	"errors"
-	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A Watch sees what changes in a directory, at the moment when it does.
-type Watch struct {
-	file  *os.File
-	piece []byte
-	rest  []byte // events that were read and not returned
-}
+// A Watch sees what changes in a directory.
+type Watch struct{ fd int }
+
+// Changes are all kinds of changes that a Watch sees, as of inotify(7).
+const Changes = unix.IN_CREATE | unix.IN_MODIFY | unix.IN_MOVE | unix.IN_DELETE
 
 // NewWatch watches a directory until the test ends.
-func NewWatch(t testing.TB, dir string) *Watch {
+func NewWatch(t testing.TB, dir string) Watch {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &Watch{file: os.NewFile(uintptr(fd), "inotify"), piece: make([]byte, 64<<10)}
-	t.Cleanup(func() { w.file.Close() })
-	const changes = unix.IN_CREATE | unix.IN_MODIFY | unix.IN_MOVE | unix.IN_DELETE
-	if _, err := unix.InotifyAddWatch(fd, dir, changes); err != nil {
+	t.Cleanup(func() { unix.Close(fd) })
+	if _, err := unix.InotifyAddWatch(fd, dir, Changes); err != nil {
 		t.Fatal(err)
 	}
-	return w
+	return Watch{fd}
 }
 
 // Forget forgets all changes until now.
-func (w *Watch) Forget(t testing.TB) {
-	t.Helper()
-	for w.Next(t, time.Now()) != 0 {
+func (w Watch) Forget() {
+	piece := make([]byte, 64<<10)
+	for n := 1; n > 0; {
+		n, _ = unix.Read(w.fd, piece)
 	}
 }
 
-// Next waits for a change and returns what kind it is, as of inotify(7), or 0
-// if there is none until the deadline.
-func (w *Watch) Next(t testing.TB, deadline time.Time) uint32 {
+// OneCore returns the command as one that runs on the core of a Watch's killer.
+func OneCore(t testing.TB, cmd *exec.Cmd) *exec.Cmd {
 	t.Helper()
-	if len(w.rest) == 0 {
-		if err := w.file.SetReadDeadline(deadline); err != nil {
-			t.Fatal(err)
+	NeedTools(t, "taskset")
+	return exec.Command("taskset", append([]string{"-c", strconv.Itoa(killersCore()), cmd.Path}, cmd.Args[1:]...)...)
+}
+
+// killersCore returns the last core that this process may use.
+func killersCore() int {
+	var cores unix.CPUSet
+	_ = unix.SchedGetaffinity(0, &cores) // of ourselves
+	core := 0
+	for n := range len(cores) * 64 {
+		if cores.IsSet(n) {
+			core = n
 		}
-		n, err := w.file.Read(w.piece)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return 0
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.rest = w.piece[:n]
 	}
-	mask, name := binary.NativeEndian.Uint32(w.rest[4:]), binary.NativeEndian.Uint32(w.rest[12:])
-	w.rest = w.rest[unix.SizeofInotifyEvent+name:]
-	return mask
+	return core
+}
+
+// KillAt kills a process of OneCore at its n-th change of these kinds, before
+// it can do anything else: the killer waits on the same core, and goes first.
+// It tells whether there was such a change until the deadline.
+func (w Watch) KillAt(t testing.TB, p *Process, kinds uint32, n int, deadline time.Time) bool {
+	t.Helper()
+	done := make(chan error)
+	killed := false
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		var core unix.CPUSet
+		core.Set(killersCore())
+		first := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
+		err := errors.Join(unix.SchedSetaffinity(0, &core), unix.SchedSetAttr(0, first, 0))
+		for err == nil && !killed && time.Now().Before(deadline) && !p.HasExited() {
+			if n -= w.await(kinds); n <= 0 {
+				err, killed = unix.Kill(p.Process.Pid, unix.SIGKILL), true
+			}
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	return killed
+}
+
+// await waits a little for a change, and returns how many of these kinds there were.
+func (w Watch) await(kinds uint32) int {
+	var piece [8 << 10]byte
+	n, _ := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, 20) // milliseconds
+	if n > 0 {
+		n, _ = unix.Read(w.fd, piece[:])
+	}
+	found := 0
+	for rest := piece[:max(n, 0)]; len(rest) >= unix.SizeofInotifyEvent; {
+		if binary.NativeEndian.Uint32(rest[4:])&kinds != 0 {
+			found++
+		}
+		rest = rest[unix.SizeofInotifyEvent+binary.NativeEndian.Uint32(rest[12:]):]
+	}
+	return found
 }
