@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,13 +62,25 @@ func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 10_000 + rand.IntN(20_000)
-		if listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
-			listener.Close()
+		if isFree(port) {
 			return port
 		}
 	}
 	t.Fatal("there is no free port")
 	return 0
+}
+
+// isFree tells whether nobody uses a port. No process is started meanwhile: until
+// it runs its program, it holds open what is open here.
+func isFree(port int) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+	if err != nil {
+		return false
+	}
+	listener.Close()
+	return true
 }
 
 // ReadLines returns the lines of a text, without empty ones.
