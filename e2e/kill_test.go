@@ -329,6 +329,15 @@ func (b *battlefield) last(t *testing.T) {
 	if left := b.glob(t, b.spool, ".pcapdaemon-*"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+	for _, path := range append(b.glob(t, b.spool, "*.pcap"), b.glob(t, b.dir, "*.pcap")...) {
+		content, err := os.ReadFile(path)
+		if err == nil {
+			_, err = sharktest.Upload{Content: content}.Packets()
+		}
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, f := range b.fates {
@@ -360,6 +369,11 @@ func (b *battlefield) check(t *testing.T) {
 		for _, state := range []string{"kept", "done"} {
 			if r, said := f.said[state]; said && r.Packets > 0 && len(f.uploads) == 0 {
 				b.checkKept(t, r)
+			}
+		}
+		for _, r := range f.said {
+			if info, err := os.Stat(r.File); r.File != "" && (err != nil || info.Size() != r.Bytes) {
+				t.Errorf("the file is not there, or not whole: %s", r.text)
 			}
 		}
 		if r, said := f.said["failed"]; said && !strings.Contains(r.Error, "401") {
