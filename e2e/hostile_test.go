@@ -96,8 +96,10 @@ func TestSlotsAreForCaptures(t *testing.T) {
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
 	startDaemon(t, r, append(keeping(t.TempDir()), "-maxcaptures", "1")...)
+	stream := testbed.StartStream(t, time.Millisecond)
 	for n := range 10 {
-		r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":["a1","a2","a3","a4","a5","a6","lo"],"packets":%d}`, 1+n))
+		r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":["a1","a2","a3","a4","a5","a6","lo"],"packets":%d,"bpf":%q}`,
+			1+n, stream.Filter()))
 		told := map[string]int{}
 		for range 8 { // in whatever order: a capture of one packet may end before the last name is refused
 			got := l.next(t, 5*time.Second)
