@@ -131,6 +131,7 @@ func states(t *testing.T, lines string) string {
 }
 
 func TestPublish(t *testing.T) {
+	t.Parallel()
 	const anybody = `{"node":"any","interface":"eth0"}`
 	for name, test := range map[string]struct {
 		request string
@@ -226,6 +227,7 @@ func TestPublishWithoutRedis(t *testing.T) {
 
 // TestPublishSurvivesRestart: Redis may be restarted while captures go on.
 func TestPublishSurvivesRestart(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	startHost(t, r, "a started 1")
 	type end struct {

@@ -55,6 +55,7 @@ func join(a, b net.Conn) {
 
 // TestUploadStalls: a first connection that stands still is given up, and the second one works.
 func TestUploadStalls(t *testing.T) {
+	t.Parallel()
 	const stall, silence = 400 * time.Millisecond, 2 * time.Second
 	for name, test := range map[string]struct {
 		size   int
@@ -110,6 +111,7 @@ func TestUploadStalls(t *testing.T) {
 // TestUploadIsSlow: a peer that reads slowly, but reads, is never given up,
 // although the kernel has taken everything long before.
 func TestUploadIsSlow(t *testing.T) {
+	t.Parallel()
 	s := sharktest.Start(t, func(_ http.ResponseWriter, r *http.Request, _ int) bool {
 		for range 30 {
 			_, _ = io.CopyN(io.Discard, r.Body, 100_000)
@@ -131,6 +133,7 @@ func TestUploadIsSlow(t *testing.T) {
 // TestUploadProxyIsSilent: a proxy that takes the request for a connection and
 // says nothing is given up like any other silent peer.
 func TestUploadProxyIsSilent(t *testing.T) {
+	t.Parallel()
 	ca := testbed.NewCA(t)
 	s := sharktest.StartTLS(t, ca)
 	proxy := startServer(t, listen(t), func(conn net.Conn, before int64) {
@@ -160,6 +163,7 @@ func TestUploadProxyIsSilent(t *testing.T) {
 // TestUploadEarlyAnswer: what a server says before it closes in the middle of
 // the body is heard, every time.
 func TestUploadEarlyAnswer(t *testing.T) {
+	t.Parallel()
 	ca := testbed.NewCA(t)
 	certificate, err := tls.LoadX509KeyPair(ca.Issue(t))
 	if err != nil {

@@ -192,6 +192,7 @@ func TestSeconds(t *testing.T) {
 // policy, shows foreign texts as texts, and never has to scroll sideways. Pictures
 // of what it shows go to the directory SCREENSHOTS, if that is set.
 func TestPageInBrowser(t *testing.T) {
+	t.Parallel()
 	var state pageState
 	e := newEndpoint(nil)
 	e.page = newPage(func() pageState { return state })

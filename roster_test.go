@@ -70,6 +70,7 @@ func TestRosterLines(t *testing.T) {
 
 // TestRosterOfHosts drives the program: it asks, and ends when all have answered or nobody does.
 func TestRosterOfHosts(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	requests := r.Hear(t, "capture")
 	asked := make(chan map[string]any, 1)

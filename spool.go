@@ -248,7 +248,7 @@ func (s *spool) await(stop <-chan struct{}) *parcel {
 		case <-stop:
 			return nil
 		case <-s.changed:
-		case <-time.After(min(wait, spoolRest)):
+		case <-time.After(min(wait, spoolRest-time.Since(s.looked))):
 		}
 	}
 }

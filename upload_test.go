@@ -103,6 +103,7 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 }
 
 func TestUploadIsRetried(t *testing.T) {
+	t.Parallel()
 	fail := func(code int, header ...string) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			if len(header) > 0 {
@@ -164,6 +165,7 @@ func TestUploadIsRetried(t *testing.T) {
 }
 
 func TestUploadGivesUp(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		answer func(http.ResponseWriter, *http.Request, int) bool
 		want   string
@@ -228,6 +230,7 @@ func TestRetryAfter(t *testing.T) {
 
 // TestUploadWaitsForDate: a date in Retry-After is what the next try waits for.
 func TestUploadWaitsForDate(t *testing.T) {
+	t.Parallel()
 	s := sharktest.Start(t, func(w http.ResponseWriter, _ *http.Request, try int) bool {
 		if try == 1 {
 			w.Header().Set("Retry-After", time.Now().Add(3*time.Second).UTC().Format(http.TimeFormat))
@@ -369,6 +372,7 @@ func TestUploadElsewhere(t *testing.T) {
 
 // TestUploadKeepsSystemCAs: -cscafile adds to the certificates of the system.
 func TestUploadKeepsSystemCAs(t *testing.T) {
+	t.Parallel()
 	system, own := testbed.NewCA(t), testbed.NewCA(t)
 	for name, test := range map[string]struct {
 		ca   *testbed.CA
@@ -390,6 +394,7 @@ func TestUploadKeepsSystemCAs(t *testing.T) {
 
 // TestUploadThroughProxy: the environment's proxy is asked for CloudShark.
 func TestUploadThroughProxy(t *testing.T) {
+	t.Parallel()
 	s := sharktest.StartTLS(t, testbed.NewCA(t))
 	asked := make(chan string, 1)
 	proxy := startServer(t, listen(t), func(conn net.Conn, _ int64) {

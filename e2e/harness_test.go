@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,12 +20,10 @@ const root = ".."
 // binary is the program under test, built by TestMain.
 var binary string
 
-// TestMain builds the program once. It lets more tests run at a time than there
-// are processors: those that run in parallel mostly wait. What measures times or
-// memory runs before them, alone.
+// TestMain builds the program once. The tests that run in parallel mostly wait;
+// what measures times or memory runs before them, alone.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	_ = flag.Set("test.parallel", "8")
+	testbed.RunAtOnce(8)
 	dir, err := os.MkdirTemp("", "pcapdaemon-test-")
 	if err != nil {
 		panic(err)

@@ -60,6 +60,7 @@ func TestConnectAny(t *testing.T) {
 		"silent, and refused":    {silent + " " + refusing, connectTimeout, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			began := time.Now()
 			conn, err := connectAny(t.Context(), strings.Fields(test.addresses), strconv.Itoa(r.Port))
 			late := time.Since(began) - test.took

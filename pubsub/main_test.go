@@ -1,15 +1,14 @@
 package pubsub
 
 import (
-	"flag"
 	"os"
 	"testing"
+
+	"pcapdaemon/testbed"
 )
 
-// TestMain lets more tests run at a time than there are processors: most of
-// them wait for a server to be missed.
+// Most of the tests wait for a server to be missed.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	_ = flag.Set("test.parallel", "16")
+	testbed.RunAtOnce(32)
 	os.Exit(m.Run())
 }

@@ -196,6 +196,7 @@ func TestDeafNameServer(t *testing.T) {
 
 // TestPlainWordsAreNotLookedUp holds what counts as no name against libpcap.
 func TestPlainWordsAreNotLookedUp(t *testing.T) {
+	t.Parallel()
 	if !testbed.Inside(t, "plain", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n") {
 		return
 	}

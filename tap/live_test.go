@@ -251,6 +251,7 @@ func TestBufferSize(t *testing.T) {
 }
 
 func TestInterfaceGoesDownAndUp(t *testing.T) {
+	t.Parallel()
 	ns, far := testbed.NewNamespace(t, "down"), testbed.NewNamespace(t, "downfar")
 	ns.Pair(t, far)
 	ns.Do(t, func() {

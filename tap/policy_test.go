@@ -10,6 +10,7 @@ import (
 
 // TestPolicy: a packet has to pass policy and filter, whatever both say.
 func TestPolicy(t *testing.T) {
+	t.Parallel()
 	testbed.NeedRoot(t)
 	stream := policy(testbed.StartStream(t, 10*time.Millisecond).Filter())
 	for name, test := range map[string]struct {

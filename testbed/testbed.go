@@ -5,6 +5,7 @@ package testbed
 
 import (
 	"bufio"
+	"flag"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -43,6 +44,13 @@ func Lack(t testing.TB, what string) {
 		t.Fatal("needs ", what)
 	}
 	t.Skip("needs ", what)
+}
+
+// RunAtOnce lets so many parallel tests of a package run at a time, more than
+// there are processors, for those that mostly wait. It is called by TestMain.
+func RunAtOnce(n int) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", strconv.Itoa(n))
 }
 
 // Eventually fails unless the condition comes true in time.
