@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
@@ -16,8 +17,9 @@ const (
 	// keyExpiry is how long a key lives.
 	keyExpiry = 10 * time.Minute
 	// pieceSize is how much of a value goes over the wire at a time: neither here
-	// nor in the server does a value need its size twice.
-	pieceSize = 1 << 20
+	// nor in the server does a value need its size twice. Larger pieces are
+	// hardly faster, and the server holds several of them.
+	pieceSize = 256 << 10
 	// awayTimeout is how long what concerns keys waits for a server that is away.
 	awayTimeout = 30 * time.Second
 	// maxNames is how many names are tried for a key.
@@ -27,6 +29,9 @@ const (
 	// maxTries is how often a value is written that the server drops meanwhile.
 	maxTries = 3
 )
+
+// pieces are lent to those who write values.
+var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
 
 // errVanished says that the server does not have what was just written there: it
 // was evicted or removed.
@@ -169,14 +174,15 @@ func (w *keyWriter) write(conn redis.Conn, alive func()) error {
 	if _, err := io.CopyN(io.Discard, content, last); err != nil {
 		return fmt.Errorf("read the value: %w", err)
 	}
-	piece := make([]byte, min(pieceSize, w.size))
+	piece := pieces.Get().(*[pieceSize]byte)
+	defer pieces.Put(piece)
 	if err := w.put(conn, last, content, piece[:w.size-last]); err != nil {
 		return err
 	}
 	content = w.content()
 	for offset := int64(0); offset < last; offset += pieceSize {
 		alive()
-		if err := w.put(conn, offset, content, piece); err != nil {
+		if err := w.put(conn, offset, content, piece[:]); err != nil {
 			return err
 		}
 	}

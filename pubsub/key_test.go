@@ -339,7 +339,7 @@ func TestFetchFails(t *testing.T) {
 	for name, test := range map[string]struct{ commands, want string }{
 		"expired":          {"DEL " + key, errVanished.Error()},
 		"another value":    {"SET " + key + " x", errVanished.Error()},
-		"a shorter value":  {"SET " + key + " x;SETRANGE " + key + " 1500000 x", errVanished.Error()},
+		"a shorter value":  {fmt.Sprintf("SET %s x;SETRANGE %s %d x", key, key, len(whole)/2), errVanished.Error()},
 		"not a string":     {"DEL " + key + ";LPUSH " + key + " x", "WRONGTYPE"},
 		"no more allowed":  {"ACL SETUSER asker -getrange", "NOPERM"},
 		"no user any more": {"ACL DELUSER asker", "WRONGPASS"},
