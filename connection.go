@@ -97,7 +97,8 @@ func (c *uploadConn) Write(p []byte) (int, error) {
 	case errors.Is(err, net.ErrClosed):
 		return n, err
 	}
-	c.broken.CompareAndSwap(nil, &err)
+	broken := err // err itself would be allocated for each call
+	c.broken.CompareAndSwap(nil, &broken)
 	return len(p), nil
 }
 
