@@ -32,16 +32,16 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	capture(5)
 	before := usage(t, d, port)
-	capture(100)
+	capture(50)
 	after := usage(t, d, port)
 	for what, slack := range map[string]int{
 		"descriptors": 2, "sockets": 2, "packet sockets": 0, "goroutines": 2, "threads": 16, "memory": 16 << 20,
 	} {
 		if after[what] > before[what]+slack {
-			t.Errorf("%s: %d after 5 captures, %d after 105", what, before[what], after[what])
+			t.Errorf("%s: %d after 5 captures, %d after 55", what, before[what], after[what])
 		}
 	}
-	checkDirectory(t, dir, 210)
+	checkDirectory(t, dir, 110)
 }
 
 // usage waits until handles are closed, and returns what a daemon has in use.

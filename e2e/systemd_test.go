@@ -119,6 +119,7 @@ func TestSystemdIsToldTheStatus(t *testing.T) {
 }
 
 func TestSystemdWatchdogIsKicked(t *testing.T) {
+	t.Parallel()
 	r, m := testbed.StartRedis(t), newManager(t)
 	const interval = 600 * time.Millisecond
 	p := m.start(t, daemonCommand(r, keeping(t.TempDir())...), fmt.Sprintf("WATCHDOG_USEC=%d", interval.Microseconds()))
