@@ -13,7 +13,7 @@ import (
 	"pcapdaemon/testbed"
 )
 
-// TestNothingLeaks: after 100 captures no descriptor, thread, memory or
+// TestNothingLeaks: after fifty rounds no descriptor, thread, memory or
 // interface in promiscuous mode more than after 5.
 func TestNothingLeaks(t *testing.T) {
 	r := testbed.StartRedis(t)
