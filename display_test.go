@@ -50,7 +50,7 @@ func TestDisplayFits(t *testing.T) {
 				testbed.Eventually(t, time.Second, "all lines are drawn", func() bool {
 					shown = screen.Screen()
 					last := shown[len(shown)-1]
-					return len(shown) == want && (strings.Contains(last, " 45s") || strings.HasSuffix(last, " running"))
+					return len(shown) == want && (strings.Contains(last, " 45s") || strings.HasSuffix(last, " 78 running"))
 				})
 				if hosts > lines-1 {
 					if rest := shown[len(shown)-1]; rest != "and 78 more: 78 running" {

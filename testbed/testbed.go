@@ -6,6 +6,7 @@ package testbed
 import (
 	"bufio"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -65,14 +66,21 @@ func Eventually(t testing.TB, within time.Duration, what string, condition func(
 
 // FreePort returns a TCP port of the loopback interface that nobody uses. It is
 // none of those that the kernel gives to who names none (ip_local_port_range),
-// so that no connection of another test gets it before it is used.
+// so that no connection of another test gets it before it is used, and no other
+// test on this machine gets it until this one ends: a server may be restarted.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 10_000 + rand.IntN(20_000)
+		claim, err := net.Listen("unix", fmt.Sprint("@pcapdaemon-test-", port)) // abstract, see unix(7)
+		if err != nil {
+			continue
+		}
 		if isFree(port) {
+			t.Cleanup(func() { claim.Close() })
 			return port
 		}
+		claim.Close()
 	}
 	t.Fatal("there is no free port")
 	return 0
