@@ -15,8 +15,6 @@ var (
 	errOtherNode = errors.New("request for another node")
 	// errMalformed says that nobody can tell whom a message is for.
 	errMalformed = errors.New("not a request")
-	// errBothNames says that a request names its host twice.
-	errBothNames = errors.New("node and nodere: only one of them may be given")
 )
 
 // An addressee decides which messages are for this host. It is used from one goroutine.
@@ -78,7 +76,7 @@ func (a *addressee) judge(f fields) error {
 	case other:
 		return errOtherNode
 	case both:
-		return errBothNames
+		return errors.New("node and nodere: only one of them may be given")
 	case noName:
 		return fmt.Errorf("%w: node: %w", errMalformed, nameErr)
 	case noPattern:

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"io"
 	"sync"
 	"time"
@@ -191,15 +190,6 @@ func (b *buffer) pieces() [][]byte {
 		pieces = append(pieces, b.chunks[len(pieces)][:min(rest, chunkSize)])
 	}
 	return pieces
-}
-
-// reader returns a new reader of the whole content.
-func (b *buffer) reader() io.Reader {
-	var readers []io.Reader
-	for _, piece := range b.pieces() {
-		readers = append(readers, bytes.NewReader(piece))
-	}
-	return io.MultiReader(readers...)
 }
 
 // free gives the memory back. No reader may be in use any more.

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"sync"
 	"testing"
-	"testing/iotest"
 	"testing/synctest"
 	"time"
 )
@@ -39,33 +37,7 @@ func TestBufferReadsWhatWasWritten(t *testing.T) {
 			if got := bytes.Join(b.pieces(), nil); !bytes.Equal(want, got) {
 				t.Error("the pieces differ from what was written")
 			}
-			if err := iotest.TestReader(b.reader(), want); err != nil {
-				t.Error(err)
-			}
 		})
-	}
-}
-
-func TestBufferReadersAreIndependent(t *testing.T) {
-	b := newBuffer(newPool(4 * chunkSize))
-	defer b.free()
-	want := randomBytes(3*chunkSize + 7)
-	if _, err := b.Write(want); err != nil {
-		t.Fatal(err)
-	}
-	half := b.reader()
-	_, _ = io.CopyN(io.Discard, half, int64(len(want)/2))
-	var readers sync.WaitGroup
-	for range 4 {
-		readers.Go(func() {
-			if got, err := io.ReadAll(b.reader()); err != nil || !bytes.Equal(want, got) {
-				t.Errorf("reader differs from what was written: %v", err)
-			}
-		})
-	}
-	readers.Wait()
-	if rest, _ := io.ReadAll(half); !bytes.Equal(want[len(want)/2:], rest) {
-		t.Error("a reader was moved by the others")
 	}
 }
 

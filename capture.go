@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"pcapdaemon/tap"
@@ -40,7 +39,8 @@ const (
 	stopRequest   = "request"
 )
 
-// A source hands out packets: a live interface, a file, or a test. All calls
+// A source hands out packets: a live interface, what a recorder
+// holds, a file, or a test. All calls
 // come from one goroutine, and none after Close.
 type source interface {
 	// Copy copies packets to the rooms one after the other, as records of a
@@ -58,6 +58,15 @@ type source interface {
 	Close()
 }
 
+// A pastSource is a source that hands out packets from before the request.
+type pastSource interface {
+	source
+	// Since returns from when on nothing of the past is missing.
+	Since() time.Time
+	// Gap tells when the interface was not there, or nil.
+	Gap() error
+}
+
 // bounds end a capture, whichever comes first.
 type bounds struct {
 	packets int64
@@ -73,104 +82,6 @@ type outcome struct {
 	ended time.Time
 	note  string // what else there is to say of it, even if nothing is missing
 	err   error  // why packets may be missing
-}
-
-// An ending is the moment at which a capture ends, and why. It is moved
-// forward when the context of the capture ends before its time, and with the
-// clock when that is set: packets bear the clock's time, but a capture lasts as
-// long as it is meant to.
-type ending struct {
-	// at is the end for packets, as Unix time in nanoseconds. The loop reads it
-	// for every packet, in Go and in C.
-	at    atomic.Int64
-	began time.Time
-	clock func() time.Time // a test sets it
-
-	mu      sync.Mutex
-	stop    string
-	lasts   time.Duration // whatever the clock says
-	moment  time.Time     // the end, as the clock says
-	set     time.Duration // by how much the clock was set
-	overdue *time.Timer
-}
-
-// newEnding returns the ending of a capture that lasts for a timeout.
-func newEnding(start time.Time, timeout time.Duration) *ending {
-	e := &ending{began: time.Now(), clock: time.Now, stop: stopTimeout, lasts: timeout, moment: start.Add(timeout)}
-	e.at.Store(e.moment.UnixNano())
-	return e
-}
-
-// watch sees to it that the end comes, whatever the packets' clock says, until
-// the returned function is called.
-func (e *ending) watch() (end func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	due := time.AfterFunc(e.lasts, e.follow) // the clock may have been set back
-	e.overdue = time.AfterFunc(e.lasts+overrun, func() { e.at.Store(0) })
-	return func() {
-		due.Stop()
-		e.overdue.Stop()
-	}
-}
-
-// bringForward makes now the end, for a reason, unless it has passed.
-func (e *ending) bringForward(stop string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	lasted := time.Since(e.began)
-	if e.stop != stopTimeout || lasted >= e.lasts {
-		return
-	}
-	e.adjust() // or the moment would be moved again
-	e.stop, e.lasts, e.moment = stop, lasted, e.clock()
-	e.at.Store(e.moment.UnixNano())
-	e.overdue.Reset(overrun)
-}
-
-// follow moves the end with the clock.
-func (e *ending) follow() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.adjust()
-}
-
-// adjust is follow for a caller that holds the lock.
-func (e *ending) adjust() {
-	set := e.clock().Round(0).Sub(e.began.Round(0)) - time.Since(e.began)
-	if by := set - e.set; by.Abs() > clockTolerance {
-		e.set, e.moment = set, e.moment.Add(by)
-		e.at.Add(int64(by))
-	}
-}
-
-// excludes tells whether a packet does not lie before the end.
-func (e *ending) excludes(stamp time.Time) bool {
-	if stamp.UnixNano() < e.at.Load() {
-		return false
-	}
-	e.follow()
-	return stamp.UnixNano() >= e.at.Load()
-}
-
-// passed tells whether no packet from before the end is to be expected any more.
-func (e *ending) passed() bool { return e.clock().UnixNano() >= e.at.Load()+int64(tail) }
-
-// reached returns why and when the capture ended.
-func (e *ending) reached() (stop string, moment time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.stop, e.moment
-}
-
-// note says by how much the clock was set; empty: it was not.
-func (e *ending) note() string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.set == 0 {
-		return ""
-	}
-	return fmt.Sprintf("the clock was set by %+.0f s", e.set.Seconds())
 }
 
 // A capture takes packets from its source to its buffer until its bounds end it.
@@ -302,17 +213,12 @@ func (c *capture) judge(packet tap.Packet) (stop string) {
 // add adds a packet for which there is room, and returns how many there are.
 func (c *capture) add(packet tap.Packet) (packets int64) {
 	stamp := packet.Timestamp
-	record := appendWord(c.header[:0], stamp.Unix())
-	record = appendWord(record, int64(stamp.Nanosecond())/int64(c.unit))
-	record = appendWord(record, int64(packet.CaptureLength))
-	record = appendWord(record, int64(packet.Length))
+	record := binary.LittleEndian.AppendUint32(c.header[:0], uint32(stamp.Unix()))
+	record = binary.LittleEndian.AppendUint32(record, uint32(int64(stamp.Nanosecond())/int64(c.unit)))
+	record = binary.LittleEndian.AppendUint32(record, uint32(packet.CaptureLength))
+	record = binary.LittleEndian.AppendUint32(record, uint32(packet.Length))
 	_, _ = c.buffer.Write(record) // there is room
 	_, _ = c.buffer.Write(packet.Data)
 	c.quota.Copied.Bytes.Add(c.quota.Layout.Size(len(packet.Data)))
 	return c.quota.Copied.Packets.Add(1)
-}
-
-// appendWord appends a number as pcap files have it: 32 bits, little-endian.
-func appendWord(to []byte, word int64) []byte {
-	return append(to, byte(word), byte(word>>8), byte(word>>16), byte(word>>24))
 }

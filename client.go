@@ -114,12 +114,12 @@ func consult(in interruption, c config, q question, v view) (int, error) {
 	ctx, cancel := context.WithCancel(in.twice)
 	defer cancel()
 	commit := context.AfterFunc(in.once, cancel) // until the request is out, once is enough
-	server, err := pubsub.NewClient(ctx, c.redis.server, c.redis.requests, c.redis.results)
+	over, err := pubsub.NewClient(ctx, c.redis.server, c.redis.requests, c.redis.results)
 	if err != nil {
 		return exitFailed, err
 	}
-	defer server.Close()
-	asking := newClient(c, q, server, v)
+	defer over.Close()
+	asking := newClient(c, q, over, v)
 	if err := asking.ask(ctx); err != nil {
 		return exitFailed, err
 	}

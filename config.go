@@ -179,8 +179,8 @@ func (c *config) check(raw rawConfig) error {
 	case strings.ContainsFunc(c.filter, unicode.IsControl) || utf8.RuneCountInString(c.filter) > maxFilter:
 		return fmt.Errorf("-filter takes a pcap-filter(7) expression of at most %d characters, "+
 			"without control characters", maxFilter)
-	case c.node == "" || len(c.node) > 128:
-		return errors.New("-node takes a name of 1 to 128 characters")
+	case c.node == "" || utf8.RuneCountInString(c.node) > maxName:
+		return fmt.Errorf("-node takes a name of 1 to %d characters", maxName)
 	case c.delivery.writeLocal && c.delivery.dir == "":
 		return errors.New("-writelocal needs a -destdir")
 	case c.limits.defaultTimeout > c.limits.timeout:
@@ -321,7 +321,7 @@ func absoluteDirectory(flag string, path *string) error {
 	}
 	absolute, err := filepath.Abs(*path)
 	if err == nil {
-		err = isWritableDir(absolute)
+		err = checkWritable(absolute)
 	}
 	if err != nil {
 		return fmt.Errorf("%s takes a directory that can be written: %s: %w", flag, *path, err)
@@ -369,8 +369,8 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 	return nil
 }
 
-// isWritableDir says why files cannot be made in dir, or nil.
-func isWritableDir(dir string) error {
+// checkWritable says why files cannot be made in dir, or nil.
+func checkWritable(dir string) error {
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
 		err = unix.ENOTDIR

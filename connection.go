@@ -28,8 +28,8 @@ func newEndurance(timeout time.Duration) endurance {
 }
 
 // dial connects to an address and watches the connection.
-func (p endurance) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: p.stall}
+func (e endurance) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: e.stall}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func (p endurance) dial(ctx context.Context, network, address string) (net.Conn,
 		conn.Close()
 		return nil, err
 	}
-	c := &uploadConn{Conn: conn, endurance: p}
+	c := &uploadConn{Conn: conn, endurance: e}
 	c.watch(socket, 0, time.Now())
 	return c, nil
 }
@@ -69,15 +69,15 @@ func (c *uploadConn) watch(socket syscall.RawConn, moved uint64, since time.Time
 		if now := info.Bytes_acked + info.Bytes_received; now != moved {
 			moved, since = now, time.Now()
 		}
-		endurance, state := c.endurance.silence, "no answer"
+		longest, state := c.endurance.silence, "no answer"
 		if info.Unacked > 0 || info.Notsent_bytes > 0 {
-			endurance, state = c.endurance.stall, "nothing was taken"
+			longest, state = c.endurance.stall, "nothing was taken"
 		}
-		if time.Since(since) < endurance {
+		if time.Since(since) < longest {
 			c.watch(socket, moved, since)
 			return
 		}
-		err = fmt.Errorf("%s for %s", state, formatDuration(endurance))
+		err = fmt.Errorf("%s for %s", state, formatDuration(longest))
 		c.stalled.Store(&err)
 		c.Close()
 	})

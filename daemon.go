@@ -55,9 +55,7 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 		rollCalls: make(chan struct{}, maxRollCalls),
 	}
 	d.jobs = newJobs(c)
-	if d.jobs.format, err = newFileFormat(cmp.Or(c.format, "pcap")); err != nil {
-		return nil, err
-	}
+	d.jobs.format = newFileFormat(c.format)
 	d.jobs.prepare = system{compiler, recorders}.prepare
 	d.jobs.delivery = newDelivery(c.delivery, c.node, d.disk, witness{d.metrics, log})
 	d.jobs.delivery.back = mailbox{c.redis.server}
@@ -86,7 +84,7 @@ func (d *daemon) checkPolicy(ctx context.Context) {
 	if d.config.filter == "" {
 		return
 	}
-	for _, i := range d.config.limits.present() {
+	for _, i := range d.config.limits.capturable() {
 		if _, err := d.compiler.Compile(ctx, i.Name, int(d.config.limits.snap), ""); err != nil && ctx.Err() == nil {
 			d.log.WithField("interface", i.Name).WithError(err).Error("nothing can be captured")
 		}
@@ -238,7 +236,7 @@ func (d *daemon) order(a asker, b bounds) (*job, error) {
 	r, l := a.request, d.config.limits
 	device, err := l.device(a.iface)
 	if err == nil && r.Lookback > 0 {
-		err = l.remembers(a.iface, device)
+		err = l.checkRecorded(a.iface, device)
 	}
 	if err != nil {
 		return nil, err
@@ -258,13 +256,7 @@ func (d *daemon) order(a asker, b bounds) (*job, error) {
 
 // heading returns what the file of a capture says of its origin.
 func (d *daemon) heading(r request, device string) heading {
-	h := heading{node: d.config.node, iface: device, filter: r.Filter}
-	switch {
-	case d.config.filter != "" && r.Filter != "":
-		h.filter = "(" + d.config.filter + ") and (" + r.Filter + ")"
-	case d.config.filter != "":
-		h.filter = d.config.filter
-	}
+	h := heading{node: d.config.node, iface: device, filter: d.compiler.Expression(r.Filter)}
 	if d.jobs.format.nanoseconds() { // a pcap file has no room for it
 		h.comment = newComment(d.config.node, r.ID, r.raw)
 	}

@@ -81,7 +81,7 @@ func newBench(t *testing.T, change func(*config)) *bench {
 	}
 	b := &bench{memo: &memo{}, upload: &fakeDestination{}, local: &fakeDestination{title: "local"}}
 	var err error
-	if b.daemon, err = newDaemon(c, b.memo, newHealth(newBell()), quietLog()); err != nil {
+	if b.daemon, err = newDaemon(c, b.memo, newHealth(), quietLog()); err != nil {
 		t.Fatal(err)
 	}
 	b.jobs.delivery.upload, b.jobs.delivery.local = b.upload, b.local

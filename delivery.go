@@ -25,8 +25,8 @@ type recording struct {
 type receipt struct {
 	file string // absolute path
 	url  string // for people
-	key  string // from which it is fetched, and
-	name string // of the file that is there
+	key  string // in Redis
+	name string // of the file that the key holds
 	kept bool   // in the spool: the upload has to wait
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -54,10 +53,7 @@ func (*directory) name() string { return "local" }
 
 // unused implements archive.
 func (d *directory) unused(name string) string {
-	return freeName(name, func(name string) bool {
-		_, err := os.Lstat(filepath.Join(d.path, name))
-		return err == nil
-	})
+	return freeName(name, func(name string) bool { return exists(filepath.Join(d.path, name)) })
 }
 
 // freeName returns the name, with -2, -3 … before its extension if it is taken.

@@ -281,3 +281,9 @@ func (w *flusher) sync() error {
 	}
 	return err
 }
+
+// exists tells whether there is something of that name.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

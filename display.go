@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -16,34 +14,6 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 )
-
-// jsonLines is a view for programs: what comes goes to out, the rest to err.
-type jsonLines struct{ out, err io.Writer }
-
-// heard implements view.
-func (v jsonLines) heard(message []byte) {
-	var line bytes.Buffer
-	_ = json.Compact(&line, message) // has been decoded
-	fmt.Fprintf(v.out, "%s\n", line.Bytes())
-}
-
-// fetched implements view.
-func (v jsonLines) fetched(r result, file string) {
-	said := result{ID: r.ID, Node: r.Node, Interface: r.Interface, State: stateFetched, File: file}
-	fmt.Fprintf(v.out, "%s\n", said.encode())
-}
-
-// ended implements view.
-func (jsonLines) ended(result, string) {}
-
-// say implements view.
-func (v jsonLines) say(text string) { fmt.Fprintln(v.err, text) }
-
-// draw implements view.
-func (jsonLines) draw(*following, time.Time) {}
-
-// close implements view.
-func (jsonLines) close() {}
 
 // A terminal is what people look at.
 type terminal struct{ *os.File }
@@ -150,10 +120,10 @@ func drawRows(f *following, now time.Time, columns, lines int) []string {
 	if lines = max(lines, 2); len(rows) > lines {
 		rows, rest = rows[:lines-1], rows[lines-1:]
 	}
-	form := newGrid(rows, columns)
+	g := newGrid(rows, columns)
 	var drawn []string
 	for _, r := range rows {
-		drawn = append(drawn, clip(form.draw(r), columns))
+		drawn = append(drawn, clip(g.draw(r), columns))
 	}
 	if len(rest) > 0 {
 		drawn = append(drawn, clip(countRows(rest), columns))
@@ -241,26 +211,26 @@ func newGrid(rows []row, columns int) grid {
 	for _, r := range rows {
 		longest = max(longest, width(r.node+r.iface))
 	}
-	form := grid{units: columns >= wideColumns+readableBar+1+min(longest, 20)}
+	g := grid{units: columns >= wideColumns+readableBar+1+min(longest, 20)}
 	room, least := columns-narrowColumns-1, leastBar
-	if form.units {
+	if g.units {
 		room, least = columns-wideColumns-1, readableBar
 	}
-	form.bar = min(max(room-longest, least), mostBar)
-	form.name = min(longest, max(room-form.bar, 1))
-	return form
+	g.bar = min(max(room-longest, least), mostBar)
+	g.name = min(longest, max(room-g.bar, 1))
+	return g
 }
 
 // draw returns a row as a line.
-func (l grid) draw(r row) string {
+func (g grid) draw(r row) string {
 	packets, left := fmt.Sprintf("%4s", shortCount(r.packets)), fmt.Sprintf("%4s", shortTime(r.left))
-	if l.units {
+	if g.units {
 		packets, left = fmt.Sprintf("%10s packets", humanize.Comma(r.packets)), left+" left"
 	}
-	filled := int(r.part * float64(l.bar-2))
-	bar := "[" + strings.Repeat("#", filled) + strings.Repeat(".", l.bar-2-filled) + "]"
-	name := clip(r.node, max(l.name-width(r.iface), 1)) + r.iface // what tells captures of one host apart stays
-	return strings.Join([]string{fit(name, l.name), fit(r.state, 7), packets,
+	filled := int(r.part * float64(g.bar-2))
+	bar := "[" + strings.Repeat("#", filled) + strings.Repeat(".", g.bar-2-filled) + "]"
+	name := clip(r.node, max(g.name-width(r.iface), 1)) + r.iface // what tells captures of one host apart stays
+	return strings.Join([]string{fit(name, g.name), fit(r.state, 7), packets,
 		fmt.Sprintf("%6s", shortSize(r.bytes)), bar, left}, " ")
 }
 

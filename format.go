@@ -2,8 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"io"
 	"time"
 
@@ -32,15 +32,12 @@ type fileFormat interface {
 	content(h heading, c closing, records [][]byte) func() io.Reader
 }
 
-// newFileFormat returns a format by the name that people use.
-func newFileFormat(name string) (fileFormat, error) {
-	switch name {
-	case "pcap":
-		return pcapFormat{}, nil
-	case "pcapng":
-		return newPcapngFormat(), nil
+// newFileFormat returns a format by its name; -format takes no others.
+func newFileFormat(name string) fileFormat {
+	if name == "pcapng" {
+		return newPcapngFormat()
 	}
-	return nil, fmt.Errorf("takes pcap or pcapng, not %s", quote(name))
+	return pcapFormat{}
 }
 
 // A heading is what there is to say before the packets.
@@ -57,18 +54,14 @@ type heading struct {
 // of the request and the request itself, as it came. It begins with what is
 // shortest, should the request be too long for a file.
 func newComment(node, id string, request []byte) string {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false) // people read "tcp[13] & 2 > 0"
-	err := encoder.Encode(struct {
+	if !json.Valid(request) {
+		request = nil // one that is no JSON is worth no crash
+	}
+	return string(encodeLine(struct {
 		Node    string          `json:"node"`
 		ID      string          `json:"id"`
 		Request json.RawMessage `json:"request,omitempty"`
-	}{node, id, request})
-	if err != nil {
-		return newComment(node, id, nil) // a request that is no JSON is worth no crash
-	}
-	return string(bytes.TrimSuffix(text.Bytes(), []byte("\n")))
+	}{node, id, request}))
 }
 
 // A closing is what there is to say after the packets.
@@ -122,8 +115,6 @@ func fileHeader(linkType, snapLen int) []byte {
 	header := make([]byte, 0, fileHeaderSize)
 	header = append(header, 0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0) // magic number, and version 2.4
 	header = append(header, make([]byte, 8)...)                 // time zone and accuracy, which nobody uses
-	for _, field := range []int{snapLen, linkType} {
-		header = append(header, byte(field), byte(field>>8), byte(field>>16), byte(field>>24))
-	}
-	return header
+	header = binary.LittleEndian.AppendUint32(header, uint32(snapLen))
+	return binary.LittleEndian.AppendUint32(header, uint32(linkType))
 }

@@ -59,14 +59,8 @@ func readFile(t testing.TB, open func() io.Reader) []byte {
 
 func TestNewFileFormat(t *testing.T) {
 	for name := range bothFormats {
-		f, err := newFileFormat(name)
-		if err != nil || f.extension() != "."+name || f.nanoseconds() != (name == "pcapng") {
-			t.Errorf("%s is %+v, %v", name, f, err)
-		}
-	}
-	for _, name := range []string{"", "PCAP", "erf\n"} {
-		if _, err := newFileFormat(name); err == nil || !strings.HasPrefix(err.Error(), "takes pcap or pcapng, not ") {
-			t.Errorf("want %q refused, got %v", name, err)
+		if f := newFileFormat(name); f.extension() != "."+name || f.nanoseconds() != (name == "pcapng") {
+			t.Errorf("%s is %+v", name, f)
 		}
 	}
 }

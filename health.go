@@ -18,10 +18,8 @@ type health struct {
 	requests, results error
 }
 
-// newHealth returns the health of a daemon that has just started and rings a bell at each change.
-func newHealth(changed bell) *health {
-	return &health{changed: changed, requests: errNotConnected}
-}
+// newHealth returns the health of a daemon that has just started.
+func newHealth() *health { return &health{changed: newBell(), requests: errNotConnected} }
 
 // setRequests notes why no requests come, or nil.
 func (h *health) setRequests(err error) { h.set(&h.requests, err) }

@@ -17,7 +17,7 @@ func TestHealth(t *testing.T) {
 		"no results":  {nil, down, "results are not published: refused", true},
 		"neither":     {down, down, "not subscribed: refused", false},
 	} {
-		h := newHealth(newBell())
+		h := newHealth()
 		h.setRequests(test.requests)
 		h.setResults(test.results)
 		got := ""
@@ -31,7 +31,7 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s: the bell was not rung", name)
 		}
 	}
-	if h := newHealth(newBell()); h.subscribed() {
+	if h := newHealth(); h.subscribed() {
 		t.Error("subscribed before anything has happened")
 	}
 }

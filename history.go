@@ -40,7 +40,7 @@ func (h *history) Publish(message []byte) {
 // capture are told is the same once more, and a storm of requests that are
 // refused for one reason must not drive out all else.
 func (h *history) remember(r result) {
-	if r.Shared != "" || !slices.Contains([]string{stateKept, stateDone, stateFailed, stateRefused}, r.State) {
+	if r.Shared != "" || !r.ended() && r.State != stateRefused {
 		return
 	}
 	h.mu.Lock()

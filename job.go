@@ -86,15 +86,6 @@ func (j *job) result(a asker, node, state string) result {
 	return r
 }
 
-// An outlet takes results to whoever asked. Publish never blocks.
-type outlet interface{ Publish(message []byte) }
-
-// silence is the outlet where nobody wants results.
-type silence struct{}
-
-// Publish implements outlet.
-func (silence) Publish([]byte) {}
-
 // run makes a capture, from judging the filter to the last results.
 func (s *jobs) run(life lifetime, j *job) {
 	source, start, err := s.open(life, j)
@@ -129,15 +120,6 @@ func (s *jobs) open(life lifetime, j *job) (source, time.Time, error) {
 		s.release()
 	}
 	return source, start, err
-}
-
-// A pastSource is a source that hands out packets from before the request.
-type pastSource interface {
-	source
-	// Since returns from when on nothing of the past is missing.
-	Since() time.Time
-	// Gap tells when the interface was not there, or nil.
-	Gap() error
 }
 
 // begin tells all who have asked so far that their capture has started. Whoever

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -47,48 +46,6 @@ func newJobs(c config) *jobs {
 	return &jobs{node: c.node, channel: c.redis.results, capacity: c.capacity, pool: newPool(c.capacity.memory),
 		running: map[*job]struct{}{}, newest: map[shareKey]*job{}}
 }
-
-// A wanted source is what a request asks for.
-type wanted struct {
-	iface  string
-	filter string // pcap-filter(7)
-	snap   int    // bytes
-	buffer int    // of the kernel, in bytes
-	nanos  bool   // stamps in nanoseconds, not microseconds
-	// lookback is how long before the request the capture begins; it needs a
-	// recorded interface.
-	lookback time.Duration
-}
-
-// A bell tells one goroutine that something has changed; ringing it again
-// before that one has looked changes nothing.
-type bell chan struct{}
-
-// newBell returns a bell that is silent.
-func newBell() bell { return make(bell, 1) }
-
-// ring never blocks.
-func (b bell) ring() {
-	select {
-	case b <- struct{}{}:
-	default:
-	}
-}
-
-// A lifetime says how long captures may go on: they record until the first
-// context ends, and are delivered until the second one does.
-type lifetime struct {
-	recording, delivering context.Context
-	stopping              <-chan struct{} // closed when the daemon is to stop
-}
-
-// A preparer judges what can be judged before a slot is taken: whether the
-// interface is there and the filter compiles. That may take seconds.
-type preparer func(context.Context, wanted) (opener, error)
-
-// An opener opens what has been prepared, for a capture that was asked for at
-// a time, and returns when the capture begins.
-type opener func(asked time.Time) (source, time.Time, error)
 
 // start begins a capture, or lets its asker share one that runs and would be
 // the same. It does not wait for either.

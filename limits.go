@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"time"
 )
@@ -73,6 +74,15 @@ func (l limits) device(name string) (string, error) {
 	return device, nil
 }
 
+// capturable returns the interfaces of this host that may be captured on.
+func (l limits) capturable() []net.Interface {
+	interfaces, err := net.Interfaces()
+	if err != nil || l.interfaces == nil {
+		return interfaces
+	}
+	return slices.DeleteFunc(interfaces, func(i net.Interface) bool { return !slices.Contains(l.interfaces, i.Name) })
+}
+
 // alias returns the second name of an interface, or nothing.
 func (l limits) alias(device string) string {
 	for _, alias := range slices.Sorted(maps.Keys(l.aliases)) {
@@ -83,8 +93,8 @@ func (l limits) alias(device string) string {
 	return ""
 }
 
-// remembers says why nothing from before the request can be had of an interface, or nil.
-func (l limits) remembers(name, device string) error {
+// checkRecorded says why nothing from before the request can be had of an interface, or nil.
+func (l limits) checkRecorded(name, device string) error {
 	if !slices.Contains(l.recorded, device) {
 		return fmt.Errorf("lookback: %s is not in -record", printable(name))
 	}

@@ -1,6 +1,6 @@
 // Pcapdaemon captures packets on request. It subscribes to a Redis channel,
-// captures with libpcap into memory, and delivers the captures to CloudShark
-// or a local directory.
+// captures with libpcap into memory, and delivers the captures to CloudShark, to
+// a local directory, or through Redis to whoever asked.
 package main
 
 import (
@@ -105,7 +105,7 @@ func runOnce(ctx context.Context, c config, log *logrus.Logger, stdin io.Reader,
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
 	out := &printer{to: stdout}
-	d, err := newDaemon(c, out, newHealth(newBell()), log)
+	d, err := newDaemon(c, out, newHealth(), log)
 	if err != nil {
 		log.WithError(err).Error("not started")
 		return exitFailed

@@ -19,7 +19,7 @@ const (
 	maxID      = 128      // characters
 	maxText    = 1024     // characters of tags, customer and by: each result repeats them
 	maxNames   = 64       // interfaces in one request
-	maxName    = 128      // characters of an interface
+	maxName    = 128      // characters of a node or an interface
 	maxSnap    = 262144   // bytes, libpcap's own maximum
 	// maxLookback is a day, in seconds.
 	maxLookback = 24 * 60 * 60
@@ -131,8 +131,8 @@ func checkRequest(message []byte) (request, error) {
 	return fields.request(message, rest, wrong)
 }
 
-// request decodes the fields of a message, which has rest behind them and may
-// be known to be wrong. The error names the first thing that is wrong.
+// request decodes the fields of a message: rest is what follows the object, wrong
+// is what is known to be wrong already. The error names the first thing that is wrong.
 func (f fields) request(message, rest []byte, wrong error) (request, error) {
 	switch {
 	case len(message) > maxMessage:

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"crypto/rand"
 	"encoding/json"
 	"os"
 	"os/user"
@@ -58,7 +56,8 @@ func newQuestion(text []byte, who inquirer) (question, error) {
 		value, _ := decodeText(given[field]) // has been judged
 		return value
 	}
-	q := question{message: text, request: r, id: asked("id"), by: asked("by"), field: "node", value: asked("node")}
+	q := question{message: text, request: r, id: r.ID, by: r.By, field: "node", value: asked("node"),
+		begins: r.Stop == "" && !r.RollCall, rollCall: r.RollCall}
 	if q.value == "" {
 		q.field, q.value = "nodere", asked("nodere")
 	}
@@ -66,14 +65,10 @@ func newQuestion(text []byte, who inquirer) (question, error) {
 	if q.by == "" {
 		q.by, added["by"] = who.by, who.by
 	}
-	stops := asked("stop")
-	q.rollCall = string(given["rollcall"]) == "true"
-	q.begins = stops == "" && !q.rollCall
 	switch {
-	case stops != "":
-		q.id = stops
-	case q.id == "":
-		q.id = rand.Text()
+	case r.Stop != "":
+		q.id = r.Stop
+	case asked("id") == "":
 		added["id"] = q.id
 	}
 	if q.begins && who.watches && given["progress"] == nil {
@@ -90,20 +85,9 @@ func newQuestion(text []byte, who inquirer) (question, error) {
 			added[name] = value
 		}
 	}
-	q.message = encodeMessage(added)
+	q.message = encodeLine(added)
 	_, err = checkRequest(q.message)
 	return q, err
-}
-
-// encodeMessage returns the JSON of a message.
-func encodeMessage(fields map[string]any) []byte {
-	var message bytes.Buffer
-	encoder := json.NewEncoder(&message)
-	encoder.SetEscapeHTML(false) // an escape takes six times the room
-	if err := encoder.Encode(fields); err != nil {
-		panic(err) // what was decoded can be encoded
-	}
-	return bytes.TrimSuffix(message.Bytes(), []byte("\n"))
 }
 
 // exact tells whether it names one host.
@@ -111,7 +95,7 @@ func (q question) exact() bool { return q.field == "node" && q.value != anyNode 
 
 // stop returns the message that ends the captures of this question.
 func (q question) stop() []byte {
-	return encodeMessage(map[string]any{q.field: q.value, "stop": q.id, "by": q.by})
+	return encodeLine(map[string]any{q.field: q.value, "stop": q.id, "by": q.by})
 }
 
 // stopByHand returns the command that does the same.

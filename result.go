@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"time"
 )
@@ -93,15 +92,7 @@ func newResult(r request, node, iface, state string) result {
 }
 
 // encode returns the result as one line of JSON.
-func (r result) encode() []byte {
-	var line bytes.Buffer
-	encoder := json.NewEncoder(&line)
-	encoder.SetEscapeHTML(false) // people read "tcp[13] & 2 > 0"
-	if err := encoder.Encode(r); err != nil {
-		panic(err) // no field of a result can fail to encode
-	}
-	return bytes.TrimSuffix(line.Bytes(), []byte("\n"))
-}
+func (r result) encode() []byte { return encodeLine(r) }
 
 // decodeResult reads a result that another program has published.
 func decodeResult(message []byte) (result, error) {
@@ -109,6 +100,15 @@ func decodeResult(message []byte) (result, error) {
 	err := json.Unmarshal(message, &r)
 	return r, err
 }
+
+// An outlet takes results to whoever asked. Publish never blocks.
+type outlet interface{ Publish(message []byte) }
+
+// silence is the outlet where nobody wants results.
+type silence struct{}
+
+// Publish implements outlet.
+func (silence) Publish([]byte) {}
 
 // A stamp is a time in UTC that JSON shows with all nine digits of its nanoseconds.
 type stamp time.Time

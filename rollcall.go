@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"time"
 )
 
@@ -22,7 +21,7 @@ func (d *daemon) answerRollCall(ctx context.Context, r request) error {
 	select {
 	case d.rollCalls <- struct{}{}:
 	default:
-		return errors.New("rollcall: 64 are waiting for their answers already")
+		return fmt.Errorf("rollcall: %d are waiting for their answers already", maxRollCalls)
 	}
 	d.jobs.working.Go(func() {
 		defer func() { <-d.rollCalls }()
@@ -43,18 +42,9 @@ func (d *daemon) present(r request) result {
 		Snap: l.snap, Captures: c.captures, Return: &l.returned}
 	answer.presence = &presence{Version: version, Format: d.config.format,
 		Running: d.jobs.count(), Interfaces: []presented{}}
-	for _, i := range l.present() {
+	for _, i := range l.capturable() {
 		answer.Interfaces = append(answer.Interfaces, presented{Name: i.Name, Alias: l.alias(i.Name),
 			Up: i.Flags&net.FlagUp != 0, Recorded: d.recorders.reach(i.Name)})
 	}
 	return answer
-}
-
-// present returns the interfaces of this host that may be captured on.
-func (l limits) present() []net.Interface {
-	interfaces, err := net.Interfaces()
-	if err != nil || l.interfaces == nil {
-		return interfaces
-	}
-	return slices.DeleteFunc(interfaces, func(i net.Interface) bool { return !slices.Contains(l.interfaces, i.Name) })
 }

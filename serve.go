@@ -18,7 +18,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	defer serving.Wait()
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
-	health := newHealth(newBell())
+	health := newHealth()
 	messages := make(chan []byte, 64)
 	subscriber := pubsub.Subscriber{Server: c.redis.server, Channel: c.redis.requests,
 		Messages: messages, State: health.setRequests, Log: log}
@@ -73,6 +73,13 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	health.changed.ring()
 	d.receive(life, messages)
 	return d.stop(life)
+}
+
+// A lifetime says how long captures may go on: they record until the first
+// context ends, and are delivered until the second one does.
+type lifetime struct {
+	recording, delivering context.Context
+	stopping              <-chan struct{} // closed when the daemon is to stop
 }
 
 // newLifetime returns the lifetime of captures that record until ctx ends and

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 )
 
@@ -67,12 +66,6 @@ func (h shelf) taken(name string) bool {
 		}
 	}
 	return false
-}
-
-// exists tells whether there is something of that name.
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 // remove removes a parcel. A capture that survives that still has its waybill.

@@ -7,7 +7,27 @@ import (
 	"pcapdaemon/tap"
 )
 
-// A system prepares sources of the real system.
+// A wanted source is what a request asks for.
+type wanted struct {
+	iface  string
+	filter string // pcap-filter(7)
+	snap   int    // bytes
+	buffer int    // of the kernel, in bytes
+	nanos  bool   // stamps in nanoseconds, not microseconds
+	// lookback is how long before the request the capture begins; it needs a
+	// recorded interface.
+	lookback time.Duration
+}
+
+// A preparer judges what can be judged before a slot is taken: whether the
+// interface is there and the filter compiles. That may take seconds.
+type preparer func(context.Context, wanted) (opener, error)
+
+// An opener opens what has been prepared, for a capture that was asked for at
+// a time, and returns when the capture begins.
+type opener func(asked time.Time) (source, time.Time, error)
+
+// A system prepares real sources: open interfaces, and readers of recorders.
 type system struct {
 	compiler  *tap.Compiler
 	recorders *recorders

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +39,18 @@ func escape(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// encodeLine returns the JSON of a value that has one, as people can read it:
+// "tcp[13] & 2 > 0" stays what it is.
+func encodeLine(value any) []byte {
+	var line bytes.Buffer
+	encoder := json.NewEncoder(&line)
+	encoder.SetEscapeHTML(false) // an escape takes six times the room
+	if err := encoder.Encode(value); err != nil {
+		panic(err) // of the program
+	}
+	return bytes.TrimSuffix(line.Bytes(), []byte("\n"))
 }
 
 // formatSize writes bytes in the largest unit that needs no fraction: 100MiB, 1500.

@@ -475,8 +475,9 @@ func TestUploadLeavesMemory(t *testing.T) {
 		if _, err := buf.Write(content); err != nil {
 			t.Fatal(err)
 		}
-		_, err := newCloudshark(s).store(t.Context(), recording{name: "x", size: buf.size, content: buf.reader})
-		if err == nil {
+		r := recording{name: "x", size: fileHeaderSize + buf.size,
+			content: pcapFormat{}.content(heading{}, closing{}, buf.pieces())}
+		if _, err := newCloudshark(s).store(t.Context(), r); err == nil {
 			t.Fatal("want an error")
 		}
 		buf.free()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -51,8 +50,7 @@ func spell(words []string) (string, error) {
 	if fields["node"] == nil && fields["nodere"] == nil && (fields["stop"] != nil || fields["rollcall"] == true) {
 		fields["node"] = anyNode // whoever it concerns
 	}
-	message, err := json.Marshal(fields)
-	return string(message), err
+	return string(encodeLine(fields)), nil
 }
 
 // spellValue returns the value of a field as JSON has it.

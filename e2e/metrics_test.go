@@ -74,6 +74,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 		`pcapdaemon_deliveries_total{destination="cloudshark",outcome="error"}`: 0,
 		`pcapdaemon_deliveries_total{destination="local",outcome="ok"}`:         0,
 		`pcapdaemon_deliveries_total{destination="local",outcome="error"}`:      0,
+		`pcapdaemon_deliveries_total{destination="spool",outcome="ok"}`:         0,
+		`pcapdaemon_deliveries_total{destination="spool",outcome="error"}`:      0,
 		`pcapdaemon_delivery_seconds_count{destination="cloudshark"}`:           0,
 		`pcapdaemon_delivery_seconds_count{destination="local"}`:                0,
 		`pcapdaemon_memory_held_bytes`:                                          0,

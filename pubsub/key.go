@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
@@ -30,9 +29,6 @@ const (
 	maxTries = 3
 )
 
-// pieces are lent to those who write values.
-var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
-
 // errVanished says that the server does not have what was just written there: it
 // was evicted or removed.
 var errVanished = errors.New("the key has vanished meanwhile")
@@ -43,7 +39,12 @@ var errVanished = errors.New("the key has vanished meanwhile")
 // from its beginning each time it is called. A server that is away is waited for,
 // but not for more than 30 s. Refusals of the server are in the error as it said them.
 func (s *Server) Store(ctx context.Context, key string, size int64, content func() io.Reader) (string, error) {
-	w := keyWriter{name: key, size: size, content: content}
+	piece, _ := s.pieces.Get().(*[pieceSize]byte)
+	if piece == nil {
+		piece = new([pieceSize]byte)
+	}
+	defer s.pieces.Put(piece)
+	w := keyWriter{name: key, size: size, content: content, piece: piece[:]}
 	err := errVanished
 	for try := 0; try < maxTries && errors.Is(err, errVanished); try++ {
 		err = s.insist(ctx, w.write)
@@ -161,6 +162,7 @@ type keyWriter struct {
 	made    bool // the key is ours
 	size    int64
 	content func() io.Reader
+	piece   []byte // what is sent at a time
 }
 
 // write writes the whole value over one connection: a server that was
@@ -174,15 +176,13 @@ func (w *keyWriter) write(conn redis.Conn, alive func()) error {
 	if _, err := io.CopyN(io.Discard, content, last); err != nil {
 		return fmt.Errorf("read the value: %w", err)
 	}
-	piece := pieces.Get().(*[pieceSize]byte)
-	defer pieces.Put(piece)
-	if err := w.put(conn, last, content, piece[:w.size-last]); err != nil {
+	if err := w.put(conn, last, content, w.piece[:w.size-last]); err != nil {
 		return err
 	}
 	content = w.content()
 	for offset := int64(0); offset < last; offset += pieceSize {
 		alive()
-		if err := w.put(conn, offset, content, piece[:]); err != nil {
+		if err := w.put(conn, offset, content, w.piece); err != nil {
 			return err
 		}
 	}

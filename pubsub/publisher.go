@@ -277,7 +277,7 @@ func (p *Publisher) send(conn redis.Conn, messages [][]byte) error {
 }
 
 // drops remembers what has been logged about dropped messages: that there are
-// some, and how many it were when nothing waits any more.
+// some, and how many there were once nothing waits any more.
 type drops struct {
 	log  logrus.FieldLogger
 	told int64 // so many have been logged

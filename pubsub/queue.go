@@ -19,14 +19,14 @@ type queue struct {
 	keep time.Duration // how long messages can be recalled that were answered for
 
 	mu      sync.Mutex
-	past    []answer // what can be recalled, oldest first
+	past    []published // what can be recalled, oldest first
 	waiting [][]byte
 	held    int   // bytes, those of the past and those under way included
 	dropped int64 // messages
 }
 
-// An answer is a message that was answered for.
-type answer struct {
+// A published message has been answered for.
+type published struct {
 	message []byte
 	at      time.Time
 }
@@ -60,7 +60,7 @@ func (q *queue) take() [][]byte {
 func (q *queue) answered(message []byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.past = append(q.past, answer{message, time.Now()})
+	q.past = append(q.past, published{message, time.Now()})
 	q.forget()
 }
 
@@ -69,8 +69,8 @@ func (q *queue) recall() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var messages [][]byte
-	for _, answer := range q.past {
-		messages = append(messages, answer.message)
+	for _, p := range q.past {
+		messages = append(messages, p.message)
 	}
 	q.past = nil
 	q.waiting = slices.Concat(messages, q.waiting)

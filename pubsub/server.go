@@ -38,8 +38,9 @@ type Server struct {
 	Master                         string // its name; empty: Addresses are not those of sentinels
 	SentinelUser, SentinelPassword string // empty: no AUTH at the sentinels
 
-	names names
-	watch watch
+	names  names
+	watch  watch
+	pieces sync.Pool // of memory for those who write values
 
 	mu     sync.Mutex
 	first  int    // index of the address to try first: the one that was good last
@@ -55,7 +56,7 @@ func (s *Server) String() string {
 	return addresses
 }
 
-// longestDelay returns how long it is waited between attempts at most.
+// longestDelay returns the longest wait between two attempts.
 func (s *Server) longestDelay() time.Duration {
 	if s.Master != "" {
 		return movingDelay

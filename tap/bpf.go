@@ -42,17 +42,20 @@ const (
 // isInstruction tells whether judge knows an instruction.
 func isInstruction(code uint16) bool {
 	switch code {
-	case 0x20, 0x28, 0x30, 0x40, 0x48, 0x50, 0xb1, // loads from the packet
-		0x80, 0x81, 0x00, 0x01, 0x60, 0x61, 0x02, 0x03, // other loads, and stores
-		0x07, 0x87, 0x06, 0x16, 0x84, 0x05: // copies, ends, negation, jump
+	case C.BPF_LD | C.BPF_ABS | C.BPF_W, C.BPF_LD | C.BPF_ABS | C.BPF_H, C.BPF_LD | C.BPF_ABS | C.BPF_B,
+		C.BPF_LD | C.BPF_IND | C.BPF_W, C.BPF_LD | C.BPF_IND | C.BPF_H, C.BPF_LD | C.BPF_IND | C.BPF_B,
+		C.BPF_LDX | C.BPF_MSH | C.BPF_B, C.BPF_LD | C.BPF_LEN, C.BPF_LDX | C.BPF_LEN,
+		C.BPF_LD | C.BPF_IMM, C.BPF_LDX | C.BPF_IMM, C.BPF_LD | C.BPF_MEM, C.BPF_LDX | C.BPF_MEM,
+		C.BPF_ST, C.BPF_STX, C.BPF_MISC | C.BPF_TAX, C.BPF_MISC | C.BPF_TXA,
+		C.BPF_RET | C.BPF_K, C.BPF_RET | C.BPF_A, C.BPF_ALU | C.BPF_NEG, C.BPF_JMP | C.BPF_JA:
 		return true
 	}
 	operation := code &^ (bpfClass | bpfX)
 	switch code & bpfClass {
 	case bpfALU:
-		return operation <= 0xa0 && operation != 0x80
+		return operation <= C.BPF_XOR && operation != C.BPF_NEG
 	case bpfJMP:
-		return operation >= 0x10 && operation <= 0x40
+		return operation >= C.BPF_JEQ && operation <= C.BPF_JSET
 	}
 	return false
 }
@@ -83,7 +86,7 @@ func (p program) checkInstruction(at int, i pcap.BPFInstruction) error {
 	case class == bpfLD && i.Code&bpfMode == bpfABS && i.K >= besideLowest:
 		return checkBeside(i.K)
 	case class == bpfST || class == bpfSTX || i.Code&bpfMode == bpfMEM && class <= bpfLDX:
-		unsound = i.K >= 16
+		unsound = i.K >= C.BPF_MEMWORDS
 	case class == bpfALU && constant && (operation == bpfDIV || operation == bpfMOD):
 		unsound = i.K == 0
 	case class == bpfALU && constant && (operation == bpfLSH || operation == bpfRSH):

@@ -27,6 +27,9 @@ func (p policy) join(expression string) string {
 	return "(" + string(p) + ") and (" + expression + ")"
 }
 
+// Expression returns all that a packet has to pass: the policy and an expression.
+func (c *Compiler) Expression(expression string) string { return policy(c.Policy).join(expression) }
+
 // compileOn compiles policy and expression on a handle. If they contradict each
 // other, the program takes nothing.
 func (p policy) compileOn(handle *C.pcap_t, mask C.bpf_u_int32, expression string) (program, error) {

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Namespace is a network Namespace with loopback up.
+// A Namespace is a network namespace with loopback up.
 type Namespace struct{ Name string }
 
-// NewNamespace makes a Namespace that goes with the test.
+// NewNamespace makes a namespace that goes with the test.
 func NewNamespace(t testing.TB, name string) Namespace {
 	t.Helper()
 	NeedRoot(t)
@@ -32,7 +32,7 @@ func NewNamespace(t testing.TB, name string) Namespace {
 	return ns
 }
 
-// IP runs an ip command in the Namespace.
+// IP runs an ip command in the namespace.
 func (ns Namespace) IP(t testing.TB, args ...string) {
 	t.Helper()
 	if out, err := exec.Command("ip", append([]string{"-n", ns.Name}, args...)...).CombinedOutput(); err != nil {
@@ -40,7 +40,7 @@ func (ns Namespace) IP(t testing.TB, args ...string) {
 	}
 }
 
-// Pair makes a veth pair v0 (10.99.0.1) and v1 (10.99.0.2) into another Namespace.
+// Pair makes a veth pair v0 (10.99.0.1) and v1 (10.99.0.2) into another namespace.
 func (ns Namespace) Pair(t testing.TB, other Namespace) {
 	t.Helper()
 	ns.IP(t, "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", other.Name)
@@ -50,7 +50,7 @@ func (ns Namespace) Pair(t testing.TB, other Namespace) {
 	other.IP(t, "link", "set", "v1", "up")
 }
 
-// Do calls f in the Namespace: what it opens stays there.
+// Do calls f in the namespace: what it opens stays there.
 func (ns Namespace) Do(t testing.TB, f func()) {
 	t.Helper()
 	done := make(chan error)
@@ -74,7 +74,7 @@ func (ns Namespace) Do(t testing.TB, f func()) {
 // insideVariable is set in processes that Inside has started.
 const insideVariable = "TESTBED_INSIDE"
 
-// Inside runs the test once more, as a process of its own in a new Namespace,
+// Inside runs the test once more, as a process of its own in a new namespace,
 // and tells whether the caller is that one: all its threads are there, and its
 // resolv.conf(5) is the given one. The other one has nothing left to do.
 func Inside(t testing.TB, name, resolvConf string) bool {
@@ -99,7 +99,7 @@ func Inside(t testing.TB, name, resolvConf string) bool {
 	return false
 }
 
-// Command returns a command that runs in the Namespace.
+// Command returns a command that runs in the namespace.
 func (ns Namespace) Command(name string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", ns.Name, name}, args...)...)
 }

@@ -36,7 +36,7 @@ type Process struct {
 	Exited chan struct{}
 }
 
-// Start runs a program until the test ends. Standard error and output go to its Transcript.
+// Start runs a program until the test ends. Standard error and output go to Output.
 func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{Cmd: cmd, Exited: make(chan struct{})}
