@@ -42,6 +42,9 @@ const (
 // isForeign tells quickly, for most messages, that they are for another host:
 // there, only their address is read. It may say no where judge knows better.
 func (a *addressee) isForeign(message []byte) bool {
+	if !bytes.Contains(message, []byte(`"node"`)) && !bytes.Contains(message, []byte(`"nodere"`)) {
+		return false // json takes names in other letters, too
+	}
 	var head struct{ Node, NodeRE values }
 	if json.NewDecoder(bytes.NewReader(message)).Decode(&head) != nil || len(head.Node)+len(head.NodeRE) != 1 {
 		return false

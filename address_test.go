@@ -32,6 +32,8 @@ func TestDecodeKeepsQuiet(t *testing.T) {
 		"name is null":                  {`{"node":null}`, errMalformed},
 		"expression is a list":          {`{"nodere":["web1"]}`, errMalformed},
 		"field in capitals is no name":  {`{"Node":"web1"}`, errMalformed},
+		"… nor another one":             {`{"Node":"web2"}`, errMalformed},
+		"… nor a pattern":               {`{"nodeRE":"web2"}`, errMalformed},
 		"other name, given twice":       {`{"node":"web2","node":"web3"}`, errOtherNode},
 		"other name, also in capitals":  {`{"node":"web2","NODE":"web1"}`, errOtherNode},
 		"expression that repeats":       {`{"nodere":"` + strings.Repeat("a{1000}", 100) + `"}`, errMalformed},

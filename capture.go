@@ -122,15 +122,15 @@ func (c *capture) sofar() *counts {
 // stamp lies before the end, however late libpcap hands it over.
 func (c *capture) record(ctx context.Context) outcome {
 	defer c.end.watch()()
-	defer context.AfterFunc(ctx, func() {
-		stop := stopShutdown
-		if errors.Is(context.Cause(ctx), errStopRequested) {
-			stop = stopRequest
-		}
-		c.end.bringForward(stop)
-	})()
+	defer context.AfterFunc(ctx, func() { c.end.bringForward(stopOf(ctx)) })()
 
-	stop, err := c.run()
+	var stop string
+	var err error
+	if ctx.Err() != nil {
+		stop = stopOf(ctx) // before it began: nothing is taken
+	} else {
+		stop, err = c.run()
+	}
 	c.buffer.trim()
 	out := outcome{stop: stop, ended: c.end.clock(), err: err}
 	if stop == stopTimeout {
@@ -146,6 +146,14 @@ func (c *capture) record(ctx context.Context) outcome {
 	}
 	out.Received, out.Dropped, out.IfDropped = stats.Received, stats.Dropped, stats.IfDropped
 	return out
+}
+
+// stopOf returns why a capture stops whose context has ended.
+func stopOf(ctx context.Context) string {
+	if errors.Is(context.Cause(ctx), errStopRequested) {
+		return stopRequest
+	}
+	return stopShutdown
 }
 
 // run is the capture loop; it returns why it stopped, stopTimeout if the end

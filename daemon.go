@@ -248,7 +248,7 @@ func (d *daemon) order(a asker, b bounds) (*job, error) {
 	}
 	want := wanted{iface: device, filter: r.Filter, snap: int(cmp.Or(r.Snap, l.snap)),
 		buffer: int(d.config.capacity.buffer), nanos: d.jobs.format.nanoseconds(),
-		lookback: time.Duration(r.Lookback) * time.Second}
+		lookback: time.Duration(r.Lookback) * time.Second, timeout: b.timeout}
 	j := newJob(a, want, b, h)
 	j.layout = layout
 	return j, nil

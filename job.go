@@ -33,7 +33,8 @@ type job struct {
 	capture   *capture        // nil until then
 	since     time.Time       // from when on a capture with a past is whole
 	gap       error           // when the interface was not there in that past
-	stoppedBy string          // who asked to stop
+	stopped   bool            // somebody has asked to stop it
+	stoppedBy string          // that one, if known
 }
 
 // An asker is one of those who asked for a capture.
@@ -67,8 +68,12 @@ func (j *job) add(a asker) {
 
 // takes tells whether another request may share this capture, which may be nil.
 func (j *job) takes(other *job, within time.Duration) bool {
-	return j != nil && other.born.Sub(j.born) < within && len(j.askers) < maxAskers
+	return j != nil && other.born.Sub(j.born) < within && len(j.askers) < maxAskers && !j.over()
 }
+
+// over tells whether the end of a capture has come, though packets from before
+// it may still be on their way.
+func (j *job) over() bool { return j.stopped || j.capture != nil && j.capture.end.excludes(time.Now()) }
 
 // result returns what one of the askers is told.
 func (j *job) result(a asker, node, state string) result {
@@ -86,8 +91,10 @@ func (j *job) result(a asker, node, state string) result {
 	return r
 }
 
-// run makes a capture, from judging the filter to the last results.
-func (s *jobs) run(life lifetime, j *job) {
+// run makes a capture, from judging the filter to the last results. It records
+// until its own context ends. A stop that comes earlier finds nothing to record:
+// it is no reason to refuse.
+func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 	source, start, err := s.open(life, j)
 	if err != nil {
 		for i, a := range s.end(j) {
@@ -97,7 +104,7 @@ func (s *jobs) run(life lifetime, j *job) {
 	}
 	defer j.buffer.free()
 	s.begin(j, source, start)
-	outcome := s.record(life, j)
+	outcome := s.record(recording, j)
 	s.working.Go(source.Close) // takes tens of milliseconds
 	askers := s.end(j)
 	s.release()
@@ -216,7 +223,7 @@ func (s *jobs) recording(j *job, askers []asker, results conclusion) recording {
 }
 
 // record makes the capture, and tells those who want to know how far it is meanwhile.
-func (s *jobs) record(life lifetime, j *job) outcome {
+func (s *jobs) record(ctx context.Context, j *job) outcome {
 	done := make(chan struct{})
 	defer close(done)
 	s.working.Go(func() {
@@ -231,7 +238,7 @@ func (s *jobs) record(life lifetime, j *job) outcome {
 			}
 		}
 	})
-	return j.capture.record(life.recording)
+	return j.capture.record(ctx)
 }
 
 // tellProgress tells the askers who want to know it in this second how far a capture is.

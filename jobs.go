@@ -64,7 +64,7 @@ func (s *jobs) start(life lifetime, j *job) {
 	}
 	s.working.Go(func() {
 		defer stop(nil)
-		s.run(lifetime{recording, life.delivering, life.stopping}, j)
+		s.run(life, recording, j)
 	})
 }
 
@@ -119,9 +119,12 @@ func (s *jobs) stop(id, by string) bool {
 	defer s.mu.Unlock()
 	found := false
 	for j := range s.running {
-		if j.ids[id] {
-			found = true
-			j.stoppedBy = by
+		if !j.ids[id] {
+			continue
+		}
+		found = true
+		if !j.stopped {
+			j.stopped, j.stoppedBy = true, by
 			j.stop(errStopRequested)
 		}
 	}

@@ -158,17 +158,44 @@ func TestStopBeforeTheStart(t *testing.T) {
 		b := sharing(t)
 		good := b.jobs.prepare
 		b.jobs.prepare = func(ctx context.Context, w wanted) (opener, error) {
-			time.Sleep(time.Second)
-			return good(ctx, w)
+			select {
+			case <-time.After(time.Second):
+				return good(ctx, w)
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
 		}
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
+		b.ask(t, `{"node":"web1","stop":"a","by":"me@here"}`)
 		b.ask(t, `{"node":"web1","stop":"a"}`)
 		time.Sleep(3 * time.Second)
 		b.checkStates(t, "a started", "a done")
-		if got := b.memo.last(); got.Stop != stopRequest || got.Packets != 0 {
-			t.Errorf("want no packets and stop %s, got %+v", stopRequest, got)
+		if got := b.memo.last(); got.Stop != stopRequest || got.Packets != 0 || got.StoppedBy != "me@here" {
+			t.Errorf("want no packets and stop %s by the first one, got %+v", stopRequest, got)
 		}
 	})
+}
+
+// TestShareNotAfterTheEnd: what has ended is not shared, though its last packets
+// are still on their way.
+func TestShareNotAfterTheEnd(t *testing.T) {
+	for name, end := range map[string]string{"stopped": `{"node":"web1","stop":"a"}`, "timeout": ""} {
+		synctest.Test(t, func(t *testing.T) {
+			b := sharing(t)
+			b.ask(t, `{"node":"web1","interface":"x0","id":"a","timeout":1}`)
+			if end != "" {
+				b.ask(t, end)
+			} else {
+				time.Sleep(time.Second)
+			}
+			time.Sleep(tail / 2)
+			b.ask(t, `{"node":"web1","interface":"x0","id":"b","timeout":1}`)
+			time.Sleep(3 * time.Second)
+			if got := b.memo.last(); got.ID != "b" || got.Shared != "" || got.Stop != stopTimeout || got.Packets == 0 {
+				t.Errorf("%s: want a capture of its own, got %+v", name, got)
+			}
+		})
+	}
 }
 
 // TestProgress: who asked for it is told how far the capture is, and nothing after the end.

@@ -69,8 +69,9 @@ func (t routeTable) find(text io.Reader) (device string) {
 			continue
 		}
 		metric, err := strconv.ParseUint(fields[t.metric], t.base, 64)
-		// The loopback interface has a default route that leads nowhere.
-		if err == nil && fields[t.device] != "lo" && (device == "" || metric < best) {
+		// The loopback interface has a default route that leads nowhere; so does one
+		// without interface, as made by "ip route add unreachable default".
+		if err == nil && fields[t.device] != "lo" && fields[t.device] != "*" && (device == "" || metric < best) {
 			device, best = fields[t.device], metric
 		}
 	}

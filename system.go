@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"pcapdaemon/tap"
@@ -17,6 +18,7 @@ type wanted struct {
 	// lookback is how long before the request the capture begins; it needs a
 	// recorded interface.
 	lookback time.Duration
+	timeout  time.Duration
 }
 
 // A preparer judges what can be judged before a slot is taken: whether the
@@ -42,7 +44,7 @@ func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
 		if err == nil {
 			return w.fromRecorder(recorder, filter), nil
 		}
-		if w.lookback > 0 {
+		if w.lookback > 0 || !errors.Is(err, tap.ErrNotRecorded) && recorder.Up() {
 			return nil, err
 		}
 	}
@@ -61,11 +63,11 @@ func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
 }
 
 // fromRecorder returns an opener of what a recorder holds: there is nothing to
-// wait for, so the capture begins with the request.
+// wait for, so the capture begins with the request, however long its filter took.
 func (w wanted) fromRecorder(recorder *tap.Recorder, filter *tap.Filter) opener {
 	return func(asked time.Time) (source, time.Time, error) {
 		reader, err := recorder.Read(tap.ReaderOptions{Filter: filter, Snap: w.snap,
-			From: asked.Add(-w.lookback), Past: w.lookback > 0, Nanos: w.nanos})
+			From: asked.Add(-w.lookback), Past: true, Until: asked.Add(w.timeout), Nanos: w.nanos})
 		return reader, asked, err
 	}
 }

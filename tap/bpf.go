@@ -108,11 +108,11 @@ func checkBeside(place uint32) error {
 	case C.BESIDE_TCI, C.BESIDE_PRESENT, C.BESIDE_TPID:
 		return nil
 	case besidePacketType:
-		return errors.New("inbound and outbound are not recorded")
+		return fmt.Errorf("inbound and outbound are %w", ErrNotRecorded)
 	case besideInterface:
-		return errors.New("ifindex is not recorded")
+		return fmt.Errorf("ifindex is %w", ErrNotRecorded)
 	}
-	return fmt.Errorf("what the kernel has at %d is not recorded", int32(place))
+	return fmt.Errorf("what the kernel has at %d is %w", int32(place), ErrNotRecorded)
 }
 
 // instructions returns a program for C; nil is one that takes everything.

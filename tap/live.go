@@ -104,7 +104,7 @@ func (l *Live) Next() (Packet, error) {
 // begin leaves out what is older.
 func (l *Live) begin(at time.Time) {
 	l.start = at
-	l.copying.begin = C.int64_t(at.UnixNano())
+	C.begin_at(l.copying, C.int64_t(at.UnixNano()))
 }
 
 // Start returns when an interface was ready: no packet is older. It is zero for a file.

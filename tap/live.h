@@ -45,6 +45,7 @@ typedef struct {
 	uint64_t left;                 // bytes of all of them
 	int64_t buffer;                // of the kernel, in bytes
 	int64_t begin; // Unix time in nanoseconds until a packet from then on has come, then 0
+	int64_t settled; // monotonic time from which on no older one is to be expected
 	int64_t waited, copied, copied_then, packets_then; // for lull
 	quota quota;
 	int64_t packets, bytes; // that are copied, as the quota counts
@@ -107,6 +108,22 @@ static inline void put_bytes(copying *to, const void *from, uint64_t bytes)
 	}
 }
 
+// monotonic returns the time of a clock that nobody sets, in nanoseconds.
+static int64_t monotonic(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * second + now.tv_nsec;
+}
+
+// begin_at leaves out what is older, for as long as that may still come out of
+// the kernel: later, it is the clock that was set back.
+static void begin_at(copying *to, int64_t begin)
+{
+	to->begin = begin;
+	to->settled = monotonic() + second;
+}
+
 // take_packet is a callback of libpcap: it copies a packet as a record of a
 // pcap file, or keeps it.
 static void take_packet(u_char *user, const struct pcap_pkthdr *header, const u_char *data)
@@ -115,7 +132,7 @@ static void take_packet(u_char *user, const struct pcap_pkthdr *header, const u_
 	const quota *const q = &to->quota;
 	const int64_t nanos = header->ts.tv_usec * to->unit;
 	const int64_t stamp = header->ts.tv_sec * second + nanos;
-	if (stamp < to->begin)
+	if (stamp < to->begin && monotonic() < to->settled)
 		return;
 	to->begin = 0; // whatever becomes of the clock
 	const uint32_t record[] = {htole32(header->ts.tv_sec), htole32(nanos / to->fraction),
@@ -141,14 +158,6 @@ static int has_passed(const copying *c)
 	clock_gettime(CLOCK_REALTIME, &now);
 	return now.tv_sec * second + now.tv_nsec >=
 		__atomic_load_n(c->quota.end, __ATOMIC_RELAXED) + 2 * c->timeout * INT64_C(1000000);
-}
-
-// monotonic returns the time of a clock that nobody sets, in nanoseconds.
-static int64_t monotonic(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * second + now.tv_nsec;
 }
 
 // sleep_for sleeps.

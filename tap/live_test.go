@@ -404,6 +404,28 @@ func TestNanoseconds(t *testing.T) {
 	}
 }
 
+// TestCopyWhenClockIsSetBack: a packet that seems to be older than the beginning
+// may be the work of a clock that was set back, and then it is wanted.
+func TestCopyWhenClockIsSetBack(t *testing.T) {
+	testbed.NeedRoot(t)
+	t.Parallel()
+	stream := testbed.StartStream(t, time.Millisecond)
+	live, err := listen(question{iface: "lo", snap: MaxSnap, expression: stream.Filter()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	live.begin(time.Now().Add(5 * time.Minute))
+	var end atomic.Int64
+	end.Store(time.Now().Add(time.Hour).UnixNano())
+	q := unlimited(&end)
+	time.AfterFunc(2*time.Second, func() { end.Store(time.Now().UnixNano()) })
+	live.Copy([][]byte{make([]byte, 1<<20)}, q)
+	if packets := q.Copied.Packets.Load(); packets < 500 || packets > 1100 {
+		t.Errorf("want the packets of the second of two, got %d", packets)
+	}
+}
+
 // TestCopyWaits: one call copies all that comes until the end, which may be
 // moved meanwhile; the packet that is not older waits for Next.
 func TestCopyWaits(t *testing.T) {

@@ -30,7 +30,8 @@ type ReaderOptions struct {
 	Filter *Filter   // beside the recorder's own; nil: everything
 	Snap   int       // bytes of a packet
 	From   time.Time // stamp of the first packet that is wanted
-	Past   bool      // those that are recorded already are wanted too
+	Past   bool      // those that are recorded already are wanted too,
+	Until  time.Time // of them those before this; zero: all
 	Nanos  bool      // stamps in nanoseconds, not microseconds
 }
 
@@ -76,7 +77,14 @@ func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
 	if o.Filter != nil {
 		reader.want.filter = o.Filter.code
 	}
-	reader.cursor = r.ring.newCursor(o.From, o.Past)
+	from := o.From
+	if o.Past && r.began.After(from) {
+		from = r.began // what came while the interface was being opened is not whole
+	}
+	reader.cursor = r.ring.newCursor(from, o.Past)
+	if !o.Until.IsZero() {
+		reader.cursor.cut(o.Until)
+	}
 	reader.looked = int64(reader.cursor.at.number)
 	if o.Past {
 		reader.absences = r.missing(o.From)

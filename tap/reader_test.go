@@ -75,3 +75,46 @@ func TestReaderEnd(t *testing.T) {
 	}
 	received(Stats{Received: 15, Dropped: 10})
 }
+
+// TestReaderWindow: of the past, only what is in the window comes, and nothing
+// from before the recorder was ready.
+func TestReaderWindow(t *testing.T) {
+	r := newStill(t)
+	now := time.Now().Unix()
+	for second := range int64(10) {
+		putAt(r.ring, uint64(second), now-10+second)
+	}
+	at := func(second int64) time.Time { return time.Unix(now-10+second, 0) }
+	for name, test := range map[string]struct {
+		began, from, until time.Time
+		want               []uint64
+		since              time.Time
+	}{
+		"all":                   {at(-5), at(7), time.Time{}, []uint64{7, 8, 9}, at(7)},
+		"ends in the past":      {at(-5), at(2), at(5), []uint64{2, 3, 4}, at(2)},
+		"ends later":            {at(-5), at(8), at(60), []uint64{8, 9}, at(8)},
+		"begins with recording": {at(6), at(2), at(60), []uint64{6, 7, 8, 9}, at(6)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.began = test.began
+			reader, err := r.Read(ReaderOptions{Snap: 100, From: test.from, Past: true, Until: test.until})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reader.Since().Equal(test.since) {
+				t.Errorf("want it whole since %v, got %v", test.since, reader.Since())
+			}
+			var end atomic.Int64
+			end.Store(at(5).UnixNano())
+			room := make([]byte, 4096)
+			size := reader.Copy([][]byte{room}, unlimited(&end))
+			var got []uint64
+			for _, p := range parse(t, room[:size]) {
+				got = append(got, binary.BigEndian.Uint64(p.Data))
+			}
+			if !slices.Equal(test.want, got) {
+				t.Errorf("want %d, got %d", test.want, got)
+			}
+		})
+	}
+}
