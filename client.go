@@ -86,7 +86,7 @@ func newInterruption() (in interruption, release func()) {
 
 // follow is -publish and -rollcall: it publishes a request, shows the answers
 // and returns the exit code.
-func follow(in interruption, c config, stdin io.Reader, stdout, stderr io.Writer) int {
+func follow(c config, stdin io.Reader, stdout, stderr io.Writer) int {
 	text, err := readRequest(c.request, stdin)
 	if err != nil {
 		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
@@ -98,6 +98,8 @@ func follow(in interruption, c config, stdin io.Reader, stdout, stderr io.Writer
 		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
 		return exitUsage
 	}
+	in, release := newInterruption() // not before: until then there is nothing to end
+	defer release()
 	code, err := consult(in, c, q, newView(q, screen, stdout, stderr))
 	if err != nil && in.once.Err() != nil {
 		err = errors.New("interrupted before the request was published")
@@ -164,7 +166,11 @@ func (c *client) ask(ctx context.Context) error {
 
 // wait shows the answers until the last one, and returns the exit code.
 func (c *client) wait(in interruption) int {
+	var giveUp context.CancelFunc
+	in.twice, giveUp = context.WithCancel(in.twice)
+	defer giveUp()
 	if !c.hear(in) {
+		giveUp()
 		return c.leave()
 	}
 	c.view.close()
@@ -184,7 +190,7 @@ func (c *client) wait(in interruption) int {
 // leave ends before the end, and returns the exit code.
 func (c *client) leave() int {
 	if c.fetcher != nil {
-		c.fetcher.working.Wait() // not for long: what it reads from is closed
+		c.fetcher.working.Wait() // not for long: it has been given up
 	}
 	c.view.close()
 	if c.question.begins {

@@ -319,7 +319,7 @@ func TestRequestIsLoggedOnce(t *testing.T) {
 	logger := logrus.New()
 	logger.SetOutput(&log)
 	c := config{node: "web1", mode: requesting, request: "capture", capacity: capacity{captures: 1, memory: chunkSize}}
-	if code := runOnce(t.Context(), c, logger, nil, &out); code != exitFailed {
+	if code := runOnce(c, logger, nil, &out); code != exitFailed {
 		t.Errorf("want exit code %d, got %d", exitFailed, code)
 	}
 	if n := strings.Count(log.String(), "\n"); n != 1 {

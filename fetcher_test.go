@@ -183,26 +183,32 @@ func (stuckVault) Remove(context.Context, string) error { return errors.New("nev
 
 // TestFetchIsLeft: who leaves in the middle of a file leaves nothing behind.
 func TestFetchIsLeft(t *testing.T) {
-	dir := t.TempDir()
-	var out, errs strings.Builder
-	e := newFakeExchange(2)
-	c := newTestClient(e, jsonLines{&out, &errs})
-	c.fetcher = newFetcher(stuckVault{}, &directory{path: dir, disk: &disk{}}, "capture-results:r1:")
-	if err := c.ask(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for n := range 2 * fetchers { // more than are fetched at one time
-		r := returned(t, fmt.Sprint("capture-results:r1:", n), "x.pcap")
-		r.Interface = fmt.Sprint("eth", n)
-		e.answers <- r.encode()
-	}
-	twice, leave := context.WithCancel(t.Context())
-	time.AfterFunc(200*time.Millisecond, leave)
-	if code := c.wait(interruption{t.Context(), twice}); code != exitFailed {
-		t.Errorf("want exit code %d, got %d", exitFailed, code)
-	}
-	if got := listDir(t, dir); len(got) != 0 {
-		t.Errorf("want nothing left behind, got %q", got)
+	for name, begins := range map[string]bool{"by twice": true, "by once, what others have begun": false} {
+		dir := t.TempDir()
+		e := newFakeExchange(2)
+		c := newTestClient(e, jsonLines{io.Discard, io.Discard})
+		c.question.begins = begins
+		c.fetcher = newFetcher(stuckVault{}, &directory{path: dir, disk: &disk{}}, "capture-results:r1:")
+		if err := c.ask(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 2 * fetchers { // more than are fetched at one time
+			r := returned(t, fmt.Sprint("capture-results:r1:", n), "x.pcap")
+			r.Interface = fmt.Sprint("eth", n)
+			e.answers <- r.encode()
+		}
+		interrupted, interrupt := context.WithCancel(t.Context())
+		in := interruption{t.Context(), interrupted}
+		if !begins {
+			in = interruption{interrupted, t.Context()}
+		}
+		time.AfterFunc(200*time.Millisecond, interrupt)
+		if code := c.wait(in); code != exitFailed {
+			t.Errorf("%s: want exit code %d, got %d", name, exitFailed, code)
+		}
+		if got := listDir(t, dir); len(got) != 0 {
+			t.Errorf("%s: want nothing left behind, got %q", name, got)
+		}
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/dustin/go-humanize"
 )
 
 // A limited is a flag.Value that says in its errors what it takes.
@@ -70,8 +68,8 @@ func newSize(to *int64, initial, low, high int64) flag.Value {
 		takes += " and at most " + formatSize(high)
 	}
 	return limited[int64]{to, func(s string) (int64, bool) {
-		n, err := humanize.ParseBytes(s)
-		return int64(n), err == nil && uint64(low) <= n && n <= uint64(high)
+		n, err := parseSize(s)
+		return n, err == nil && low <= n && n <= high
 	}, formatSize, takes}
 }
 

@@ -55,16 +55,14 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	for _, name := range c.exposed {
 		log.WithField("flag", "-"+name).Warn("secret on the command line, where every user can see it")
 	}
-	if c.mode.asks() {
-		in, release := newInterruption()
-		defer release()
-		return follow(in, c, stdin, stdout, stderr)
+	switch {
+	case c.mode.asks():
+		return follow(c, stdin, stdout, stderr)
+	case c.mode == requesting:
+		return runOnce(c, log, stdin, stdout)
 	}
 	ctx, cancel := untilSignal()
 	defer cancel()
-	if c.mode == requesting {
-		return runOnce(ctx, c, log, stdin, stdout)
-	}
 	return serve(ctx, c, log)
 }
 
@@ -96,12 +94,14 @@ func endings() []os.Signal {
 }
 
 // runOnce serves the request of -request and returns the exit code.
-func runOnce(ctx context.Context, c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) int {
+func runOnce(c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) int {
 	message, err := readRequest(c.request, stdin)
 	if err != nil {
 		log.WithError(err).Error("request not read")
 		return exitFailed
 	}
+	ctx, cancel := untilSignal() // not before: until then there is nothing to end
+	defer cancel()
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
 	out := &printer{to: stdout}

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -64,6 +66,17 @@ func formatSize(n int64) string {
 		}
 	}
 	return strconv.FormatInt(n, 10)
+}
+
+// parseSize reads bytes: plain ones, or in KB, MB, GB, KiB, MiB or GiB.
+func parseSize(s string) (int64, error) {
+	switch strings.ToUpper(strings.TrimSpace(strings.TrimLeft(s, "0123456789."))) {
+	case "", "B", "KB", "MB", "GB", "KIB", "MIB", "GIB": // for humanize, 1,5 is 15, and K a unit
+		if n, err := humanize.ParseBytes(s); err == nil && n <= math.MaxInt64 {
+			return int64(n), nil
+		}
+	}
+	return 0, fmt.Errorf("no size: %s", quote(s))
 }
 
 // formatDuration writes a duration without its zero units: 1h, 5m, 90s is 1m30s.

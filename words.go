@@ -3,12 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/dustin/go-humanize"
 )
 
 // inWords tells whether a request is given in words, and not as JSON or by a
@@ -68,7 +65,7 @@ func spellValue(field, value string) (any, error) {
 	case "timeout", "lookback", "progress":
 		return spellSeconds(value)
 	case "bytes":
-		if n, err := humanize.ParseBytes(value); err == nil && n <= math.MaxInt64 {
+		if n, err := parseSize(value); err == nil {
 			return n, nil
 		}
 		return spellNumber(value, "bytes or a size such as 16MiB")

@@ -182,3 +182,17 @@ func TestPublishNamesTheDead(t *testing.T) {
 		t.Errorf("want the host named that has fallen silent, got %s", errs)
 	}
 }
+
+// TestSignalBeforeTheRequest: a standard input that never ends holds nobody.
+func TestSignalBeforeTheRequest(t *testing.T) {
+	for _, args := range [][]string{{"-publish", "-"}, append(keeping(t.TempDir()), "-request", "-")} {
+		cmd := exec.Command(binary, args...)
+		if _, err := cmd.StdinPipe(); err != nil {
+			t.Fatal(err)
+		}
+		p := testbed.Start(t, cmd)
+		time.Sleep(200 * time.Millisecond)
+		p.Signal(t, syscall.SIGTERM)
+		p.Wait(t, 2*time.Second)
+	}
+}
