@@ -57,6 +57,9 @@ func (s *jobs) conclude(results conclusion, place receipt, err error) {
 	}
 	switch {
 	case place.kept:
+		if err != nil { // of the local file
+			s.failed.Add(1)
+		}
 		state, level = stateKept, logrus.WarnLevel
 	case state == stateFailed:
 		level = logrus.ErrorLevel

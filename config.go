@@ -176,6 +176,8 @@ func (c *config) check(raw rawConfig) error {
 		return errors.New("nowhere to deliver captures to: give -upload, -writelocal or both")
 	case c.redis.requests == "":
 		return errors.New("-redischannel takes the name of a channel")
+	case c.redis.requests == c.redis.results: // each result would be refused, with a result
+		return fmt.Errorf("-resultchannel takes another channel than -redischannel %s", quote(c.redis.requests))
 	case strings.ContainsFunc(c.filter, unicode.IsControl) || utf8.RuneCountInString(c.filter) > maxFilter:
 		return fmt.Errorf("-filter takes a pcap-filter(7) expression of at most %d characters, "+
 			"without control characters", maxFilter)

@@ -103,7 +103,7 @@ func (d *daemon) watchDisks() {
 	}
 	if dir := d.jobs.delivery.directory; dir != nil {
 		d.metrics.watch("pcapdaemon_destdir_free_bytes", "Bytes that are free on the file system of -destdir.",
-			func() float64 { free, _, _ := space(dir.path); return float64(free) })
+			func() float64 { s, _ := dir.space(); return float64(s.free) })
 	}
 }
 

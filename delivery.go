@@ -159,9 +159,14 @@ type copies struct {
 // make makes the copies that are wanted in any case, and those that are needed
 // because of a stop or of what became of the upload.
 func (c *copies) make(stop <-chan struct{}, ended <-chan error) {
-	if c.always {
-		c.write()
-	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		if c.always {
+			c.write()
+		}
+	}()
+	defer func() { <-written }()
 	var err error
 	select {
 	case err = <-ended:
@@ -176,13 +181,26 @@ func (c *copies) make(stop <-chan struct{}, ended <-chan error) {
 		return
 	}
 	if c.spool != nil && !isRefusal(err) {
-		began := time.Now()
-		c.parcel, c.spoolErr = c.spool.keep(c.recording, c.place, c.fileErr)
-		c.observer.delivered(c.spool.name(), time.Since(began), c.spoolErr)
+		c.keep(written)
 	}
 	if c.parcel == nil && c.local != nil && !c.always {
 		c.write()
 	}
+}
+
+// keep puts the recording into the spool, with what has become of its file. A
+// directory that hangs keeps nothing out of another one.
+func (c *copies) keep(written <-chan struct{}) {
+	var place receipt
+	var problem error
+	select {
+	case <-written:
+		place, problem = c.place, c.fileErr
+	case <-time.After(lateDelivery):
+	}
+	began := time.Now()
+	c.parcel, c.spoolErr = c.spool.keep(c.recording, place, problem)
+	c.observer.delivered(c.spool.name(), time.Since(began), c.spoolErr)
 }
 
 // write writes the file, however long it takes.

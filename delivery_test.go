@@ -323,6 +323,25 @@ func TestDeliverToSpool(t *testing.T) {
 	}
 }
 
+// TestDeliverToSpoolWhileDiskHangs: a directory that takes for ever keeps no
+// capture out of the spool.
+func TestDeliverToSpoolWhileDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSpool(t.TempDir(), &fakeShark{})
+		d := delivery{upload: &fakeDestination{title: "cloudshark", err: errors.New("broken")}, spool: s.spool, always: true,
+			local: &fakeDestination{title: "local", takes: time.Hour}, observer: s.seen}
+		r, _ := newRecording(100)
+		time.AfterFunc(2*lateDelivery, func() {
+			if captures, _, _ := s.stats(); captures != 1 {
+				t.Error("want it in the spool")
+			}
+		})
+		got, err := d.deliver(t.Context(), nil, r)
+		checkEqual(t, "receipt", receipt{file: "/" + r.name, kept: true}, got)
+		checkEqual(t, "failed", false, err != nil)
+	})
+}
+
 // TestDeliverSameName: the upload bears the name of the file.
 func TestDeliverSameName(t *testing.T) {
 	dir := newTestDirectory(t)

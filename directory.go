@@ -15,10 +15,15 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
 )
 
-// tidyPeriod is how often a directory is looked at as a whole.
-const tidyPeriod = time.Hour
+const (
+	// tidyPeriod is how often a directory is looked at as a whole.
+	tidyPeriod = time.Hour
+	// mostStuck is how many files that cannot be removed are passed over.
+	mostStuck = 100
+)
 
 // A directory is a local destination. What it removes when its bounds are
 // passed are captures that bear a name as this node gives them, the oldest
@@ -30,6 +35,7 @@ type directory struct {
 	maxSize  int64         // bytes of all captures of this node; 0: no bound
 	maxAge   time.Duration // of a capture; 0: no bound
 	observer observer
+	surveyor surveyor
 
 	mu    sync.Mutex
 	files []captureFile // sorted; nil: not looked yet
@@ -184,7 +190,8 @@ func (d *directory) prune(written string) {
 	var size int64
 	oldest := time.Now().Add(-d.maxAge)
 	n := 0 // files at the front that are dealt with
-	var spared *captureFile
+	var spared []captureFile
+	var trouble error // the first one: a disk that cannot be written has it with each file
 	for ; n < len(d.files)-1; n++ {
 		file := d.files[n]
 		tooOld := d.maxAge > 0 && file.start.Before(oldest)
@@ -192,24 +199,29 @@ func (d *directory) prune(written string) {
 			break
 		}
 		if file.name == written {
-			spared = &file
+			spared = append(spared, file)
 			continue
 		}
 		err := d.disk.remove(filepath.Join(d.path, file.name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			d.observer.troubled(fmt.Errorf("keep %s within its bounds: remove %s: %w", d.path, file.name, cause(err)))
-			break
+			trouble = cmp.Or(trouble, fmt.Errorf("keep %s within its bounds: remove %s: %w", d.path, file.name, cause(err)))
+			if spared = append(spared, file); len(spared) > mostStuck {
+				n++
+				break
+			}
+			continue
 		}
 		d.size -= file.size
 		if err == nil {
 			names, size = append(names, file.name), size+file.size
 		}
 	}
-	if spared != nil {
-		n--
-		d.files[n] = *spared
-	}
+	n -= len(spared)
+	copy(d.files[n:], spared)
 	d.files = d.files[n:]
+	if trouble != nil {
+		d.observer.troubled(trouble)
+	}
 	if len(names) > 0 {
 		d.observer.removed(names, size)
 	}
@@ -218,12 +230,15 @@ func (d *directory) prune(written string) {
 // nearlyFull says that less than a twentieth of the file system is free, or
 // nothing. Writing is tried all the same.
 func (d *directory) nearlyFull() error {
-	free, size, err := space(d.path)
-	if err == nil && free < size/20 {
-		err = fmt.Errorf("%s is nearly full: %s free of %s", d.path, humanize.IBytes(free), humanize.IBytes(size))
+	s, err := d.space()
+	if err == nil && s.free < s.size/20 {
+		err = fmt.Errorf("%s is nearly full: %s free of %s", d.path, humanize.IBytes(s.free), humanize.IBytes(s.size))
 	}
 	return err
 }
+
+// space returns what its file system has.
+func (d *directory) space() (space, error) { return d.surveyor.survey(d.path, readSpace) }
 
 // captureTime returns the start that the name of a capture's file tells; false
 // means that this node does not name captures so.
@@ -244,7 +259,7 @@ func captureTime(node, name string) (time.Time, bool) {
 	}
 	iface, stamp, _ := cutLast(rest, "-")
 	start, err := time.Parse(fileTime, stamp)
-	return start, err == nil && iface != ""
+	return start, err == nil && iface != "" && len(iface) < unix.IFNAMSIZ
 }
 
 // cutLast cuts a text around the last separator.

@@ -300,7 +300,7 @@ func TestDirectoryTouchesNothingElse(t *testing.T) {
 		"web1--" + stamp + ".pcap", "web1-" + stamp + ".pcap",
 		"web1-eth0-" + stamp + ".pcap.gz", "web1-eth0-" + stamp, "web1-eth0-20201302T030405.000000006Z.pcap",
 		"web1-eth0-20200102T030405Z.pcap", "web1-eth0-" + stamp + "-1.pcap", "web1-eth0-" + stamp + "-x.pcap",
-		"xweb1-eth0-" + stamp + ".pcap", "web1-eth0-" + stamp + ".txt", "notes.pcap", "web1-eth0.pcap", "README",
+		"xweb1-eth0-" + stamp + ".pcap", "web1-spare-rack7-eth0-" + stamp + ".pcap", "web1-eth0-" + stamp + ".txt", "notes.pcap", "web1-eth0.pcap", "README",
 	}
 	ours := []string{
 		"web1-eth0-" + stamp + ".pcap", "web1-eth0-" + stamp + "-2.pcap", "web1-eth0.5-" + stamp + "-12.pcapng",
@@ -394,6 +394,26 @@ func TestDirectoryMeetsOthers(t *testing.T) {
 		checkEqual(t, "left", 1, len(files(t, d.path)))
 		checkEqual(t, "told", 4, len(seen.gone)) // three old ones and the first one written
 		checkEqual(t, "troubles in all", 1, len(seen.troubles))
+	})
+}
+
+// TestDirectoryPassesOver: a file that cannot be removed keeps no other one.
+func TestDirectoryPassesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDirectory(t)
+		d.maxSize = 2000
+		names := captureNames(5, 4, 3, 2, 1)
+		touch(t, d.path, 1000, names...)
+		d.disk.fault = func(operation, path string) error {
+			if operation == "remove" && slices.Contains(names[:2], filepath.Base(path)) {
+				return unix.EPERM
+			}
+			return nil
+		}
+		d.tidy()
+		checkEqual(t, "left", []string{names[0], names[1], names[4]}, files(t, d.path))
+		d.tidy()
+		checkEqual(t, "troubles", 2, len(d.observer.(*countingObserver).troubles))
 	})
 }
 

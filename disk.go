@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -194,15 +193,6 @@ func (f *draft) replace(path string) error {
 func (f *draft) discard() {
 	_ = f.disk.remove(f.file.Name())
 	f.file.Close() // what matters has been synced
-}
-
-// space returns how many bytes of a file system everybody may use, and how many it has.
-func space(path string) (free, size uint64, err error) {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(path, &stat); err != nil {
-		return 0, 0, fmt.Errorf("look at the space of %s: %w", path, err)
-	}
-	return stat.Bavail * uint64(stat.Bsize), stat.Blocks * uint64(stat.Bsize), nil
 }
 
 // remove removes a file.

@@ -59,7 +59,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	}
 	serving.Go(d.recorders.run(life.delivering, log))
 	if dir := d.jobs.delivery.directory; dir != nil {
-		serving.Go(func() { dir.run(ctx) })
+		go dir.run(ctx) // a disk that hangs holds up no end
 	}
 	if spool := d.jobs.delivery.spool; spool != nil {
 		d.jobs.working.Go(func() { spool.run(life.delivering, life.stopping) })

@@ -409,6 +409,7 @@ func TestSpoolLock(t *testing.T) {
 		two.fill(t, "a.pcap")
 		working.Go(func() { two.work(t, 2*time.Hour) })
 		time.Sleep(30 * time.Minute)
+		synctest.Wait()
 		checkEqual(t, "uploads of the first", []string{"a.pcap"}, shark.names())
 		checkEqual(t, "told by the first", 1, len(one.ends))
 		two.fill(t, "b.pcap")

@@ -58,6 +58,7 @@ func TestWrongUsage(t *testing.T) {
 		"interfaces with a gap":     {append(local, "-interfaces", "a,,b"), "-interfaces"},
 		"no node name":              {append(local, "-node", ""), "-node"},
 		"no channel":                {append(local, "-redischannel", ""), "-redischannel"},
+		"one channel for both":      {append(local, "-redischannel", "x", "-resultchannel", "x"), "-resultchannel"},
 		"argument":                  {append(local, "start"), "start"},
 		"unknown flag":              {append(local, "-bogus"), "-bogus"},
 		"flag without its value":    {[]string{"-destdir"}, "-destdir"},

@@ -138,7 +138,12 @@ func authenticate(conn redis.Conn, user, password string) error {
 	if user != "" {
 		credentials = credentials.Add(user)
 	}
-	if _, err := redis.DoWithTimeout(conn, pingPeriod, "AUTH", credentials.Add(password)...); err != nil {
+	_, err := redis.DoWithTimeout(conn, pingPeriod, "AUTH", credentials.Add(password)...)
+	if refusal := redis.Error(""); errors.As(err, &refusal) && password != "" {
+		// A server that does not know AUTH repeats what it was sent.
+		err = redis.Error(strings.ReplaceAll(string(refusal), password, "<password>"))
+	}
+	if err != nil {
 		return fmt.Errorf("AUTH: %w", err)
 	}
 	return nil

@@ -219,6 +219,19 @@ func TestSubscriberRefused(t *testing.T) {
 	}
 }
 
+// TestSubscriberWithoutAUTH: a server that does not know the command repeats what
+// it was sent, and nobody reads that.
+func TestSubscriberWithoutAUTH(t *testing.T) {
+	r := testbed.StartRedis(t, "--rename-command", "AUTH", "")
+	var log testbed.Transcript
+	server := &Server{Addresses: []string{r.Address()}, User: "host", Password: "geheim"}
+	_, state := startSubscriber(t, server, logTo(&log))
+	testbed.Eventually(t, 5*time.Second, "refused", func() bool { return strings.Contains(state(), "unknown command") })
+	if text := state() + log.String(); strings.Contains(text, "geheim") {
+		t.Errorf("the password is shown: %s", text)
+	}
+}
+
 func TestSubscriberWorksOnceAllowed(t *testing.T) {
 	r := testbed.StartRedis(t)
 	r.Do(t, "ACL", "SETUSER", "host", "on", ">secret", "resetchannels", "-@all")
