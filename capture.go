@@ -87,6 +87,7 @@ type outcome struct {
 // A capture takes packets from its source to its buffer until its bounds end it.
 type capture struct {
 	source source
+	began  time.Time
 	bounds bounds
 	end    *ending
 	buffer *buffer
@@ -106,7 +107,7 @@ type plan struct {
 // newCapture returns a capture that is to be recorded to a buffer.
 func newCapture(src source, start time.Time, p plan, buf *buffer) *capture {
 	end := newEnding(start, p.bounds.timeout)
-	c := &capture{source: src, bounds: p.bounds, end: end, buffer: buf, ahead: 1, unit: p.unit,
+	c := &capture{source: src, began: start, bounds: p.bounds, end: end, buffer: buf, ahead: 1, unit: p.unit,
 		quota: tap.Quota{End: &end.at, Packets: p.bounds.packets - 1, Bytes: p.bounds.bytes, Layout: p.layout.each()}}
 	c.quota.Copied.Bytes.Store(p.layout.fixed)
 	return c
@@ -126,10 +127,10 @@ func (c *capture) record(ctx context.Context) outcome {
 
 	var stop string
 	var err error
-	if ctx.Err() != nil {
-		stop = stopOf(ctx) // before it began: nothing is taken
-	} else {
+	if ctx.Err() == nil || c.reachesBack() {
 		stop, err = c.run()
+	} else {
+		stop = stopOf(ctx) // before it began
 	}
 	c.buffer.trim()
 	out := outcome{stop: stop, ended: c.end.clock(), err: err}
@@ -146,6 +147,12 @@ func (c *capture) record(ctx context.Context) outcome {
 	}
 	out.Received, out.Dropped, out.IfDropped = stats.Received, stats.Dropped, stats.IfDropped
 	return out
+}
+
+// reachesBack tells whether packets from before the beginning are wanted.
+func (c *capture) reachesBack() bool {
+	past, ok := c.source.(pastSource)
+	return ok && past.Since().Before(c.began)
 }
 
 // stopOf returns why a capture stops whose context has ended.

@@ -68,13 +68,13 @@ func formatSize(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// parseSize reads bytes: plain ones, or in KB, MB, GB, KiB, MiB or GiB.
+// parseSize reads bytes: plain ones, or in KB, MB, GB, KiB, MiB, GiB and so on. For
+// humanize, 1,5 is 15, and M a million; others take that for a MiB.
 func parseSize(s string) (int64, error) {
-	switch strings.ToUpper(strings.TrimSpace(strings.TrimLeft(s, "0123456789."))) {
-	case "", "B", "KB", "MB", "GB", "KIB", "MIB", "GIB": // for humanize, 1,5 is 15, and K a unit
-		if n, err := humanize.ParseBytes(s); err == nil && n <= math.MaxInt64 {
-			return int64(n), nil
-		}
+	unit := strings.ToUpper(strings.TrimLeft(s, "0123456789."))
+	known := unit == "" || strings.HasSuffix(unit, "B") && !strings.HasPrefix(unit, ",")
+	if n, err := humanize.ParseBytes(s); known && err == nil && n <= math.MaxInt64 {
+		return int64(n), nil
 	}
 	return 0, fmt.Errorf("no size: %s", quote(s))
 }
