@@ -15,6 +15,9 @@ const (
 	// leastPause to mostPause is the time between two looks at a ring that is
 	// written fast: a small one is overwritten soon.
 	leastPause, mostPause = time.Millisecond, 20 * time.Millisecond
+	// mostBehind is how many chunks a reader lets come before it looks more often:
+	// what was written last is still in the processor's cache.
+	mostBehind = 6
 	// readerRate is what may be written to a ring without overtaking a reader,
 	// in bytes per second; half of the ring is for the time that reading takes.
 	readerRate = 3 << 30 / 2
@@ -177,7 +180,10 @@ func (r *Reader) Next() (Packet, error) {
 // some at a time: to wake up for each chunk would cost more than to copy it.
 func (r *Reader) wait(most time.Duration) {
 	number := int64(r.cursor.at.number)
-	if number != r.looked {
+	if chunks := number - r.looked; chunks != 0 {
+		if chunks > mostBehind {
+			r.pause = max(r.pause/2, leastPause)
+		}
 		time.Sleep(min(most, r.pause))
 	} else {
 		r.cursor.wait(most)
