@@ -124,7 +124,7 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.Var(newDuration(&c.capacity.share, time.Second, 0, day), "share",
 		"`duration` after a request within which equal ones share its capture; 0: never")
 	fs.StringVar(&c.redis.results, "resultchannel", "capture-results",
-		"`channel` on which results are published; empty or none: no results")
+		"`channel` on which results are published, not that of requests; empty or none: no results")
 	fs.StringVar(&raw.redisURL, "redisurl", "",
 		"redis:// or rediss:// `address` with user, password and one or more host:port, or redis+sentinel:// or "+
 			"rediss+sentinel:// with the master's name as path; wins over -redisnode and -redisport")

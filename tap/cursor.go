@@ -75,6 +75,9 @@ func (c *cursor) take(w *want, room []byte, most int64, end *atomic.Int64) (pack
 	}
 }
 
+// isPast tells whether the cursor is at what was there when it was made.
+func (c *cursor) isPast() bool { return bool(C.is_past(&c.at)) }
+
 // wait waits until the writer has gone on to another chunk, for so long at
 // most. It does not tell of packets that come slowly: the writer does not stop
 // for who waits.

@@ -155,7 +155,7 @@ func (r *Reader) Next() (Packet, error) {
 	r.want.beyond = true
 	for began := time.Now(); ; {
 		again, over := r.recorder.over(r.session) // asked first: what came before that is there
-		if again {
+		if again && !r.cursor.isPast() {
 			return Packet{}, over
 		}
 		if _, bytes := r.take(r.record, 1); bytes > 0 {

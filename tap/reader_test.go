@@ -118,3 +118,30 @@ func TestReaderWindow(t *testing.T) {
 		})
 	}
 }
+
+// TestReaderFinishesThePast: an interface that comes back meanwhile ends what is
+// live, not the copying of the past.
+func TestReaderFinishesThePast(t *testing.T) {
+	r := newStill(t)
+	now := time.Now().Unix()
+	r.began = time.Unix(now-60, 0)
+	for second := range int64(10) {
+		putAt(r.ring, uint64(second), now-10+second)
+	}
+	reader, err := r.Read(ReaderOptions{Snap: 100, From: time.Unix(now-60, 0), Past: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.session++
+	r.cause = errors.New("away")
+	putAt(r.ring, 10, now+1)
+	for number := range uint64(10) {
+		p, err := reader.Next()
+		if err != nil || binary.BigEndian.Uint64(p.Data) != number {
+			t.Fatalf("want packet %d, got %v, %v", number, p.Data, err)
+		}
+	}
+	if _, err := reader.Next(); !errors.Is(err, r.cause) {
+		t.Errorf("want %v, got %v", r.cause, err)
+	}
+}
