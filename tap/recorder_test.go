@@ -457,8 +457,7 @@ func TestReaderFlood(t *testing.T) {
 		return r.Status().Whole.After(began.Add(time.Second))
 	})
 
-	now := time.Now()
-	until := now.Add(1500 * time.Millisecond)
+	until := time.Now().Add(1500 * time.Millisecond)
 	var readers sync.WaitGroup
 	for name, test := range map[string]struct {
 		filter string
@@ -469,7 +468,7 @@ func TestReaderFlood(t *testing.T) {
 		"slow": {"", true, 1},
 	} {
 		reader := r.read(t, test.filter, ReaderOptions{From: began, Past: true, Nanos: true})
-		if since := reader.Since(); !since.After(began) || since.After(now) {
+		if since := reader.Since(); !since.After(began) || since.After(time.Now()) {
 			t.Errorf("%s: want whole since the oldest packet, got %v", name, since)
 		}
 		readers.Go(func() {
