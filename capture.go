@@ -39,9 +39,8 @@ const (
 	stopRequest   = "request"
 )
 
-// A source hands out packets: a live interface, what a recorder
-// holds, a file, or a test. All calls
-// come from one goroutine, and none after Close.
+// A source hands out packets: a live interface, what a recorder holds, a file,
+// or a test. All calls come from one goroutine, and none after Close.
 type source interface {
 	// Copy copies packets to the rooms one after the other, as records of a
 	// pcap file, and returns the bytes of the records. It copies only what the

@@ -18,7 +18,7 @@ type wanted struct {
 	// lookback is how long before the request the capture begins; it needs a
 	// recorded interface.
 	lookback time.Duration
-	timeout  time.Duration
+	timeout  time.Duration // from the request on
 }
 
 // A preparer judges what can be judged before a slot is taken: whether the
@@ -44,7 +44,7 @@ func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
 		if err == nil {
 			return w.fromRecorder(recorder, filter), nil
 		}
-		if w.lookback > 0 || !errors.Is(err, tap.ErrNotRecorded) && recorder.Up() {
+		if w.lookback > 0 || errors.Is(err, tap.ErrGivenUp) { // once more would take as long
 			return nil, err
 		}
 	}

@@ -108,11 +108,11 @@ func checkBeside(place uint32) error {
 	case C.BESIDE_TCI, C.BESIDE_PRESENT, C.BESIDE_TPID:
 		return nil
 	case besidePacketType:
-		return fmt.Errorf("inbound and outbound are %w", ErrNotRecorded)
+		return errors.New("inbound and outbound are not recorded")
 	case besideInterface:
-		return fmt.Errorf("ifindex is %w", ErrNotRecorded)
+		return errors.New("ifindex is not recorded")
 	}
-	return fmt.Errorf("what the kernel has at %d is %w", int32(place), ErrNotRecorded)
+	return fmt.Errorf("what the kernel has at %d is not recorded", int32(place))
 }
 
 // instructions returns a program for C; nil is one that takes everything.

@@ -2,6 +2,7 @@ package tap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -18,6 +19,9 @@ const (
 	// So many filters of a kind are compiled at a time.
 	shortPlaces, longPlaces, namedPlaces = 8, 2, 16
 )
+
+// ErrGivenUp is the error of a filter that takes too long.
+var ErrGivenUp = errors.New("given up")
 
 // A Compiler compiles filters, and bounds what that may take. Names in filters
 // are looked up, which can take minutes and cannot be ended, so filters that
@@ -42,7 +46,7 @@ func NewCompiler() *Compiler {
 // Compile compiles a pcap-filter(7) expression for packets of an interface
 // that are cut at a snapshot length in bytes. An empty expression takes
 // everything. It gives up when the context ends, which then is the cause, or
-// after five seconds. Errors begin with "interface", "open" or "bpf", whichever
+// after five seconds (ErrGivenUp). Errors begin with "interface", "open" or "bpf", whichever
 // is to blame.
 func (c *Compiler) Compile(ctx context.Context, iface string, snap int, expression string) (*Filter, error) {
 	if err := checkInterface(iface); err != nil {
@@ -57,7 +61,7 @@ func (c *Compiler) compile(ctx context.Context, q question) (*Filter, error) {
 	if strings.ContainsFunc(q.text(), unicode.IsControl) { // at a NUL, libpcap would end
 		return nil, fmt.Errorf("bpf: filter %q holds control characters", expression)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, compileTime, fmt.Errorf("given up after %v", compileTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, compileTime, fmt.Errorf("%w after %v", ErrGivenUp, compileTime))
 	defer cancel()
 	answers, err := c.begin(ctx, q)
 	if err == nil {

@@ -106,6 +106,9 @@ func TestSlowFilters(t *testing.T) {
 				if given := count(all, "given up after 5s"); given != test.given || time.Since(start) != compileTime {
 					t.Errorf("want %d given up after %v, got %d after %v: %v", test.given, compileTime, given, time.Since(start), all)
 				}
+				if given := errors.Join(all...); errors.Is(given, ErrGivenUp) != (test.given > 0) {
+					t.Errorf("want %v, got %v", ErrGivenUp, given)
+				}
 				if refused := count(all, "16 other filters"); refused != test.refused {
 					t.Errorf("want %d refused, got %d: %v", test.refused, refused, all)
 				}

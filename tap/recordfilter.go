@@ -12,14 +12,10 @@ import (
 // loopbackName is an interface that is everywhere.
 const loopbackName = "lo"
 
-// ErrNotRecorded is the error of a filter that asks for what an open interface
-// knows of a packet, and a recorder does not.
-var ErrNotRecorded = errors.New("not recorded")
-
 // CompileRecorded compiles a pcap-filter(7) expression for the packets that a
 // recorder holds. They are judged as the kernel judges packets. It may take as
 // long as Compile, with the same bounds. A filter that asks for what is not
-// recorded is an error, ErrNotRecorded. Errors begin with "open" if nothing was recorded yet,
+// recorded is an error. Errors begin with "open" if nothing was recorded yet,
 // and so it is not known what packets look like, or else with "bpf".
 func (c *Compiler) CompileRecorded(ctx context.Context, r *Recorder, expression string) (*Filter, error) {
 	return c.compile(ctx, question{iface: r.options.Interface, snap: r.options.Snap, expression: expression, recorder: r})
