@@ -172,7 +172,7 @@ func writeCapture(t testing.TB, size, packets int) string {
 	}
 	defer file.Close()
 	w := pcapgo.NewWriter(file)
-	err = w.WriteFileHeader(maxSnap, layers.LinkTypeEthernet)
+	err = w.WriteFileHeader(tap.MaxSnap, layers.LinkTypeEthernet)
 	for p := at(time.Now(), size); packets > 0 && err == nil; packets-- {
 		err = w.WritePacket(p.CaptureInfo, p.Data)
 	}

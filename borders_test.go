@@ -23,7 +23,7 @@ func TestBorders(t *testing.T) {
 		"os/exec":                          nil, // the daemon runs no other program
 		"flag":                             {"main.go", "config.go", "flags.go", "flagvalue.go"},
 		"pcapdaemon/pubsub":                {"main.go", "serve.go", "daemon.go", "config.go", "client.go", "fetcher.go"},
-		"pcapdaemon/tap": {"main.go", "daemon.go", "system.go", "recorders.go", "job.go", "capture.go",
+		"pcapdaemon/tap": {"main.go", "daemon.go", "system.go", "recorders.go", "job.go", "capture.go", "config.go", "flags.go", "pcapng.go", "roster.go",
 			"format.go", "metrics.go"},
 		"github.com/sirupsen/logrus": {"main.go", "log.go", "serve.go", "daemon.go", "witness.go", "recorders.go",
 			"jobs.go", "job.go", "conclusion.go", "pubsub/"},

@@ -73,6 +73,11 @@ type bounds struct {
 	timeout time.Duration
 }
 
+// granted returns the bounds as results tell them.
+func (b bounds) granted() *granted {
+	return &granted{Packets: b.packets, Bytes: b.bytes, Timeout: b.timeout.Seconds()}
+}
+
 // An outcome is what became of a capture.
 type outcome struct {
 	counts
@@ -107,7 +112,7 @@ type plan struct {
 func newCapture(src source, start time.Time, p plan, buf *buffer) *capture {
 	end := newEnding(start, p.bounds.timeout)
 	c := &capture{source: src, began: start, bounds: p.bounds, end: end, buffer: buf, ahead: 1, unit: p.unit,
-		quota: tap.Quota{End: &end.at, Packets: p.bounds.packets - 1, Bytes: p.bounds.bytes, Layout: p.layout.each()}}
+		quota: tap.Quota{End: &end.at, Packets: p.bounds.packets - 1, Bytes: p.bounds.bytes, Layout: p.layout.packet}}
 	c.quota.Copied.Bytes.Store(p.layout.fixed)
 	return c
 }

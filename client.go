@@ -43,6 +43,44 @@ type view interface {
 	close()
 }
 
+// Options say whom a client asks, and how.
+type Options struct {
+	Server            *pubsub.Server
+	Requests, Results string // channels
+	// Dir is the absolute path of the directory into which captures are fetched; empty: none are.
+	Dir string
+	// Capture is how long a capture may last where neither the request nor its host
+	// says so, and Delivery how long its delivery may take.
+	Capture, Delivery time.Duration
+	// Judge judges a request as the hosts will that it names.
+	Judge func(message []byte) (Asked, error)
+	// Ends are the signals that end the client, at least one: the first ends its captures, the second the client.
+	Ends []os.Signal
+	// Name is what its errors begin with: the flag that the request stands in.
+	Name string
+}
+
+// Asked is what a client has to know of a request.
+type Asked struct {
+	ID, By       string
+	Node, NodeRE string // whom it names: one of them is empty
+	Interfaces   []string
+	Timeout      int64  // seconds; 0: not given
+	Stop         string // id of captures to be ended; nothing is captured
+	RollCall     bool   // nothing is captured
+}
+
+// An Outcome is how asking has ended.
+type Outcome int
+
+// Outcomes.
+const (
+	Done       Outcome = iota
+	Failed             // some host refused, failed or fell silent, or a file was not fetched
+	Misused            // the request is wrong; nobody was asked
+	Unanswered         // no host answered
+)
+
 // A client asks, and shows what it hears.
 type client struct {
 	exchange  exchange
@@ -61,11 +99,11 @@ type client struct {
 type interruption struct{ once, twice context.Context }
 
 // newInterruption returns what signals do until it is released.
-func newInterruption() (in interruption, release func()) {
+func newInterruption(ends []os.Signal) (in interruption, release func()) {
 	twice, leave := context.WithCancel(context.Background())
 	once, stop := context.WithCancel(twice)
 	signals, done := make(chan os.Signal, 2), make(chan struct{})
-	signal.Notify(signals, endings()...)
+	signal.Notify(signals, ends...)
 	go func() {
 		defer close(done)
 		for _, end := range []func(){stop, leave} {
@@ -84,46 +122,41 @@ func newInterruption() (in interruption, release func()) {
 	}
 }
 
-// follow is -publish and -rollcall: it publishes a request, shows the answers
-// and returns the exit code.
-func follow(c config, stdin io.Reader, stdout, stderr io.Writer) int {
-	text, err := readRequest(c.request, stdin)
-	if err != nil {
-		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
-		return exitFailed
-	}
+// Ask publishes a request, shows the answers, and returns when the last one has
+// come or none is to be expected any more.
+func Ask(o Options, request []byte, stdout, stderr io.Writer) Outcome {
 	screen := openTerminal(stdout)
-	q, err := newQuestion(text, inquirer{by: whoAmI(), watches: screen != nil, fetches: c.delivery.dir != ""})
+	q, err := newQuestion(request, o.Judge, inquirer{by: whoAmI(), watches: screen != nil, fetches: o.Dir != ""})
 	if err != nil {
-		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
-		return exitUsage
+		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", o.Name, err)
+		return Misused
 	}
-	in, release := newInterruption() // not before: until then there is nothing to end
+	in, release := newInterruption(o.Ends)
 	defer release()
-	code, err := consult(in, c, q, newView(q, screen, stdout, stderr))
+	code, err := consult(in, o, q, newView(q, screen, stdout, stderr))
 	if err != nil && in.once.Err() != nil {
 		err = errors.New("interrupted before the request was published")
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %v\n", c.redis.server, err)
+		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %v\n", o.Server, err)
 	}
 	return code
 }
 
-// consult publishes a request and returns the exit code that the answers
-// amount to. An error means that it was not published.
-func consult(in interruption, c config, q question, v view) (int, error) {
+// consult publishes a request and returns the outcome that the answers amount
+// to. An error means that it was not published.
+func consult(in interruption, o Options, q question, v view) (Outcome, error) {
 	ctx, cancel := context.WithCancel(in.twice)
 	defer cancel()
 	commit := context.AfterFunc(in.once, cancel) // until the request is out, once is enough
-	over, err := pubsub.NewClient(ctx, c.redis.server, c.redis.requests, c.redis.results)
+	over, err := pubsub.NewClient(ctx, o.Server, o.Requests, o.Results)
 	if err != nil {
-		return exitFailed, err
+		return Failed, err
 	}
 	defer over.Close()
-	asking := newClient(c, q, over, v)
+	asking := newClient(o, q, over, v)
 	if err := asking.ask(ctx); err != nil {
-		return exitFailed, err
+		return Failed, err
 	}
 	if !commit() { // it is out, and nothing can be heard any more
 		return asking.leave(), nil
@@ -132,11 +165,10 @@ func consult(in interruption, c config, q question, v view) (int, error) {
 }
 
 // newClient returns a client that asks over an exchange.
-func newClient(c config, q question, over exchange, v view) *client {
-	asking := &client{exchange: over, channel: c.redis.requests, question: q, spans: q.spans(c), view: v}
-	if c.delivery.dir != "" {
-		into := &directory{path: c.delivery.dir, disk: &disk{}}
-		asking.fetcher = newFetcher(c.redis.server, into, c.redis.results+":"+q.id+":")
+func newClient(o Options, q question, over exchange, v view) *client {
+	asking := &client{exchange: over, channel: o.Requests, question: q, spans: q.spans(o), view: v}
+	if o.Dir != "" {
+		asking.fetcher = newFetcher(o.Server, newDirectory(o.Dir), o.Results+":"+q.id+":")
 	}
 	return asking
 }
@@ -164,8 +196,8 @@ func (c *client) ask(ctx context.Context) error {
 	return nil
 }
 
-// wait shows the answers until the last one, and returns the exit code.
-func (c *client) wait(in interruption) int {
+// wait shows the answers until the last one, and returns the outcome.
+func (c *client) wait(in interruption) Outcome {
 	var giveUp context.CancelFunc
 	in.twice, giveUp = context.WithCancel(in.twice)
 	defer giveUp()
@@ -177,18 +209,18 @@ func (c *client) wait(in interruption) int {
 	for _, t := range c.following.silent() {
 		c.view.say(printable(t.Node) + " " + printable(t.Interface) + ": no result")
 	}
-	code := c.following.exitCode()
+	code := c.following.outcome()
 	switch {
-	case code == exitNobody:
+	case code == Unanswered:
 		c.view.say("no host answered")
 	case c.failed:
-		return exitFailed
+		return Failed
 	}
 	return code
 }
 
-// leave ends before the end, and returns the exit code.
-func (c *client) leave() int {
+// leave ends before the end, and returns the outcome.
+func (c *client) leave() Outcome {
 	if c.fetcher != nil {
 		c.fetcher.working.Wait() // not for long: it has been given up
 	}
@@ -196,7 +228,7 @@ func (c *client) leave() int {
 	if c.question.begins {
 		c.view.say("left; to stop what still runs, with the flags of this command: " + c.question.stopByHand())
 	}
-	return exitFailed
+	return Failed
 }
 
 // hear takes what comes until nothing more is to be expected; false means

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pcapdaemon/pubsub"
 	"pcapdaemon/testbed"
 )
 
@@ -50,7 +52,7 @@ func (e *fakeExchange) Changes() <-chan error { return e.changes }
 func newTestClient(e exchange, v view) *client {
 	return &client{exchange: e, channel: "capture", view: v, spans: spans{50 * time.Second, 10 * time.Second},
 		question: question{id: "r1", field: "node", value: "any", by: "me@here", begins: true,
-			request: request{Interfaces: []string{"eth0"}}}}
+			asked: Asked{Interfaces: []string{"eth0"}}}}
 }
 
 // play does what a test says: it waits, acts, or answers with a result.
@@ -73,21 +75,46 @@ func (e *fakeExchange) answer(t *testing.T, text string) {
 	e.answers <- hear(t, text).encode()
 }
 
-// runAlone runs the program without its binary and returns what it printed and its exit code.
-func runAlone(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
+// ask asks as the program does, with a request in words or as JSON, and returns
+// what was printed and the outcome. The address is that of Redis.
+func ask(t *testing.T, address, dir string, request ...string) (stdout, stderr string, outcome Outcome) {
 	t.Helper()
-	file, err := os.CreateTemp(t.TempDir(), "")
+	server, err := pubsub.ParseURL(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	var out bytes.Buffer
-	code = run(args, strings.NewReader(stdin), &out, file)
-	text, err := os.ReadFile(file.Name())
+	message, err := spellRequest(request[0], request[1:])
 	if err != nil {
 		t.Fatal(err)
 	}
-	return out.String(), string(text), code
+	var out, errs bytes.Buffer
+	outcome = Ask(Options{Server: server, Requests: "capture", Results: "capture-results", Dir: dir,
+		Capture: time.Hour, Delivery: 5 * time.Minute, Judge: judgeJSON, Ends: []os.Signal{syscall.SIGTERM}}, []byte(message), &out, &errs)
+	return out.String(), errs.String(), outcome
+}
+
+// judgeJSON takes every request for a good one that is a JSON object.
+func judgeJSON(message []byte) (Asked, error) {
+	var r struct {
+		ID, By, Node, NodeRE, Stop string
+		Interface                  any
+		Timeout                    int64
+		RollCall                   bool
+	}
+	if err := json.Unmarshal(message, &r); err != nil {
+		return Asked{}, err
+	}
+	a := Asked{ID: cmp.Or(r.ID, "made up"), By: r.By, Node: r.Node, NodeRE: r.NodeRE, Timeout: r.Timeout,
+		Stop: r.Stop, RollCall: r.RollCall}
+	switch names := r.Interface.(type) {
+	case string:
+		a.Interfaces = []string{names}
+	case []any:
+		for _, name := range names {
+			a.Interfaces = append(a.Interfaces, name.(string))
+		}
+	}
+	return a, nil
 }
 
 // startHost answers a request with results, and waits, given in turn.
@@ -137,18 +164,18 @@ func TestPublish(t *testing.T) {
 		request string
 		hosts   []string // what each of them answers
 		states  string
-		code    int
+		code    Outcome
 		within  time.Duration
 	}{
-		"one host":         {anybody, []string{"a started 1;a done 1"}, "started done", exitOK, time.Second},
-		"a late host":      {anybody, []string{"a refused", "1500ms;b done 1"}, "refused done", exitFailed, 3 * time.Second},
-		"a host is silent": {anybody, []string{"a started 1;a done 1", ""}, "started done", exitOK, 4 * time.Second},
-		"nobody answers":   {anybody, []string{""}, "", exitNobody, 4 * time.Second},
-		"nobody listens":   {anybody, nil, "", exitNobody, time.Second},
+		"one host":         {anybody, []string{"a started 1;a done 1"}, "started done", Done, time.Second},
+		"a late host":      {anybody, []string{"a refused", "1500ms;b done 1"}, "refused done", Failed, 3 * time.Second},
+		"a host is silent": {anybody, []string{"a started 1;a done 1", ""}, "started done", Done, 4 * time.Second},
+		"nobody answers":   {anybody, []string{""}, "", Unanswered, 4 * time.Second},
+		"nobody listens":   {anybody, nil, "", Unanswered, time.Second},
 		"with an id": {`{"id":"mine","node":"a","interface":"eth0"}`, []string{"a started 1;a done 1"},
-			"started done", exitOK, time.Second},
+			"started done", Done, time.Second},
 		"one of two refuses": {`{"node":"a","interface":["eth0","lo"]}`, []string{"a/lo refused;a started 1;a done 1"},
-			"refused started done", exitFailed, time.Second},
+			"refused started done", Failed, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -162,9 +189,9 @@ func TestPublish(t *testing.T) {
 				startHost(t, r, results)
 			}
 			began := time.Now()
-			out, errs, code := runAlone(t, test.request, "-publish", "-", "-redisurl", "redis://asker:pw@"+r.Address())
+			out, errs, code := ask(t, "redis://asker:pw@"+r.Address(), "", test.request)
 			if code != test.code {
-				t.Errorf("want exit code %d, got %d", test.code, code)
+				t.Errorf("want outcome %d, got %d", test.code, code)
 			}
 			if got := states(t, out); got != test.states {
 				t.Errorf("want the states %q, got %q", test.states, got)
@@ -174,7 +201,7 @@ func TestPublish(t *testing.T) {
 			}
 			for text, want := range map[string]bool{
 				fmt.Sprintf(": %d host", len(test.hosts)): true,
-				"no host answered":                        code == exitNobody,
+				"no host answered":                        code == Unanswered,
 			} {
 				if strings.Contains(errs, text) != want {
 					t.Errorf("want %q: %v, got %s", text, want, errs)
@@ -184,39 +211,15 @@ func TestPublish(t *testing.T) {
 	}
 }
 
-// TestPublishWrongRequest: what the client can judge itself is wrong usage,
-// and nobody is asked.
-func TestPublishWrongRequest(t *testing.T) {
-	address := fmt.Sprint("redis://127.0.0.1:", testbed.FreePort(t))
-	for name, test := range map[string]struct{ request, want string }{
-		"no JSON":             {"capture", "-publish"},
-		"null":                {"null", "-publish"},
-		"no node":             {`{"interface":"eth0"}`, "node"},
-		"a number as id":      {`{"node":"a","interface":"eth0","id":1}`, "id"},
-		"an unknown field":    {`{"node":"a","interface":"eth0","bfp":"tcp"}`, "bfp"},
-		"a wrong type":        {`{"node":"a","interface":"eth0","timeout":"5"}`, "timeout"},
-		"a pattern that ends": {`{"nodere":"web(","interface":"eth0"}`, "nodere"},
-		"data after it":       {`{"node":"a","interface":"eth0"}{}`, "after"},
-	} {
-		out, errs, code := runAlone(t, test.request, "-publish", "-", "-redisurl", address)
-		if lines := len(testbed.ReadLines(errs)); code != exitUsage || out != "" || lines != 1 {
-			t.Errorf("%s: want exit code %d and one line, got %d, %s%s", name, exitUsage, code, out, errs)
-		}
-		if !strings.Contains(errs, test.want) {
-			t.Errorf("%s: want %q in the line, got %s", name, test.want, errs)
-		}
-	}
-}
-
 func TestPublishWithoutRedis(t *testing.T) {
 	r := testbed.StartRedis(t)
 	for name, test := range map[string]struct{ url, want string }{
 		"nobody there":   {fmt.Sprint("redis://127.0.0.1:", testbed.FreePort(t)), "connection refused"},
 		"wrong password": {"redis://u:geheim@" + r.Address(), "WRONGPASS"},
 	} {
-		out, errs, code := runAlone(t, "", "-redisurl", test.url, "-publish", "node=a", "interface=eth0")
-		if code != exitFailed || out != "" || !strings.Contains(errs, test.want) {
-			t.Errorf("%s: want exit code %d and %q, got %d, %s%s", name, exitFailed, test.want, code, out, errs)
+		out, errs, code := ask(t, test.url, "", "node=a", "interface=eth0")
+		if code != Failed || out != "" || !strings.Contains(errs, test.want) {
+			t.Errorf("%s: want outcome %d and %q, got %d, %s%s", name, Failed, test.want, code, out, errs)
 		}
 		last := testbed.ReadLines(errs)
 		if strings.Contains(last[len(last)-1], "geheim") {
@@ -232,11 +235,11 @@ func TestPublishSurvivesRestart(t *testing.T) {
 	startHost(t, r, "a started 1")
 	type end struct {
 		out, errs string
-		code      int
+		code      Outcome
 	}
 	ended := make(chan end, 1)
 	go func() {
-		out, errs, code := runAlone(t, "", "-redisport", fmt.Sprint(r.Port), "-publish", "node=a", "interface=eth0", "id=r1")
+		out, errs, code := ask(t, "redis://"+r.Address(), "", "node=a", "interface=eth0", "id=r1")
 		ended <- end{out, errs, code}
 	}()
 	heardBy := func() bool {
@@ -253,8 +256,8 @@ func TestPublishSurvivesRestart(t *testing.T) {
 	r.Do(t, "PUBLISH", "capture-results", hear(t, "a done 1").encode())
 	select {
 	case got := <-ended:
-		if states(t, got.out) != "started done" || got.code != exitOK {
-			t.Errorf("want started, done and exit code 0, got %d, %s%s", got.code, got.out, got.errs)
+		if states(t, got.out) != "started done" || got.code != Done {
+			t.Errorf("want started, done and outcome 0, got %d, %s%s", got.code, got.out, got.errs)
 		}
 	case <-time.After(5 * time.Second):
 		t.Fatal("the client has not ended")
@@ -265,14 +268,14 @@ func TestPublishSurvivesRestart(t *testing.T) {
 func TestClientHears(t *testing.T) {
 	for name, test := range map[string]struct {
 		events string // results, waits, and outages of Redis, in turn
-		code   int
+		code   Outcome
 		took   time.Duration
 		says   string
 	}{
-		"a host dies": {"a started 1;1s;b started 2;b done 2", exitFailed, 60 * time.Second, "a eth0: no result"},
-		"Redis comes back in time": {"a started 1;5s;lost;30s;lost;regained;a done 1", exitOK, 35 * time.Second,
+		"a host dies": {"a started 1;1s;b started 2;b done 2", Failed, 60 * time.Second, "a eth0: no result"},
+		"Redis comes back in time": {"a started 1;5s;lost;30s;lost;regained;a done 1", Done, 35 * time.Second,
 			"on capture\nno results are heard for the time being: gone\nresults are heard again\n"},
-		"all comes at once, at the end": {"a started 1;59s;a done 1;b started 2;b done 2", exitOK, 59 * time.Second,
+		"all comes at once, at the end": {"a started 1;59s;a done 1;b started 2;b done 2", Done, 59 * time.Second,
 			"2 hosts listen"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -287,7 +290,7 @@ func TestClientHears(t *testing.T) {
 				err := c.ask(t.Context())
 				code := c.wait(interruption{t.Context(), t.Context()})
 				if code != test.code || err != nil {
-					t.Errorf("want exit code %d, got %d, %v", test.code, code, err)
+					t.Errorf("want outcome %d, got %d, %v", test.code, code, err)
 				}
 				if took := time.Since(began); took < test.took || took > test.took+2*glance {
 					t.Errorf("want an end after %v, got %v", test.took, took)
@@ -319,17 +322,17 @@ func TestClientIsInterrupted(t *testing.T) {
 	for name, test := range map[string]struct {
 		events    string // results, waits, interruptions and outages of Redis, in turn
 		published string
-		code      int
+		code      Outcome
 		took      time.Duration
 		says      string
 	}{
-		"once": {"a started 1;1s;once;200ms;a done 1", stop, exitOK, 2 * time.Second, "stop published"},
-		"once, and one is silent": {"a started 1;b started 2;1s;once;b done 2", stop, exitFailed,
+		"once": {"a started 1;1s;once;200ms;a done 1", stop, Done, 2 * time.Second, "stop published"},
+		"once, and one is silent": {"a started 1;b started 2;1s;once;b done 2", stop, Failed,
 			11 * time.Second, "a eth0: no result"},
-		"once, nobody has answered": {"1s;once", stop, exitNobody, 2 * time.Second, "no host answered"},
-		"once, Redis is away": {"a started 1;4s;lost;once;9s;regained;200ms;a done 1", stop + "\n" + stop, exitOK,
+		"once, nobody has answered": {"1s;once", stop, Unanswered, 2 * time.Second, "no host answered"},
+		"once, Redis is away": {"a started 1;4s;lost;once;9s;regained;200ms;a done 1", stop + "\n" + stop, Done,
 			14 * time.Second, "stop not published: gone"},
-		"twice": {"a started 1;1s;once;100ms;twice", stop, exitFailed, 1100 * time.Millisecond,
+		"twice": {"a started 1;1s;once;100ms;twice", stop, Failed, 1100 * time.Millisecond,
 			"pcapdaemon -publish node=any stop=r1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -351,7 +354,7 @@ func TestClientIsInterrupted(t *testing.T) {
 				go e.play(t, test.events, acts)
 				began := time.Now()
 				if code := c.wait(interruption{once, twice}); code != test.code {
-					t.Errorf("want exit code %d, got %d", test.code, code)
+					t.Errorf("want outcome %d, got %d", test.code, code)
 				}
 				if took := time.Since(began); took < test.took || took > test.took+2*glance {
 					t.Errorf("want an end after %v, got %v", test.took, took)
@@ -383,8 +386,8 @@ func TestClientIsInterruptedWithoutCaptures(t *testing.T) {
 	if err := c.ask(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if code := c.wait(interruption{once, t.Context()}); code != exitFailed {
-		t.Errorf("want exit code %d, got %d", exitFailed, code)
+	if code := c.wait(interruption{once, t.Context()}); code != Failed {
+		t.Errorf("want outcome %d, got %d", Failed, code)
 	}
 	if len(e.published) != 1 || strings.Contains(errs.String(), "stop") {
 		t.Errorf("want no stop, got %d messages, %s", len(e.published), errs.String())
@@ -394,7 +397,7 @@ func TestClientIsInterruptedWithoutCaptures(t *testing.T) {
 // TestInterruption: both signals count, and after two there is no more to wait for.
 func TestInterruption(t *testing.T) {
 	for _, signals := range [][]syscall.Signal{{syscall.SIGINT, syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGINT}} {
-		in, release := newInterruption()
+		in, release := newInterruption([]os.Signal{syscall.SIGTERM, syscall.SIGINT})
 		for n, ctx := range []context.Context{in.once, in.twice} {
 			if ctx.Err() != nil {
 				t.Errorf("interrupted by %d signals of %d", n, n+1)

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pcapdaemon/pubsub"
+	"pcapdaemon/tap"
 )
 
 // defaultToken is what -cstoken holds when nobody has set it.
@@ -254,7 +255,7 @@ func (l *limits) nameInterfaces(list string) error {
 			device = entry
 		case alias == "" || device == "" || strings.Contains(device, "="):
 			return fmt.Errorf("-interfaces takes second names as in wan=eth0, not %q", entry)
-		case alias == anyInterface || alias == defaultInterface || l.aliases[alias] != "":
+		case alias == tap.AnyInterface || alias == defaultInterface || l.aliases[alias] != "":
 			return fmt.Errorf("-interfaces: %q cannot be a second name, it means something already", alias)
 		default:
 			l.aliases[alias] = device

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"pcapdaemon/testbed"
 	"strings"
 	"testing"
 	"time"
@@ -153,4 +156,45 @@ func TestConfigTakesWords(t *testing.T) {
 			t.Errorf("%s: want mode %v and %s, got %v and %s, %v", name, test.mode, test.want, c.mode, c.request, err)
 		}
 	}
+}
+
+// TestPublishWrongRequest: what the client can judge itself is wrong usage,
+// and nobody is asked.
+func TestPublishWrongRequest(t *testing.T) {
+	address := fmt.Sprint("redis://127.0.0.1:", testbed.FreePort(t))
+	for name, test := range map[string]struct{ request, want string }{
+		"no JSON":             {"capture", "-publish"},
+		"null":                {"null", "-publish"},
+		"no node":             {`{"interface":"eth0"}`, "node"},
+		"a number as id":      {`{"node":"a","interface":"eth0","id":1}`, "id"},
+		"an unknown field":    {`{"node":"a","interface":"eth0","bfp":"tcp"}`, "bfp"},
+		"a wrong type":        {`{"node":"a","interface":"eth0","timeout":"5"}`, "timeout"},
+		"a pattern that ends": {`{"nodere":"web(","interface":"eth0"}`, "nodere"},
+		"data after it":       {`{"node":"a","interface":"eth0"}{}`, "after"},
+	} {
+		out, errs, code := runAlone(t, test.request, "-publish", "-", "-redisurl", address)
+		if lines := len(testbed.ReadLines(errs)); code != exitUsage || out != "" || lines != 1 {
+			t.Errorf("%s: want exit code %d and one line, got %d, %s%s", name, exitUsage, code, out, errs)
+		}
+		if !strings.Contains(errs, test.want) {
+			t.Errorf("%s: want %q in the line, got %s", name, test.want, errs)
+		}
+	}
+}
+
+// runAlone runs the program without its binary and returns what it printed and its exit code.
+func runAlone(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var out bytes.Buffer
+	code = run(args, strings.NewReader(stdin), &out, file)
+	text, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String(), string(text), code
 }

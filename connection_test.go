@@ -77,7 +77,7 @@ func TestUploadStalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := sharktest.Start(t, nil)
-			c := newCloudshark(s)
+			c := testCloudshark(s)
 			c.host = startServer(t, listen(t), func(conn net.Conn, before int64) {
 				if before == 0 {
 					test.behave(conn)
@@ -119,7 +119,7 @@ func TestUploadIsSlow(t *testing.T) {
 		}
 		return false
 	})
-	c := newCloudshark(s)
+	c := testCloudshark(s)
 	c.client = newUploadClient(nil, false, endurance{700 * time.Millisecond, 700 * time.Millisecond})
 	told := &countingObserver{}
 	c.observer = told
@@ -146,7 +146,7 @@ func TestUploadProxyIsSilent(t *testing.T) {
 			join(conn, to)
 		}
 	})
-	c := newCloudshark(s)
+	c := testCloudshark(s)
 	told := &countingObserver{}
 	c.scheme, c.observer = "https", told
 	c.client = newUploadClient(nil, true, endurance{500 * time.Millisecond, time.Second})

@@ -26,7 +26,6 @@ type daemon struct {
 	config    config
 	inbox     addressee
 	jobs      *jobs
-	disk      *disk
 	recorders *recorders
 	compiler  *tap.Compiler
 	metrics   *metrics
@@ -46,7 +45,6 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 	d := &daemon{
 		config:    c,
 		inbox:     addressee{node: c.node, implied: c.mode == requesting},
-		disk:      &disk{},
 		recorders: recorders,
 		compiler:  compiler,
 		metrics:   newMetrics(version),
@@ -55,14 +53,10 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 		rollCalls: make(chan struct{}, maxRollCalls),
 	}
 	d.jobs = newJobs(c)
-	d.jobs.format = newFileFormat(c.format)
+	d.jobs.format = newFileFormat(c.format, "pcapdaemon "+version)
 	d.jobs.prepare = system{compiler, recorders}.prepare
-	d.jobs.delivery = newDelivery(c.delivery, c.node, d.disk, witness{d.metrics, log})
-	d.jobs.delivery.back = mailbox{c.redis.server}
-	if spool := d.jobs.delivery.spool; spool != nil {
-		spool.settled = d.jobs.settle
-	}
-	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.changed
+	d.jobs.delivery = newDelivery(d.deliveryOptions())
+	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.notify
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
 		func() float64 { return float64(d.jobs.count()) })
 	d.metrics.watch("pcapdaemon_memory_held_bytes", "Memory that captures hold, those being delivered included.",
@@ -76,6 +70,19 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 	recorders.watch(d.metrics)
 	d.watchDisks()
 	return d, nil
+}
+
+// deliveryOptions returns where captures go.
+func (d *daemon) deliveryOptions() DeliveryOptions {
+	c := d.config.delivery
+	observer := witness{d.metrics, d.log}
+	o := DeliveryOptions{Node: d.config.node, Dir: c.dir, Always: c.writeLocal, DirSize: c.dirSize, DirAge: c.dirAge,
+		Spool: c.spool, SpoolSize: c.spoolSize, Redis: d.config.redis.server, Settled: d.jobs.settle, Observer: observer}
+	if c.upload {
+		shark := newCloudshark(c.shark, observer)
+		o.Upload, o.Retry = shark, shark.once()
+	}
+	return o
 }
 
 // checkPolicy says on which interfaces -filter does not compile: nothing is
@@ -161,8 +168,8 @@ func (d *daemon) drain(life lifetime) bool {
 		return true
 	case <-life.delivering.Done():
 	}
-	for written := int64(-1); written != d.disk.written.Load(); {
-		written = d.disk.written.Load()
+	for written := int64(-1); written != d.jobs.delivery.disk.written.Load(); {
+		written = d.jobs.delivery.disk.written.Load()
 		extendStop(2*lateDelivery + pubsub.LastAttempt)
 		select {
 		case <-done:

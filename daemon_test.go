@@ -23,11 +23,7 @@ type memo struct {
 }
 
 // Publish implements outlet.
-func (m *memo) Publish(message []byte) {
-	r, err := decodeResult(message)
-	if err != nil {
-		r.Error = err.Error()
-	}
+func (m *memo) Publish(r result) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.results = append(m.results, r)
@@ -73,7 +69,7 @@ type bench struct {
 func newBench(t *testing.T, change func(*config)) *bench {
 	t.Helper()
 	c := config{node: "web1",
-		limits:   limits{snap: maxSnap, packets: 1000, bytes: 1 << 20, timeout: time.Hour, defaultTimeout: time.Minute},
+		limits:   limits{snap: tap.MaxSnap, packets: 1000, bytes: 1 << 20, timeout: time.Hour, defaultTimeout: time.Minute},
 		capacity: capacity{captures: 2, memory: 4 * chunkSize},
 		delivery: deliveryConfig{drainTimeout: 30 * time.Second}}
 	if change != nil {
@@ -293,7 +289,7 @@ func TestStopWithSlowDisk(t *testing.T) {
 					go func() {
 						for range 120 {
 							time.Sleep(time.Second)
-							b.disk.written.Add(1)
+							b.jobs.delivery.disk.written.Add(1)
 						}
 					}()
 				}

@@ -67,27 +67,51 @@ type delivery struct {
 	// always is set if every recording goes to the archive; otherwise it
 	// keeps what could not be uploaded.
 	always   bool
+	disk     *disk
 	observer observer
 }
 
-// newDelivery returns the destinations that are configured. What had to wait in
-// the spool is settled later.
-func newDelivery(c deliveryConfig, node string, disk *disk, observer observer) *delivery {
-	to := &delivery{always: c.writeLocal, observer: observer}
-	if c.dir != "" {
-		to.directory = &directory{path: c.dir, disk: disk, node: node,
-			maxSize: c.dirSize, maxAge: c.dirAge, observer: observer}
+// DeliveryOptions say where captures go.
+type DeliveryOptions struct {
+	Node string // this host, as names of files begin with it
+	// Dir is the absolute path of a directory; empty: none. Always is set if every
+	// capture goes there; else those do that cannot be uploaded.
+	Dir    string
+	Always bool
+	// DirSize and DirAge bound what lies there, in bytes and by age; 0: no bound.
+	DirSize int64
+	DirAge  time.Duration
+	// Upload is a destination that tries again until it gives up; nil: none.
+	Upload destination
+	// Retry is the same destination, but tries only once: the spool has waits of its own.
+	Retry destination
+	// Spool is the absolute path of the directory for captures whose upload has to
+	// wait, and SpoolSize its bound in bytes; empty: none, and so it is without Upload.
+	Spool     string
+	SpoolSize int64
+	// Redis keeps what is returned to requesters; nil: nothing is.
+	Redis keeper
+	// Settled is called with what became of a capture that had to wait in the
+	// spool, and the note that came with it. It may be called at any time.
+	Settled  func(note []byte, place receipt, err error)
+	Observer observer
+}
+
+// newDelivery returns a delivery to destinations.
+func newDelivery(o DeliveryOptions) *delivery {
+	disk := &disk{}
+	to := &delivery{upload: o.Upload, always: o.Always, disk: disk, observer: o.Observer}
+	if o.Dir != "" {
+		to.directory = &directory{path: o.Dir, disk: disk, node: o.Node,
+			maxSize: o.DirSize, maxAge: o.DirAge, observer: o.Observer}
 		to.local = to.directory
 	}
-	if c.upload {
-		shark := &cloudshark{scheme: c.shark.scheme, host: c.shark.host, token: c.shark.token,
-			agent: "pcapdaemon/" + version, timeout: c.shark.timeout,
-			client: newUploadClient(c.shark.cas, c.shark.insecure, newEndurance(c.shark.timeout)), observer: observer}
-		to.upload = shark
-		if c.spool != "" {
-			to.spool = &spool{shelf: shelf{c.spool, disk}, maxSize: c.spoolSize, upload: shark.once(),
-				local: to.local, observer: observer}
-		}
+	if o.Upload != nil && o.Spool != "" {
+		to.spool = &spool{shelf: shelf{o.Spool, disk}, maxSize: o.SpoolSize, upload: o.Retry,
+			local: to.local, settled: o.Settled, observer: o.Observer}
+	}
+	if o.Redis != nil {
+		to.back = mailbox{o.Redis}
 	}
 	return to
 }

@@ -42,6 +42,9 @@ type directory struct {
 	size  int64         // of the files, in bytes
 }
 
+// newDirectory returns a directory without bounds, of which nothing is ever removed.
+func newDirectory(path string) *directory { return &directory{path: path, disk: &disk{}} }
+
 // A captureFile is a file that bears a capture's name.
 type captureFile struct {
 	start time.Time // of the capture, as the name says

@@ -167,7 +167,7 @@ func (f *following) row(t *track, now time.Time) row {
 	}
 	r := row{node: printable(t.Node), state: printable(t.State),
 		packets: t.Packets, bytes: t.Bytes, left: max(limits.span()-now.Sub(t.heard), 0)}
-	if len(f.question.request.Interfaces) != 1 {
+	if len(f.question.asked.Interfaces) != 1 {
 		r.iface = " " + printable(t.Interface)
 	}
 	switch {

@@ -209,7 +209,7 @@ func TestDrawRowsNames(t *testing.T) {
 func TestDrawRowsInterfaces(t *testing.T) {
 	for _, columns := range []int{39, 79, 199} {
 		f, began := followed(t, 1, "eth0 eth1", "")
-		for _, iface := range f.question.request.Interfaces {
+		for _, iface := range f.question.asked.Interfaces {
 			f.take(say(t, `"node":"web1.frankfurt.example.com","interface":"%s","state":"running"`, iface), began)
 		}
 		rows := drawRows(f, began, columns, 23)

@@ -203,8 +203,8 @@ func TestFetchIsLeft(t *testing.T) {
 			in = interruption{interrupted, t.Context()}
 		}
 		time.AfterFunc(200*time.Millisecond, interrupt)
-		if code := c.wait(in); code != exitFailed {
-			t.Errorf("%s: want exit code %d, got %d", name, exitFailed, code)
+		if code := c.wait(in); code != Failed {
+			t.Errorf("%s: want outcome %d, got %d", name, Failed, code)
 		}
 		if got := listDir(t, dir); len(got) != 0 {
 			t.Errorf("%s: want nothing left behind, got %q", name, got)
@@ -249,10 +249,9 @@ func TestPublishFetches(t *testing.T) {
 	}()
 	r.Do(t, "SET", "capture-results:r1:a", "abc") // b's has expired
 	dir := t.TempDir()
-	out, errs, code := runAlone(t, "", "-redisurl", "redis://asker:pw@"+r.Address(), "-destdir", dir,
-		"-publish", "node=any", "interface=eth0", "id=r1")
-	if code != exitFailed || !strings.Contains(errs, "b eth0: fetch capture-results:r1:b: no such key") {
-		t.Errorf("want exit code %d and what was not fetched, got %d, %s", exitFailed, code, errs)
+	out, errs, code := ask(t, "redis://asker:pw@"+r.Address(), dir, "node=any", "interface=eth0", "id=r1")
+	if code != Failed || !strings.Contains(errs, "b eth0: fetch capture-results:r1:b: no such key") {
+		t.Errorf("want outcome %d and what was not fetched, got %d, %s", Failed, code, errs)
 	}
 	if want, got := "done done fetched", states(t, out); got != want {
 		t.Errorf("want the states %q, got %q", want, got)

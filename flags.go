@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"pcapdaemon/tap"
 	"strings"
 	"time"
 
@@ -99,7 +100,7 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 		"comma-separated `list` of interfaces that may be captured on; wan=eth0 gives eth0 a second name")
 	fs.StringVar(&c.filter, "filter", "",
 		"pcap-filter(7) `expression` that every packet must pass, whatever a request asks for")
-	fs.Var(newNumber(&c.limits.snap, maxSnap, 1, maxSnap), "maxsnap",
+	fs.Var(newNumber(&c.limits.snap, tap.MaxSnap, 1, tap.MaxSnap), "maxsnap",
 		"longest snapshot `length` in bytes; a request that names none gets it")
 	fs.StringVar(&raw.record, "record", "",
 		"comma-separated `list` of interfaces, or their second names, that are always recorded in memory")

@@ -118,7 +118,7 @@ func (r result) ended() bool {
 func (f *following) hosts() int {
 	n := 0
 	for _, answers := range f.answers {
-		if len(f.question.request.Interfaces) > 0 {
+		if len(f.question.asked.Interfaces) > 0 {
 			n += slices.Min(f.each(answers))
 		}
 		n += answers[""]
@@ -129,7 +129,7 @@ func (f *following) hosts() int {
 // each returns how many hosts of one name have answered for each interface.
 func (f *following) each(answers map[string]int) []int {
 	var counts []int
-	for _, iface := range f.question.request.Interfaces {
+	for _, iface := range f.question.asked.Interfaces {
 		counts = append(counts, answers[iface])
 	}
 	return counts
@@ -204,14 +204,14 @@ func (f *following) silent() []*track {
 	return silent
 }
 
-// exitCode returns what the answers amount to.
-func (f *following) exitCode() int {
+// outcome returns what the answers amount to.
+func (f *following) outcome() Outcome {
 	failed := func(t *track) bool { return !t.ended() || t.State == stateFailed }
 	switch {
 	case len(f.answers) == 0:
-		return exitNobody
+		return Unanswered
 	case f.refused > 0 || slices.ContainsFunc(f.tracks, failed):
-		return exitFailed
+		return Failed
 	}
-	return exitOK
+	return Done
 }

@@ -37,7 +37,7 @@ func hear(t *testing.T, words string) result {
 func followed(t *testing.T, listeners int, interfaces, heard string) (f *following, began time.Time) {
 	t.Helper()
 	began = time.Now()
-	q := question{id: "r1", field: "node", value: "any", request: request{Interfaces: strings.Fields(interfaces)}}
+	q := question{id: "r1", field: "node", value: "any", asked: Asked{Interfaces: strings.Fields(interfaces)}}
 	f = newFollowing(q, listeners, spans{50 * time.Second, 10 * time.Second}, began)
 	for event := range strings.SplitSeq(heard, ";") {
 		at, what, _ := strings.Cut(strings.TrimSpace(event), " ")
@@ -73,41 +73,41 @@ func TestFollowing(t *testing.T) {
 		listeners int
 		heard     string
 		over      time.Duration // after the publication
-		code      int
+		code      Outcome
 	}{
-		"nobody answers":                {2, "", 3 * s, exitNobody},
-		"the only host is done":         {1, "0s a started 1; 50ms a done 1", 50 * ms, exitOK},
-		"the only host refuses":         {1, "40ms a refused", 40 * ms, exitFailed},
-		"the only host fails":           {1, "0s a started 1; 1s a failed 1", s, exitFailed},
-		"another host may be late":      {2, "0s a started 1; 50ms a done 1", 3 * s, exitOK},
-		"another host is late":          {2, "0s a started 1; 1s a done 1; 1500ms b started 2; 2s b done 2", 2 * s, exitOK},
-		"a third host may be later":     {3, "0s a refused; 2s b refused", 5 * s, exitFailed},
-		"a long capture, then no wait":  {2, "0s a started 1; 30s a done 1", 30 * s, exitOK},
-		"a host falls silent":           {1, "1s a started 1", 61 * s, exitFailed},
-		"one of two falls silent":       {2, "1s a started 1; 1s b started 2; 20s b done 2", 61 * s, exitFailed},
-		"two hosts of one name":         {2, "0s a started 1; 0s a started 2; 1s a done 1; 9s a done 2", 9 * s, exitOK},
-		"two of one name refuse":        {2, "0s a refused; 1s a refused", s, exitFailed},
-		"one of two of one name":        {2, "0s a started 1; 1s a done 1", 3 * s, exitOK},
-		"results come twice":            {2, "0s a started 1; 1s a done 1; 1s a started 1; 2s a done 1", 3 * s, exitOK},
-		"the start was missed":          {1, "2s a done 1", 2 * s, exitOK},
-		"how far it is":                 {1, "0s a started 1; 1s a running 1; 5s a done 1", 5 * s, exitOK},
-		"how far it is, then silence":   {1, "0s a started 1; 50s a running 1", 60 * s, exitFailed},
-		"a state of the future":         {1, "0s a started 1; 1s a archived 1; 5s a done 1", 5 * s, exitOK},
-		"a state without a capture":     {1, "1s a/ present", s, exitOK},
-		"done stays done":               {2, "0s a started 1; 1s a done 1; 2s a running 1", 3 * s, exitOK},
-		"Redis is away, then an answer": {1, "1s lost; 30s regained; 32s a refused", 32 * s, exitFailed},
-		"Redis is away, then none":      {1, "1s lost; 30s regained", 39 * s, exitNobody},
-		"Redis is away at the end":      {1, "0s a started 1; 50s lost; 90s regained", 106 * s, exitFailed},
-		"Redis stays away":              {1, "0s a started 1; 10s lost", 70 * s, exitFailed},
-		"its upload has to wait":        {1, "0s a started 1; 5s a kept 1", 5 * s, exitOK},
-		"kept, and refused after all":   {2, "0s a started 1; 1s a kept 1; 2s a failed 1", 3 * s, exitFailed},
-		"stopped, and done":             {2, "0s a started 1; 1s stop; 1200ms a done 1", 2 * s, exitOK},
+		"nobody answers":                {2, "", 3 * s, Unanswered},
+		"the only host is done":         {1, "0s a started 1; 50ms a done 1", 50 * ms, Done},
+		"the only host refuses":         {1, "40ms a refused", 40 * ms, Failed},
+		"the only host fails":           {1, "0s a started 1; 1s a failed 1", s, Failed},
+		"another host may be late":      {2, "0s a started 1; 50ms a done 1", 3 * s, Done},
+		"another host is late":          {2, "0s a started 1; 1s a done 1; 1500ms b started 2; 2s b done 2", 2 * s, Done},
+		"a third host may be later":     {3, "0s a refused; 2s b refused", 5 * s, Failed},
+		"a long capture, then no wait":  {2, "0s a started 1; 30s a done 1", 30 * s, Done},
+		"a host falls silent":           {1, "1s a started 1", 61 * s, Failed},
+		"one of two falls silent":       {2, "1s a started 1; 1s b started 2; 20s b done 2", 61 * s, Failed},
+		"two hosts of one name":         {2, "0s a started 1; 0s a started 2; 1s a done 1; 9s a done 2", 9 * s, Done},
+		"two of one name refuse":        {2, "0s a refused; 1s a refused", s, Failed},
+		"one of two of one name":        {2, "0s a started 1; 1s a done 1", 3 * s, Done},
+		"results come twice":            {2, "0s a started 1; 1s a done 1; 1s a started 1; 2s a done 1", 3 * s, Done},
+		"the start was missed":          {1, "2s a done 1", 2 * s, Done},
+		"how far it is":                 {1, "0s a started 1; 1s a running 1; 5s a done 1", 5 * s, Done},
+		"how far it is, then silence":   {1, "0s a started 1; 50s a running 1", 60 * s, Failed},
+		"a state of the future":         {1, "0s a started 1; 1s a archived 1; 5s a done 1", 5 * s, Done},
+		"a state without a capture":     {1, "1s a/ present", s, Done},
+		"done stays done":               {2, "0s a started 1; 1s a done 1; 2s a running 1", 3 * s, Done},
+		"Redis is away, then an answer": {1, "1s lost; 30s regained; 32s a refused", 32 * s, Failed},
+		"Redis is away, then none":      {1, "1s lost; 30s regained", 39 * s, Unanswered},
+		"Redis is away at the end":      {1, "0s a started 1; 50s lost; 90s regained", 106 * s, Failed},
+		"Redis stays away":              {1, "0s a started 1; 10s lost", 70 * s, Failed},
+		"its upload has to wait":        {1, "0s a started 1; 5s a kept 1", 5 * s, Done},
+		"kept, and refused after all":   {2, "0s a started 1; 1s a kept 1; 2s a failed 1", 3 * s, Failed},
+		"stopped, and done":             {2, "0s a started 1; 1s stop; 1200ms a done 1", 2 * s, Done},
 		"stopped, others are late": {3, "0s a started 1; 1s stop; 2s b started 1; 2s a done 1; 2s b done 1",
-			3 * s, exitOK},
-		"stopped, and silent":       {1, "0s a started 1; 1s stop", 11 * s, exitFailed},
-		"stopped at its end":        {1, "0s a started 1; 55s stop", 60 * s, exitFailed},
-		"stopped before any answer": {1, "1s stop", 2 * s, exitNobody},
-		"all were there before":     {2, "0s a started 1; 10s lost; 11s regained; 12s a done 1", 12 * s, exitOK},
+			3 * s, Done},
+		"stopped, and silent":       {1, "0s a started 1; 1s stop", 11 * s, Failed},
+		"stopped at its end":        {1, "0s a started 1; 55s stop", 60 * s, Failed},
+		"stopped before any answer": {1, "1s stop", 2 * s, Unanswered},
+		"all were there before":     {2, "0s a started 1; 10s lost; 11s regained; 12s a done 1", 12 * s, Done},
 	} {
 		f, began := followed(t, test.listeners, "eth0", test.heard)
 		last, _, _ := strings.Cut(strings.TrimSpace(test.heard[strings.LastIndex(test.heard, ";")+1:]), " ")
@@ -117,8 +117,8 @@ func TestFollowing(t *testing.T) {
 		if !f.over(began.Add(test.over)) {
 			t.Errorf("%s: not over after %v", name, test.over)
 		}
-		if got := f.exitCode(); got != test.code {
-			t.Errorf("%s: want exit code %d, got %d", name, test.code, got)
+		if got := f.outcome(); got != test.code {
+			t.Errorf("%s: want outcome %d, got %d", name, test.code, got)
 		}
 	}
 }

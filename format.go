@@ -32,10 +32,11 @@ type fileFormat interface {
 	content(h heading, c closing, records [][]byte) func() io.Reader
 }
 
-// newFileFormat returns a format by its name; -format takes no others.
-func newFileFormat(name string) fileFormat {
+// newFileFormat returns a format by its name, pcap or pcapng. The application, a
+// name and a version, is what pcapng files say they were made by.
+func newFileFormat(name, application string) fileFormat {
 	if name == "pcapng" {
-		return newPcapngFormat()
+		return newPcapngFormat(application)
 	}
 	return pcapFormat{}
 }
@@ -71,18 +72,11 @@ type closing struct {
 	losses
 }
 
-// A layout says what a file takes: so much in any case, and so much for each packet.
+// A layout says what a file takes.
 type layout struct {
-	fixed     int64 // bytes: all that is no packet, what follows the packets included
-	perPacket int64 // bytes, beside the packet
-	align     int64 // bytes, a power of two: a packet is filled up to a multiple of it
+	fixed  int64      // bytes: all that is no packet, what follows the packets included
+	packet tap.Layout // of each packet
 }
-
-// each returns what a packet takes.
-func (l layout) each() tap.Layout { return tap.Layout{PerPacket: l.perPacket, Align: l.align} }
-
-// packet returns the bytes that a packet takes of which so many are stored.
-func (l layout) packet(stored int64) int64 { return l.each().Size(int(stored)) }
 
 // A pcapFormat is pcap-savefile(5), little-endian, with microseconds: the
 // format that everything reads.
@@ -95,7 +89,7 @@ func (pcapFormat) extension() string { return ".pcap" }
 func (pcapFormat) nanoseconds() bool { return false }
 
 // layout implements fileFormat.
-func (pcapFormat) layout(heading) layout { return layout{fileHeaderSize, packetHeaderSize, 1} }
+func (pcapFormat) layout(heading) layout { return layout{fileHeaderSize, tap.RecordLayout()} }
 
 // content implements fileFormat.
 func (pcapFormat) content(h heading, _ closing, records [][]byte) func() io.Reader {

@@ -13,13 +13,14 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 
+	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
 )
 
 // bothFormats are all formats by name, as they would be on some machine.
 var bothFormats = map[string]fileFormat{
 	"pcap":   pcapFormat{},
-	"pcapng": pcapngFormat{hardware: "x86_64, Processor", system: "Linux 6.1"},
+	"pcapng": pcapngFormat{application: "pcapdaemon devel", hardware: "x86_64, Processor", system: "Linux 6.1"},
 }
 
 // newRecords returns packets of so many bytes as records of a pcap file, each a
@@ -59,7 +60,7 @@ func readFile(t testing.TB, open func() io.Reader) []byte {
 
 func TestNewFileFormat(t *testing.T) {
 	for name := range bothFormats {
-		if f := newFileFormat(name); f.extension() != "."+name || f.nanoseconds() != (name == "pcapng") {
+		if f := newFileFormat(name, "pcapdaemon devel"); f.extension() != "."+name || f.nanoseconds() != (name == "pcapng") {
 			t.Errorf("%s is %+v", name, f)
 		}
 	}
@@ -78,10 +79,10 @@ func TestLayoutPacket(t *testing.T) {
 		"the largest":    {262144, 262160, 262176},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := bothFormats["pcap"].layout(heading{}).packet(test.stored); got != test.pcap {
+			if got := bothFormats["pcap"].layout(heading{}).packet.Size(int(test.stored)); got != test.pcap {
 				t.Errorf("pcap: want %d, got %d", test.pcap, got)
 			}
-			if got := bothFormats["pcapng"].layout(heading{}).packet(test.stored); got != test.pcapng {
+			if got := bothFormats["pcapng"].layout(heading{}).packet.Size(int(test.stored)); got != test.pcapng {
 				t.Errorf("pcapng: want %d, got %d", test.pcapng, got)
 			}
 		})
@@ -108,9 +109,9 @@ func TestLayoutIsExact(t *testing.T) {
 				layout := f.layout(test.heading)
 				want := layout.fixed
 				for _, size := range test.sizes {
-					want += layout.packet(int64(size))
+					want += layout.packet.Size(size)
 				}
-				test.heading.snap, test.heading.linkType = maxSnap, int(layers.LinkTypeLinuxSLL) // known later
+				test.heading.snap, test.heading.linkType = tap.MaxSnap, int(layers.LinkTypeLinuxSLL) // known later
 				c := closing{time.Now(), time.Now(), counts{1 << 62, 1 << 62}, losses{1 << 62, 1 << 62, 1 << 62}}
 				records := newRecords(t, time.Now(), test.sizes...)
 				file := readFile(t, f.content(test.heading, c, cut(records, 1000)))

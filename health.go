@@ -12,14 +12,14 @@ var errNotConnected = errors.New("not connected yet")
 // A health says whether requests can be received and results be published,
 // and if not, why.
 type health struct {
-	changed bell // rung when it may have changed
+	changed chan struct{} // holds a token when something may have changed; of capacity one
 
 	mu                sync.Mutex
 	requests, results error
 }
 
 // newHealth returns the health of a daemon that has just started.
-func newHealth() *health { return &health{changed: newBell(), requests: errNotConnected} }
+func newHealth() *health { return &health{changed: make(chan struct{}, 1), requests: errNotConnected} }
 
 // setRequests notes why no requests come, or nil.
 func (h *health) setRequests(err error) { h.set(&h.requests, err) }
@@ -32,7 +32,15 @@ func (h *health) set(part *error, err error) {
 	h.mu.Lock()
 	*part = err
 	h.mu.Unlock()
-	h.changed.ring()
+	h.notify()
+}
+
+// notify says that something has changed. It never blocks.
+func (h *health) notify() {
+	select {
+	case h.changed <- struct{}{}:
+	default: // nobody has looked since the last time
+	}
 }
 
 // trouble returns what is wrong, or nil.

@@ -9,11 +9,8 @@ import (
 // maxHistory is how many results the history holds.
 const maxHistory = 50
 
-// A history is an outlet that remembers how the last captures ended, and hands
-// everything on to another one.
+// A history remembers how the last captures ended.
 type history struct {
-	next outlet
-
 	mu   sync.Mutex
 	past []past // oldest first
 }
@@ -23,17 +20,6 @@ type past struct {
 	result
 	At    time.Time // when it was told last
 	Times int       // how often, with nothing else between
-}
-
-// newHistory returns a history in front of an outlet.
-func newHistory(next outlet) *history { return &history{next: next} }
-
-// Publish implements outlet.
-func (h *history) Publish(message []byte) {
-	if r, err := decodeResult(message); err == nil {
-		h.remember(r)
-	}
-	h.next.Publish(message)
 }
 
 // remember keeps a result if it ends a capture. What the others who share the

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,7 +27,7 @@ func TestHistory(t *testing.T) {
 		"nothing": {nil, nil},
 		"how captures ended": {
 			[]string{`{"id":"a","state":"started"}`, `{"id":"a","state":"running"}`, `{"id":"a","state":"done"}`,
-				`{"id":"b","state":"failed"}`, `{"id":"c","state":"refused"}`, `{"id":"d","state":"present"}`, `{"id":`},
+				`{"id":"b","state":"failed"}`, `{"id":"c","state":"refused"}`, `{"id":"d","state":"present"}`},
 			[]string{"c refused×1 at 4", "b failed×1 at 3", "a done×1 at 2"}},
 		"a capture that many share": {
 			[]string{`{"id":"a","state":"done"}`, `{"id":"b","state":"done","shared":"a"}`,
@@ -58,9 +57,13 @@ func TestHistory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h, began := newHistory(silence{}), time.Now()
+				h, began := &history{}, time.Now()
 				for _, message := range test.told {
-					h.Publish([]byte(message))
+					r, err := decodeResult([]byte(message))
+					if err != nil {
+						t.Fatal(err)
+					}
+					h.remember(r)
 					time.Sleep(time.Second)
 				}
 				if got := h.outline(began); !slices.Equal(test.want, got) {
@@ -72,7 +75,7 @@ func TestHistory(t *testing.T) {
 }
 
 func TestHistoryForgets(t *testing.T) {
-	h := newHistory(silence{})
+	var h history
 	for i := range 2*maxHistory + 7 {
 		h.remember(result{ID: strconv.Itoa(i), State: stateDone})
 	}
@@ -82,22 +85,3 @@ func TestHistoryForgets(t *testing.T) {
 		t.Errorf("want the last %d, newest first, got %d, from %s to %s", maxHistory, len(got), got[0].ID, got[len(got)-1].ID)
 	}
 }
-
-// What passes by is handed on as it is, whether it is remembered or not.
-func TestHistoryHandsOn(t *testing.T) {
-	told := []string{`{"id":"a","state":"started"}`, `{"id":"a","state":"done"}`, `no result`}
-	var next lines
-	h := newHistory(&next)
-	for _, message := range told {
-		h.Publish([]byte(message))
-	}
-	if !slices.Equal(told, next) {
-		t.Errorf("want %q, got %q", strings.Join(told, "\n"), strings.Join(next, "\n"))
-	}
-}
-
-// lines are an outlet that keeps what it is told.
-type lines []string
-
-// Publish implements outlet.
-func (l *lines) Publish(message []byte) { *l = append(*l, string(message)) }

@@ -77,7 +77,7 @@ func (j *job) over() bool { return j.stopped || j.capture != nil && j.capture.en
 
 // result returns what one of the askers is told.
 func (j *job) result(a asker, node, state string) result {
-	r := newResult(a.request, node, a.iface, state)
+	r := a.request.result(node, a.iface, state)
 	r.Started, r.Since = stamp(j.started), stamp(j.since)
 	if a.iface != j.want.iface {
 		r.Device = j.want.iface
@@ -86,7 +86,7 @@ func (j *job) result(a asker, node, state string) result {
 		r.Shared = first
 	}
 	if state == stateStarted {
-		r.Limits = &granted{Packets: j.bounds.packets, Bytes: j.bounds.bytes, Timeout: j.bounds.timeout.Seconds()}
+		r.Limits = j.bounds.granted()
 	}
 	return r
 }
@@ -261,14 +261,14 @@ func (s *jobs) tellProgress(j *job, second int64) {
 func (s *jobs) refuse(a asker, err error, level logrus.Level) {
 	s.refused.Add(1)
 	s.metrics.requests.WithLabelValues(outcomeRefused).Inc()
-	refusal := newResult(a.request, s.node, a.iface, stateRefused)
+	refusal := a.request.result(s.node, a.iface, stateRefused)
 	refusal.Error = err.Error()
 	s.tell(refusal, level, nil)
 }
 
 // tell reports a result and writes it to the log, with more fields if there are any.
 func (s *jobs) tell(r result, level logrus.Level, more logrus.Fields) {
-	s.results.Publish(r.encode())
+	s.results.Publish(r)
 	if !s.log.IsLevelEnabled(level) {
 		return
 	}

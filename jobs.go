@@ -30,7 +30,7 @@ type jobs struct {
 	results  outlet
 	metrics  *metrics
 	log      *logrus.Logger
-	changed  bell // rung when a capture starts or ends
+	changed  func() // called when a capture starts or ends; never blocks
 
 	mu      sync.Mutex
 	slots   int               // taken
@@ -40,6 +40,15 @@ type jobs struct {
 	refused atomic.Int64      // requests
 	working sync.WaitGroup    // captures, deliveries, closing handles
 }
+
+// An outlet takes results to requesters. Publish never blocks.
+type outlet interface{ Publish(result) }
+
+// discard is the outlet where nobody wants results.
+type discard struct{}
+
+// Publish implements outlet.
+func (discard) Publish(result) {}
 
 // newJobs returns the jobs of a host where none runs yet.
 func newJobs(c config) *jobs {
@@ -90,7 +99,7 @@ func (s *jobs) admit(j *job) error {
 		return fmt.Errorf("-maxmemory %s is in use already", formatSize(s.capacity.memory))
 	}
 	s.slots++
-	s.changed.ring()
+	s.changed()
 	return nil
 }
 
@@ -99,7 +108,7 @@ func (s *jobs) release() {
 	s.mu.Lock()
 	s.slots--
 	s.mu.Unlock()
-	s.changed.ring()
+	s.changed()
 }
 
 // end closes a capture for further askers and for stops, and returns its askers.
@@ -145,13 +154,12 @@ func (s *jobs) overview() []runningCapture {
 	oldest := slices.SortedFunc(maps.Keys(s.running), func(a, b *job) int { return a.born.Compare(b.born) })
 	list := make([]runningCapture, len(oldest))
 	for i, j := range oldest {
-		first := j.askers[0]
-		list[i] = runningCapture{Request: first.request, Interface: first.iface, Askers: len(j.askers),
-			Started: j.started, Bounds: j.bounds}
+		r := j.result(j.askers[0], s.node, stateRunning)
+		r.Limits, r.counts = j.bounds.granted(), &counts{}
 		if j.capture != nil {
-			sofar := j.capture.sofar()
-			list[i].Packets, list[i].Bytes = sofar.Packets, sofar.Bytes
+			r.counts = j.capture.sofar()
 		}
+		list[i] = runningCapture{result: r, Askers: len(j.askers)}
 	}
 	return list
 }

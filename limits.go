@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// anyInterface is libpcap's pseudo-interface for all of them.
-const anyInterface = "any"
-
 // limits are what a host grants: the most that a request may ask for, and what
 // it gets where it asks for nothing.
 type limits struct {

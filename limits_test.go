@@ -1,13 +1,14 @@
 package main
 
 import (
+	"pcapdaemon/tap"
 	"strings"
 	"testing"
 	"time"
 )
 
 func TestLimits(t *testing.T) {
-	l := limits{snap: maxSnap, packets: 1000, bytes: 5000, timeout: 90 * time.Second,
+	l := limits{snap: tap.MaxSnap, packets: 1000, bytes: 5000, timeout: 90 * time.Second,
 		defaultTimeout: 1500 * time.Millisecond, interfaces: []string{"eth0"}}
 	eth0 := []string{"eth0"}
 	for name, test := range map[string]struct {

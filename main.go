@@ -57,7 +57,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	}
 	switch {
 	case c.mode.asks():
-		return follow(c, stdin, stdout, stderr)
+		return runClient(c, stdin, stdout, stderr)
 	case c.mode == requesting:
 		return runOnce(c, log, stdin, stdout)
 	}
@@ -115,9 +115,9 @@ func runOnce(c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) in
 		log.WithField("node", c.node).Error("request is for another node")
 		return exitFailed
 	case errors.Is(err, errMalformed):
-		refusal := newResult(request{}, c.node, "", stateRefused)
+		refusal := request{}.result(c.node, "", stateRefused)
 		refusal.Error = err.Error()
-		out.Publish(refusal.encode())
+		out.Publish(refusal)
 		return exitFailed
 	}
 	d.jobs.working.Wait()
@@ -127,6 +127,47 @@ func runOnce(c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) in
 	return exitOK
 }
 
+// runClient is -publish and -rollcall. It returns the exit code.
+func runClient(c config, stdin io.Reader, stdout, stderr io.Writer) int {
+	request, err := readRequest(c.request, stdin)
+	if err != nil {
+		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
+		return exitFailed
+	}
+	options := Options{Server: c.redis.server, Requests: c.redis.requests, Results: c.redis.results,
+		Dir: c.delivery.dir, Capture: c.limits.timeout, Delivery: c.delivery.shark.timeout,
+		Judge: judgeForClient, Ends: endings(), Name: c.mode.flag()}
+	switch Ask(options, request, stdout, stderr) {
+	case Done:
+		return exitOK
+	case Misused:
+		return exitUsage
+	case Unanswered:
+		return exitNobody
+	}
+	return exitFailed
+}
+
+// judgeForClient judges a request as the hosts will that it names.
+func judgeForClient(message []byte) (Asked, error) {
+	r, err := checkRequest(message)
+	if err != nil {
+		return Asked{}, err
+	}
+	fields, _, err := readFields(message)
+	if err != nil {
+		return Asked{}, err
+	}
+	text := func(name string) (value string) {
+		for _, raw := range fields.values(name) { // no more than one: it has been judged
+			value, _ = decodeText(raw)
+		}
+		return value
+	}
+	return Asked{ID: r.ID, By: r.By, Node: text("node"), NodeRE: text("nodere"), Interfaces: r.Interfaces,
+		Timeout: r.Timeout, Stop: r.Stop, RollCall: r.RollCall}, nil
+}
+
 // A printer is the outlet of -request.
 type printer struct {
 	mu sync.Mutex
@@ -134,10 +175,11 @@ type printer struct {
 }
 
 // Publish implements outlet.
-func (p *printer) Publish(message []byte) {
+func (p *printer) Publish(r result) {
+	line := r.encode()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.to, "%s\n", message)
+	fmt.Fprintf(p.to, "%s\n", line)
 }
 
 // readRequest returns the text of -request or -publish; a dash stands for standard input.

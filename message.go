@@ -20,7 +20,6 @@ const (
 	maxText    = 1024     // characters of tags, customer and by: each result repeats them
 	maxNames   = 64       // interfaces in one request
 	maxName    = 128      // characters of a node or an interface
-	maxSnap    = 262144   // bytes, libpcap's own maximum
 	// maxLookback is a day, in seconds.
 	maxLookback = 24 * 60 * 60
 )
@@ -44,6 +43,12 @@ type request struct {
 	RollCall   bool    // who is there? nothing is captured
 	raw        []byte  // as it came: one JSON object
 	AlertID    *uint64 // nil: not given, which differs from 0
+}
+
+// result returns a result that echoes the request.
+func (r request) result(node, iface, state string) result {
+	return result{ID: r.ID, Node: node, Interface: iface, State: state,
+		Tags: r.Tags, Customer: r.Customer, AlertID: r.AlertID, Filter: r.Filter, By: r.By}
 }
 
 // A field is one name and its value in a message, as they stand there.

@@ -51,14 +51,11 @@ type recordedInterface struct {
 	Trouble error         // why nothing is recorded now, or nil
 }
 
-// A runningCapture has started, or is about to.
+// A runningCapture has started, or is being opened. Its result is that of the
+// first request for it, with its limits and the counts so far.
 type runningCapture struct {
-	Request        request // the first one
-	Interface      string
-	Askers         int       // who share the capture
-	Started        time.Time // zero: it is being opened
-	Bounds         bounds
-	Packets, Bytes int64 // until now
+	result
+	Askers int // requests that share the capture
 }
 
 // newPage returns a page that shows what state returns when somebody looks.
@@ -101,19 +98,19 @@ func (c runningCapture) percent(now time.Time) int {
 	if c.Started.IsZero() {
 		return 0
 	}
-	return int(100 * min(1, max(float64(c.Packets)/float64(c.Bounds.packets),
-		float64(c.Bytes)/float64(c.Bounds.bytes),
-		float64(now.Sub(c.Started))/float64(c.Bounds.timeout))))
+	return int(100 * min(1, max(float64(c.Packets)/float64(c.Limits.Packets),
+		float64(c.Bytes)/float64(c.Limits.Bytes),
+		now.Sub(time.Time(c.Started)).Seconds()/c.Limits.Timeout)))
 }
 
 // progress tells in words how far a capture is.
 func (c runningCapture) progress(now time.Time) []string {
 	words := []string{"is being opened"}
 	if !c.Started.IsZero() {
-		left := max(0, c.Started.Add(c.Bounds.timeout).Sub(now))
+		left := max(0, time.Time(c.Started).Add(c.Limits.span()).Sub(now))
 		words = []string{
-			humanize.Comma(c.Packets) + " of " + packets(c.Bounds.packets),
-			humanize.IBytes(uint64(c.Bytes)) + " of " + humanize.IBytes(uint64(c.Bounds.bytes)),
+			humanize.Comma(c.Packets) + " of " + packets(c.Limits.Packets),
+			humanize.IBytes(uint64(c.Bytes)) + " of " + humanize.IBytes(uint64(c.Limits.Bytes)),
 			seconds(left) + " left",
 		}
 	}

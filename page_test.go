@@ -30,22 +30,27 @@ var hostile = []string{
 
 // newState returns the state of a page on which every text is foreign.
 func newState(now time.Time, foreign string) pageState {
-	asked := request{ID: foreign, Tags: foreign, Customer: foreign, Filter: foreign, By: foreign, AlertID: new(uint64)}
-	done := newResult(asked, foreign, foreign, stateDone)
-	done.Stop = stopTimeout
+	asked := result{ID: foreign, Node: foreign, Interface: foreign, State: stateRunning,
+		Tags: foreign, Customer: foreign, Filter: foreign, By: foreign, AlertID: new(uint64)}
+	running := asked
+	running.Started, running.counts = stamp(now.Add(-30*time.Second)), &counts{Packets: 750, Bytes: 1 << 10}
+	running.Limits = &granted{Packets: 1000, Bytes: 1 << 20, Timeout: 60}
+	done := asked
+	done.State = stateDone
+	done.Stop = "timeout"
 	done.counts, done.losses = &counts{Packets: 1234567, Bytes: 123456789}, &losses{Dropped: 17}
 	done.File, done.Key = "/var/lib/pcapdaemon/"+foreign, foreign
 	done.URL = "https://cloudshark.example.com/captures/" + foreign
 	failed := done
 	failed.State, failed.Error, failed.URL = stateFailed, foreign, foreign
-	refused := newResult(asked, foreign, foreign, stateRefused)
+	refused := asked
+	refused.State = stateRefused
 	refused.Error = foreign
 	return pageState{
 		Node: foreign, Version: foreign, Trouble: errors.New(foreign),
 		Recorded: []recordedInterface{{foreign, time.Hour, errors.New(foreign)}},
-		Running: []runningCapture{{Request: asked, Interface: foreign, Askers: 3, Started: now.Add(-30 * time.Second),
-			Bounds: bounds{1000, 1 << 20, time.Minute}, Packets: 750, Bytes: 1 << 10}},
-		Recent: []past{{done, now, 1}, {failed, now, 1}, {refused, now, 984}},
+		Running:  []runningCapture{{running, 3}},
+		Recent:   []past{{done, now, 1}, {failed, now, 1}, {refused, now, 984}},
 	}
 }
 
@@ -68,7 +73,7 @@ func visible(html string) string {
 func TestPageShows(t *testing.T) {
 	now := time.Now()
 	full := newState(now, "x")
-	opening := runningCapture{Request: request{ID: "y"}, Interface: "eth1", Askers: 1}
+	opening := runningCapture{result{ID: "y", Interface: "eth1"}, 1}
 	for name, test := range map[string]struct {
 		state pageState
 		want  string
@@ -145,8 +150,8 @@ func TestPercent(t *testing.T) {
 		"the clock was set back":  {now.Add(time.Hour), 0, 0, 0},
 		"everything at its limit": {now.Add(-100 * time.Second), 100, 1000, 100},
 	} {
-		c := runningCapture{Started: test.started, Packets: test.packets, Bytes: test.bytes,
-			Bounds: bounds{100, 1000, 100 * time.Second}}
+		c := runningCapture{result: result{Started: stamp(test.started), counts: &counts{test.packets, test.bytes},
+			Limits: &granted{Packets: 100, Bytes: 1000, Timeout: 100}}}
 		if got := c.percent(now); got != test.want {
 			t.Errorf("%s: want %d, got %d", name, test.want, got)
 		}

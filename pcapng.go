@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"os"
+	"pcapdaemon/tap"
 	"slices"
 	"strings"
 	"time"
@@ -54,11 +55,8 @@ const (
 	packetBlockHead = 28 // those of them that stand before the packet
 )
 
-// packetBlockBytes returns the size of an enhanced packet block with a packet
-// of which so many bytes are stored.
-func packetBlockBytes(stored int64) int64 {
-	return layout{perPacket: packetBlockSize, align: blockAlign}.packet(stored)
-}
+// packetLayout is what an enhanced packet block takes.
+var packetLayout = tap.Layout{PerPacket: packetBlockSize, Align: blockAlign}
 
 // A pcapngFormat is pcapng: a file that says where it is from and what was
 // dropped. It has one section and one interface, and stamps in nanoseconds.
@@ -67,17 +65,19 @@ func packetBlockBytes(stored int64) int64 {
 // cuts the length of an option to 16 bits without a look, which damages the
 // file, and cannot say what the kernel dropped.
 type pcapngFormat struct {
-	hardware string
-	system   string // operating system
+	application string // that makes the files, with its version
+	hardware    string
+	system      string // operating system
 }
 
-// newPcapngFormat returns the format of files that are made on this machine.
-func newPcapngFormat() pcapngFormat {
+// newPcapngFormat returns the format of files that an application makes on this machine.
+func newPcapngFormat(application string) pcapngFormat {
 	var name unix.Utsname
 	_ = unix.Uname(&name) // fails only for a bad address
 	f := pcapngFormat{
-		hardware: unix.ByteSliceToString(name.Machine[:]),
-		system:   unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:]),
+		application: application,
+		hardware:    unix.ByteSliceToString(name.Machine[:]),
+		system:      unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:]),
 	}
 	if model := processor(); model != "" {
 		f.hardware += ", " + model
@@ -109,7 +109,7 @@ func (pcapngFormat) nanoseconds() bool { return true }
 
 // layout implements fileFormat.
 func (f pcapngFormat) layout(h heading) layout {
-	return layout{int64(len(f.head(h)) + len(f.tail(closing{}))), packetBlockSize, blockAlign}
+	return layout{int64(len(f.head(h)) + len(f.tail(closing{}))), packetLayout}
 }
 
 // content implements fileFormat.
@@ -125,13 +125,13 @@ func (f pcapngFormat) head(h heading) []byte {
 	section = append(section, 1, 0, 0, 0)                           // version 1.0
 	section = binary.LittleEndian.AppendUint64(section, 1<<64-1)    // the section's length: not said
 	section = section.text(optComment, h.comment).text(shbHardware, f.hardware)
-	section = section.text(shbOS, f.system).text(shbUserAppl, "pcapdaemon "+version)
+	section = section.text(shbOS, f.system).text(shbUserAppl, f.application)
 
 	iface := newBlock(interfaceDescription)
 	iface = binary.LittleEndian.AppendUint16(iface, uint16(h.linkType))
 	iface = append(iface, 0, 0)
 	// To some readers 0 and 0xffffffff mean no limit, to others an error.
-	iface = binary.LittleEndian.AppendUint32(iface, uint32(min(max(h.snap, 1), maxSnap)))
+	iface = binary.LittleEndian.AppendUint32(iface, uint32(min(max(h.snap, 1), tap.MaxSnap)))
 	iface = iface.text(ifName, h.iface).text(ifDescription, h.node).option(ifTsresol, []byte{9}) // 10⁻⁹ s
 	if h.filter != "" {
 		kind := []byte{0} // pcap-filter(7), as text
@@ -259,7 +259,7 @@ func (r *blockReader) makeBlocks(room []byte) (made int) {
 	records := r.piece
 	for len(records) >= packetHeaderSize {
 		stored := storedBytes(records)
-		size := packetBlockBytes(stored)
+		size := packetLayout.Size(int(stored))
 		if int64(len(records)) < packetHeaderSize+stored || int64(len(room)-made) < size {
 			break
 		}
@@ -293,7 +293,7 @@ func (r *blockReader) makeBlock() ([]byte, error) {
 	if r.left < stored {
 		return nil, io.ErrUnexpectedEOF
 	}
-	size := int(packetBlockBytes(stored))
+	size := int(packetLayout.Size(int(stored)))
 	r.spare = slices.Grow(r.spare[:0], size)[:size]
 	surround(r.spare, header[:])
 	r.take(r.spare[packetBlockHead : packetBlockHead+stored])

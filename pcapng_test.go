@@ -18,6 +18,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 
+	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
 )
 
@@ -29,7 +30,7 @@ var (
 )
 
 // someFormat is pcapng as it would be on some machine.
-var someFormat = pcapngFormat{hardware: "x86_64, Processor", system: "Linux 6.1"}
+var someFormat = pcapngFormat{application: "pcapdaemon devel", hardware: "x86_64, Processor", system: "Linux 6.1"}
 
 // readPcapng reads a file whole, as another program would.
 func readPcapng(t testing.TB, file io.Reader) ([]testbed.Packet, *pcapgo.NgReader) {
@@ -133,7 +134,7 @@ func TestPcapngReadBack(t *testing.T) {
 		t.Errorf("want %d packets, got %d", len(sizes), len(packets))
 	}
 	wantSection := pcapgo.NgSectionInfo{Hardware: someFormat.hardware, OS: someFormat.system,
-		Application: "pcapdaemon " + version, Comment: h.comment}
+		Application: "pcapdaemon devel", Comment: h.comment}
 	if got := r.SectionInfo(); got != wantSection {
 		t.Errorf("want %+v, got %+v", wantSection, got)
 	}
@@ -269,7 +270,7 @@ func TestPcapngHostileTexts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := pcapngFormat{hardware: text, system: text}
-			h := heading{node: text, iface: text, filter: text, comment: text, snap: maxSnap,
+			h := heading{node: text, iface: text, filter: text, comment: text, snap: tap.MaxSnap,
 				linkType: int(layers.LinkTypeEthernet)}
 			open := f.content(h, closing{started: began, ended: ended}, cut(records, 100))
 			packets, r := readPcapng(t, open())
@@ -305,7 +306,7 @@ func TestPcapngHostileTexts(t *testing.T) {
 
 // TestPcapngSaysAll reads the options with Wireshark's own programs.
 func TestPcapngSaysAll(t *testing.T) {
-	f := newPcapngFormat()
+	f := newPcapngFormat("pcapdaemon devel")
 	h := heading{node: "web1", iface: "eth0", filter: "(not port 22) and (tcp[13] & 2 > 0)", snap: 96,
 		linkType: int(layers.LinkTypeEthernet),
 		comment:  newComment("web1", "a", []byte(`{"node":"any","bpf":"tcp[13] & 2 > 0"}`))}
@@ -373,7 +374,7 @@ func TestPcapngMerges(t *testing.T) {
 	args := []string{"-w", filepath.Join(t.TempDir(), "all.pcapng")}
 	for i, h := range []heading{
 		{node: "web1", iface: "eth0", snap: 96, linkType: int(layers.LinkTypeEthernet), comment: "first"},
-		{node: "web2", iface: "any", snap: maxSnap, linkType: int(layers.LinkTypeLinuxSLL), comment: "second", filter: "udp"},
+		{node: "web2", iface: "any", snap: tap.MaxSnap, linkType: int(layers.LinkTypeLinuxSLL), comment: "second", filter: "udp"},
 		{node: "db1", iface: "tun0", snap: 1500, linkType: 101, comment: "third"},
 	} {
 		c := closing{began, ended, counts{Packets: 3}, losses{Received: int64(10 + i)}}
@@ -406,13 +407,13 @@ func FuzzPcapngSizes(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 255}, "udp", uint16(15), uint16(31))
 	f.Add([]byte{200, 200}, "\x00\xff\u009b", uint16(1<<16-1), uint16(1))
 	f.Fuzz(func(t *testing.T, lengths []byte, text string, piece, step uint16) {
-		h := heading{node: text, iface: text, filter: text, comment: strings.Repeat(text, 10), snap: maxSnap, linkType: 1}
+		h := heading{node: text, iface: text, filter: text, comment: strings.Repeat(text, 10), snap: tap.MaxSnap, linkType: 1}
 		sizes := make([]int, len(lengths))
 		layout := someFormat.layout(h)
 		want := layout.fixed
 		for i, length := range lengths {
 			sizes[i] = int(length) * int(length) // up to 65025
-			want += layout.packet(int64(sizes[i]))
+			want += layout.packet.Size(sizes[i])
 		}
 		chunks := cut(newRecords(t, began, sizes...), int(piece)+1)
 		open := someFormat.content(h, closing{began, ended, counts{}, losses{}}, chunks)
@@ -465,7 +466,7 @@ func BenchmarkFormats(b *testing.B) {
 				b.ReportAllocs()
 				b.ResetTimer()
 				for left := b.N; left > 0; left -= packets {
-					n := int64(min(left, packets)) * bothFormats[name].layout(heading{}).packet(int64(size))
+					n := int64(min(left, packets)) * bothFormats[name].layout(heading{}).packet.Size(size)
 					_, _ = io.CopyBuffer(io.Discard, struct{ io.Reader }{io.LimitReader(open(), n)}, room)
 				}
 			})

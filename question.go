@@ -17,7 +17,7 @@ const maxSeconds = 365 * 24 * 60 * 60
 type question struct {
 	message []byte
 	id      string // of the results
-	request request
+	asked   Asked
 	// field and value are whom it names: node or nodere.
 	field, value string
 	by           string
@@ -42,9 +42,9 @@ func whoAmI() string {
 	return name + "@" + host
 }
 
-// newQuestion judges a request and fills in what its asker leaves open.
-func newQuestion(text []byte, who inquirer) (question, error) {
-	r, err := checkRequest(text)
+// newQuestion has a request judged and fills in what its asker leaves open.
+func newQuestion(text []byte, judge func([]byte) (Asked, error), who inquirer) (question, error) {
+	r, err := judge(text)
 	if err != nil {
 		return question{}, err
 	}
@@ -52,14 +52,10 @@ func newQuestion(text []byte, who inquirer) (question, error) {
 	if err := json.Unmarshal(text, &given); err != nil {
 		return question{}, err
 	}
-	asked := func(field string) string {
-		value, _ := decodeText(given[field]) // has been judged
-		return value
-	}
-	q := question{message: text, request: r, id: r.ID, by: r.By, field: "node", value: asked("node"),
+	q := question{message: text, asked: r, id: r.ID, by: r.By, field: "node", value: r.Node,
 		begins: r.Stop == "" && !r.RollCall, rollCall: r.RollCall}
 	if q.value == "" {
-		q.field, q.value = "nodere", asked("nodere")
+		q.field, q.value = "nodere", r.NodeRE
 	}
 	added := map[string]any{}
 	if q.by == "" {
@@ -68,7 +64,7 @@ func newQuestion(text []byte, who inquirer) (question, error) {
 	switch {
 	case r.Stop != "":
 		q.id = r.Stop
-	case asked("id") == "":
+	case given["id"] == nil || string(given["id"]) == `""`:
 		added["id"] = q.id
 	}
 	if q.begins && who.watches && given["progress"] == nil {
@@ -86,12 +82,12 @@ func newQuestion(text []byte, who inquirer) (question, error) {
 		}
 	}
 	q.message = encodeLine(added)
-	_, err = checkRequest(q.message)
+	_, err = judge(q.message)
 	return q, err
 }
 
 // exact tells whether it names one host.
-func (q question) exact() bool { return q.field == "node" && q.value != anyNode }
+func (q question) exact() bool { return q.field == "node" && q.value != "any" }
 
 // stop returns the message that ends the captures of this question.
 func (q question) stop() []byte {
@@ -122,10 +118,10 @@ type spans struct {
 
 // spans returns what was asked for, and where nothing was, what the asker's
 // own flags say of hosts.
-func (q question) spans(c config) spans {
-	s := spans{capture: c.limits.timeout, delivery: c.delivery.shark.timeout + lateness}
-	if q.request.Timeout > 0 {
-		s.capture = time.Duration(min(q.request.Timeout, maxSeconds)) * time.Second
+func (q question) spans(o Options) spans {
+	s := spans{capture: o.Capture, delivery: o.Delivery + lateness}
+	if q.asked.Timeout > 0 {
+		s.capture = time.Duration(min(q.asked.Timeout, maxSeconds)) * time.Second
 	}
 	return s
 }

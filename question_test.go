@@ -34,7 +34,7 @@ func TestQuestion(t *testing.T) {
 		"letters that are rare": {`{"node":"a","interface":"lo","bpf":"len < 5","id":"<&>"}`, plain,
 			"bpf by id interface node", "<&>"},
 	} {
-		q, err := newQuestion([]byte(test.text), test.who)
+		q, err := newQuestion([]byte(test.text), judgeJSON, test.who)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -60,7 +60,7 @@ func TestQuestion(t *testing.T) {
 // TestQuestionIsLeftAlone: a request that leaves nothing open is published word for word.
 func TestQuestionIsLeftAlone(t *testing.T) {
 	const whole = `{"id":"x", "by":"you", "node":"a","interface":"lo","progress":0,"return":false}`
-	q, err := newQuestion([]byte(whole), inquirer{"me@here", true, true})
+	q, err := newQuestion([]byte(whole), judgeJSON, inquirer{"me@here", true, true})
 	if string(q.message) != whole || q.by != "you" || err != nil {
 		t.Errorf("want %s untouched, got %s, %v", whole, q.message, err)
 	}
@@ -75,7 +75,7 @@ func TestQuestionStop(t *testing.T) {
 		{"node", "é", "x", `{"by":"me@here","node":"é","stop":"x"}`, "'node=é' stop=x"},
 	} {
 		text := fmt.Sprintf(`{"%s":"%s","interface":"lo","id":"%s"}`, test.field, test.value, test.id)
-		q, err := newQuestion([]byte(text), inquirer{by: "me@here"})
+		q, err := newQuestion([]byte(text), judgeJSON, inquirer{by: "me@here"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func TestQuestionExact(t *testing.T) {
 		`{"nodere":"^a$","interface":"lo"}`:           false,
 		`{"node":"","nodere":"^a$","interface":"lo"}`: false,
 	} {
-		q, err := newQuestion([]byte(text), inquirer{by: "me@here"})
+		q, err := newQuestion([]byte(text), judgeJSON, inquirer{by: "me@here"})
 		if got := q.exact(); got != want || err != nil {
 			t.Errorf("%s: want exact %v, got %v, %v", text, want, got, err)
 		}
@@ -105,15 +105,14 @@ func TestQuestionExact(t *testing.T) {
 
 // TestQuestionSpans: how long a capture may take comes from what was asked.
 func TestQuestionSpans(t *testing.T) {
-	var c config
-	c.limits.timeout, c.delivery.shark.timeout = time.Hour, 5*time.Minute
+	o := Options{Capture: time.Hour, Delivery: 5 * time.Minute}
 	for timeout, want := range map[int64]time.Duration{
 		0:       time.Hour,
 		30:      30 * time.Second,
 		7200:    2 * time.Hour,
 		1 << 60: 365 * 24 * time.Hour,
 	} {
-		got := question{request: request{Timeout: timeout}}.spans(c)
+		got := question{asked: Asked{Timeout: timeout}}.spans(o)
 		if want := (spans{want, 5*time.Minute + 10*time.Second}); got != want {
 			t.Errorf("timeout %d: want %v, got %v", timeout, want, got)
 		}

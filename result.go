@@ -85,12 +85,6 @@ type presented struct {
 	Recorded *float64 `json:"recorded,omitempty"` // seconds that its ring reaches back; nil: not recorded
 }
 
-// newResult returns a result that echoes what was asked.
-func newResult(r request, node, iface, state string) result {
-	return result{ID: r.ID, Node: node, Interface: iface, State: state,
-		Tags: r.Tags, Customer: r.Customer, AlertID: r.AlertID, Filter: r.Filter, By: r.By}
-}
-
 // encode returns the result as one line of JSON.
 func (r result) encode() []byte { return encodeLine(r) }
 
@@ -100,15 +94,6 @@ func decodeResult(message []byte) (result, error) {
 	err := json.Unmarshal(message, &r)
 	return r, err
 }
-
-// An outlet takes results to whoever asked. Publish never blocks.
-type outlet interface{ Publish(message []byte) }
-
-// silence is the outlet where nobody wants results.
-type silence struct{}
-
-// Publish implements outlet.
-func (silence) Publish([]byte) {}
 
 // A stamp is a time in UTC that JSON shows with all nine digits of its nanoseconds.
 type stamp time.Time

@@ -27,7 +27,7 @@ func (d *daemon) answerRollCall(ctx context.Context, r request) error {
 		defer func() { <-d.rollCalls }()
 		select {
 		case <-time.After(rand.N(rollCallSpread)):
-			d.jobs.results.Publish(d.present(r).encode())
+			d.jobs.results.Publish(d.present(r))
 		case <-ctx.Done():
 		}
 	})
@@ -37,7 +37,7 @@ func (d *daemon) answerRollCall(ctx context.Context, r request) error {
 // present describes this host.
 func (d *daemon) present(r request) result {
 	l, c := d.config.limits, d.config.capacity
-	answer := newResult(r, d.config.node, "", statePresent)
+	answer := r.result(d.config.node, "", statePresent)
 	answer.Limits = &granted{Packets: l.packets, Bytes: l.bytes, Timeout: l.timeout.Seconds(),
 		Snap: l.snap, Captures: c.captures, Return: &l.returned}
 	answer.presence = &presence{Version: version, Format: d.config.format,

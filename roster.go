@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"pcapdaemon/tap"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -109,7 +110,7 @@ func (i presented) cells() []string {
 // String returns what a request may ask for.
 func (g granted) String() string {
 	s := fmt.Sprintf("%d packets, %s, %s", g.Packets, formatSize(g.Bytes), formatDuration(g.span()))
-	if g.Snap != 0 && g.Snap != maxSnap {
+	if g.Snap != 0 && g.Snap != tap.MaxSnap {
 		s += fmt.Sprintf(", snap %d", g.Snap)
 	}
 	return s

@@ -8,13 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
 )
 
 // presentHosts are the answers of four hosts to a roll call, two of one name.
 func presentHosts() [][]byte {
 	recorded, size := 125.4, int64(16<<20)
-	large := &granted{Packets: 100_000, Bytes: 100 << 20, Timeout: 3600, Snap: maxSnap, Captures: 16, Return: &size}
+	large := &granted{Packets: 100_000, Bytes: 100 << 20, Timeout: 3600, Snap: tap.MaxSnap, Captures: 16, Return: &size}
 	small := &granted{Packets: 5, Bytes: 1500, Timeout: 90, Snap: 96, Captures: 1, Return: new(int64)}
 	wan := []presented{{Name: "eth0", Alias: "wan", Up: true, Recorded: &recorded}, {Name: "lo"}}
 	tab := []presented{{Name: "e\t", Up: true}}
@@ -85,15 +86,15 @@ func TestRosterOfHosts(t *testing.T) {
 	}()
 	redis := "redis://" + r.Address()
 	began := time.Now()
-	out, errs, code := runAlone(t, "", "-redisurl", redis, "-rollcall", "nodere=^web")
-	if code != exitOK || states(t, out) != "present" || time.Since(began) > time.Second {
-		t.Errorf("want one host at once, got exit code %d after %v: %s%s", code, time.Since(began), out, errs)
+	out, errs, code := ask(t, redis, "", "rollcall=true", "nodere=^web")
+	if code != Done || states(t, out) != "present" || time.Since(began) > time.Second {
+		t.Errorf("want one host at once, got outcome %d after %v: %s%s", code, time.Since(began), out, errs)
 	}
 	request := <-asked
 	if by, _ := request["by"].(string); request["nodere"] != "^web" || request["rollcall"] != true || by == "" {
 		t.Errorf("want a roll call, got %v", request)
 	}
-	if out, errs, code := runAlone(t, "", "-redisurl", redis, "-rollcall"); code != exitNobody || out != "" {
-		t.Errorf("want exit code %d when nobody answers, got %d: %s%s", exitNobody, code, out, errs)
+	if out, errs, code := ask(t, redis, "", "rollcall=true"); code != Unanswered || out != "" {
+		t.Errorf("want outcome %d when nobody answers, got %d: %s%s", Unanswered, code, out, errs)
 	}
 }

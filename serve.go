@@ -22,17 +22,17 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	messages := make(chan []byte, 64)
 	subscriber := pubsub.Subscriber{Server: c.redis.server, Channel: c.redis.requests,
 		Messages: messages, State: health.setRequests, Log: log}
-	var results outlet = silence{}
+	var results outlet = discard{}
 	lost := func() int64 { return 0 }
 	if c.redis.results != "" {
 		publisher := pubsub.NewPublisher(c.redis.server, c.redis.results, health.setResults, log)
 		defer publisher.Close()
 		subscriber.Before = publisher.Await // so that no capture holds the publisher's AUTH
-		results, lost = publisher, publisher.Lost
+		results, lost = published{publisher}, publisher.Lost
 	}
-	past := newHistory(results)
+	past := &history{}
 	if c.listen != "" {
-		results = past
+		results = remembered{results, past}
 	}
 	d, err := newDaemon(c, results, health, log)
 	if err != nil {
@@ -70,9 +70,27 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.String(),
 		"channel": c.redis.requests}).Info("started")
 	notify("READY=1")
-	health.changed.ring()
+	health.notify()
 	d.receive(life, messages)
 	return d.stop(life)
+}
+
+// published is the outlet that publishes results for whoever listens.
+type published struct{ to *pubsub.Publisher }
+
+// Publish implements outlet.
+func (p published) Publish(r result) { p.to.Publish(r.encode()) }
+
+// remembered is an outlet whose results are remembered, for people, and handed on.
+type remembered struct {
+	outlet
+	past *history
+}
+
+// Publish implements outlet.
+func (r remembered) Publish(said result) {
+	r.past.remember(said)
+	r.outlet.Publish(said)
 }
 
 // A lifetime says how long captures may go on: they record until the first

@@ -39,7 +39,7 @@ type spool struct {
 	mu      sync.Mutex
 	parcels map[string]*parcel   // by name in the spool
 	size    int64                // bytes of the parcels, and of those being written
-	changed bell                 // rung when another parcel may be due; nil until run
+	changed chan struct{}        // holds a token when another parcel may be due; nil until run
 	told    map[string]time.Time // when failures were told, by what they concern
 }
 
@@ -94,7 +94,15 @@ func (s *spool) add(p *parcel) {
 		s.parcels = map[string]*parcel{}
 	}
 	s.parcels[p.file] = p
-	s.changed.ring()
+	s.wake()
+}
+
+// wake lets run look for a parcel that is due; mu is held.
+func (s *spool) wake() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // run has not looked since the last time, or does not run
+	}
 }
 
 // forget takes a parcel from among the others.
@@ -115,7 +123,7 @@ func (s *spool) release(p *parcel, err error) time.Duration {
 		wait = max(wait, asked.Duration)
 	}
 	p.next, p.busy = time.Now().Add(wait), false
-	s.changed.ring()
+	s.wake()
 	return wait
 }
 
@@ -178,7 +186,7 @@ func (s *spool) trouble(kind string, err error) {
 // until the context ends. Only one process at a time does so.
 func (s *spool) run(ctx context.Context, stop <-chan struct{}) {
 	s.mu.Lock()
-	s.changed = newBell()
+	s.changed = make(chan struct{}, 1)
 	s.mu.Unlock()
 	lock := s.lock(stop)
 	if lock == nil {

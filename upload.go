@@ -52,6 +52,12 @@ func newUploadClient(cas *x509.CertPool, insecure bool, p endurance) *http.Clien
 	}
 }
 
+// newCloudshark returns the CloudShark of a configuration.
+func newCloudshark(c sharkConfig, observer observer) *cloudshark {
+	return &cloudshark{scheme: c.scheme, host: c.host, token: c.token, agent: "pcapdaemon/" + version, timeout: c.timeout,
+		client: newUploadClient(c.cas, c.insecure, newEndurance(c.timeout)), observer: observer}
+}
+
 // name implements destination.
 func (*cloudshark) name() string { return "cloudshark" }
 

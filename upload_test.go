@@ -25,8 +25,8 @@ import (
 	"pcapdaemon/testbed"
 )
 
-// newCloudshark returns a destination for the double.
-func newCloudshark(s *sharktest.Server) *cloudshark {
+// testCloudshark returns a destination for the double.
+func testCloudshark(s *sharktest.Server) *cloudshark {
 	return &cloudshark{
 		scheme: "http", host: s.Address(), token: sharktest.Token, agent: "pcapdaemon/test", timeout: 10 * time.Second,
 		client: newUploadClient(nil, false, newEndurance(time.Minute)), observer: &countingObserver{},
@@ -36,7 +36,7 @@ func newCloudshark(s *sharktest.Server) *cloudshark {
 func TestUploadForm(t *testing.T) {
 	s := sharktest.Start(t, nil)
 	r, content := newRecording(3_000_000)
-	got, err := newCloudshark(s).store(t.Context(), r)
+	got, err := testCloudshark(s).store(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 				return true
 			})
 			r, _ := newRecording(100)
-			_, err := newCloudshark(s).store(t.Context(), r)
+			_, err := testCloudshark(s).store(t.Context(), r)
 			if err == nil {
 				t.Fatal("want an error")
 			}
@@ -146,7 +146,7 @@ func TestUploadIsRetried(t *testing.T) {
 				return try <= 2
 			})
 			r, content := newRecording(2_000_000)
-			c := newCloudshark(s)
+			c := testCloudshark(s)
 			c.timeout = 30 * time.Second
 			told := &countingObserver{}
 			c.observer = told
@@ -191,7 +191,7 @@ func TestUploadGivesUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCloudshark(sharktest.Start(t, test.answer))
+			c := testCloudshark(sharktest.Start(t, test.answer))
 			c.timeout = 1500 * time.Millisecond
 			r, _ := newRecording(100)
 			began := time.Now()
@@ -238,7 +238,7 @@ func TestUploadWaitsForDate(t *testing.T) {
 		}
 		return try == 1
 	})
-	c := newCloudshark(s)
+	c := testCloudshark(s)
 	told := &countingObserver{}
 	c.observer = told
 	r, _ := newRecording(100)
@@ -271,7 +271,7 @@ func TestUploadHidesToken(t *testing.T) {
 				}
 				return true
 			})
-			c := newCloudshark(s)
+			c := testCloudshark(s)
 			c.token = secret
 			r, _ := newRecording(100)
 			_, err := c.store(t.Context(), r)
@@ -290,7 +290,7 @@ func TestUploadTokenInPath(t *testing.T) {
 		fmt.Fprint(w, `{"id":"1"}`)
 		return true
 	})
-	c := newCloudshark(s)
+	c := testCloudshark(s)
 	c.token = "a b/c"
 	r, _ := newRecording(100)
 	if _, err := c.store(t.Context(), r); err != nil {
@@ -328,7 +328,7 @@ func TestUploadStrangeAnswers(t *testing.T) {
 				return true
 			})
 			r, _ := newRecording(100)
-			c := newCloudshark(s)
+			c := testCloudshark(s)
 			got, err := c.store(t.Context(), r)
 			if want := "http://" + c.host + test.want; test.err == "" && got.url != want {
 				t.Errorf("want %s, got %s", want, got.url)
@@ -432,7 +432,7 @@ func TestUploadOnce(t *testing.T) {
 				return true
 			})
 			told := &countingObserver{}
-			c := newCloudshark(s)
+			c := testCloudshark(s)
 			c.observer = told
 			r, _ := newRecording(100)
 			_, err := c.once().store(t.Context(), r)
@@ -446,7 +446,7 @@ func TestUploadOnce(t *testing.T) {
 			checkEqual(t, "tries and retries", "1 0", fmt.Sprint(s.Count(), len(told.retries)))
 		})
 	}
-	c := newCloudshark(sharktest.StartTLS(t, testbed.NewCA(t)))
+	c := testCloudshark(sharktest.StartTLS(t, testbed.NewCA(t)))
 	c.scheme = "https"
 	r, _ := newRecording(100)
 	if _, err := c.store(t.Context(), r); err == nil || isRefusal(err) {
@@ -455,7 +455,7 @@ func TestUploadOnce(t *testing.T) {
 }
 
 func TestUploadNowhere(t *testing.T) {
-	c := newCloudshark(sharktest.Start(t, nil))
+	c := testCloudshark(sharktest.Start(t, nil))
 	c.host, c.timeout = "127.0.0.1:"+strconv.Itoa(testbed.FreePort(t)), 500*time.Millisecond
 	r, _ := newRecording(100)
 	_, err := c.store(t.Context(), r)
@@ -477,7 +477,7 @@ func TestUploadLeavesMemory(t *testing.T) {
 		}
 		r := recording{name: "x", size: fileHeaderSize + buf.size,
 			content: pcapFormat{}.content(heading{}, closing{}, buf.pieces())}
-		if _, err := newCloudshark(s).store(t.Context(), r); err == nil {
+		if _, err := testCloudshark(s).store(t.Context(), r); err == nil {
 			t.Fatal("want an error")
 		}
 		buf.free()
@@ -502,7 +502,7 @@ func TestUploadVerifiesCertificate(t *testing.T) {
 		"not verified": {nil, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := newCloudshark(s)
+			c := testCloudshark(s)
 			c.scheme, c.client = "https", newUploadClient(test.cas, test.insecure, newEndurance(time.Minute))
 			told := &countingObserver{}
 			c.observer = told

@@ -45,7 +45,7 @@ func spell(words []string) (string, error) {
 		}
 	}
 	if fields["node"] == nil && fields["nodere"] == nil && (fields["stop"] != nil || fields["rollcall"] == true) {
-		fields["node"] = anyNode // whoever it concerns
+		fields["node"] = "any" // whoever it concerns
 	}
 	return string(encodeLine(fields)), nil
 }
