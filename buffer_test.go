@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"pcapdaemon/testbed"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +24,7 @@ func TestBufferReadsWhatWasWritten(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBuffer(p)
 			defer b.free()
-			want := randomBytes(size)
+			want := testbed.RandomBytes(size)
 			for rest := want; len(rest) > 0; {
 				n := min(len(rest), 1+rand.IntN(3000))
 				if _, err := b.Write(rest[:n]); err != nil {
@@ -148,12 +149,4 @@ func kept(p *pool) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.idle)
-}
-
-// randomBytes returns bytes that show when any of them is out of place.
-func randomBytes(n int) []byte {
-	random := rand.NewChaCha8([32]byte{1})
-	b := make([]byte, n)
-	_, _ = random.Read(b)
-	return b
 }

@@ -485,7 +485,7 @@ func writeStream(t *testing.T, start time.Time, packets int) (string, []byte) {
 	_ = w.WriteFileHeader(65536, layers.LinkTypeEthernet)
 	for n := range packets {
 		p := at(start.Add(time.Duration(n)*time.Millisecond), 60+n*37%9000)
-		copy(p.Data, randomBytes(len(p.Data)))
+		copy(p.Data, testbed.RandomBytes(len(p.Data)))
 		_ = w.WritePacket(p.CaptureInfo, p.Data)
 	}
 	path := filepath.Join(t.TempDir(), "in.pcap")

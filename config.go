@@ -20,7 +20,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/peterbourgon/ff/v3"
-	"golang.org/x/sys/unix"
 
 	"pcapdaemon/pubsub"
 	"pcapdaemon/tap"
@@ -370,22 +369,6 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 		}
 	}
 	return nil
-}
-
-// checkWritable says why files cannot be made in dir, or nil.
-func checkWritable(dir string) error {
-	info, err := os.Stat(dir)
-	if err == nil && !info.IsDir() {
-		err = unix.ENOTDIR
-	}
-	if err == nil {
-		err = unix.Access(dir, unix.W_OK|unix.X_OK)
-	}
-	var path *os.PathError
-	if errors.As(err, &path) {
-		return path.Err // the caller names the directory
-	}
-	return err
 }
 
 // readCAs adds the certificates of a PEM file to a pool.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"pcapdaemon/testbed"
@@ -197,4 +198,17 @@ func runAlone(t *testing.T, stdin string, args ...string) (stdout, stderr string
 		t.Fatal(err)
 	}
 	return out.String(), string(text), code
+}
+
+// TestDirectoryIsRelative: a relative -destdir is the one of the start.
+func TestDirectoryIsRelative(t *testing.T) {
+	parent := t.TempDir()
+	t.Chdir(parent)
+	if err := os.Mkdir("captures", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseConfig([]string{"-writelocal", "-destdir", "captures"}, io.Discard)
+	if want := filepath.Join(parent, "captures"); err != nil || c.delivery.dir != want {
+		t.Errorf("want %s, got %s, %v", want, c.delivery.dir, err)
+	}
 }

@@ -88,9 +88,9 @@ func TestUploadStalls(t *testing.T) {
 				}
 			})
 			c.client = newUploadClient(nil, false, endurance{stall, silence})
-			told := &countingObserver{}
+			told := &retryObserver{}
 			c.observer = told
-			r, content := newRecording(test.size)
+			r, content := newCaptureFile(test.size)
 			began := time.Now()
 			if _, err := c.store(t.Context(), r); err != nil {
 				t.Fatal(err)
@@ -121,9 +121,9 @@ func TestUploadIsSlow(t *testing.T) {
 	})
 	c := testCloudshark(s)
 	c.client = newUploadClient(nil, false, endurance{700 * time.Millisecond, 700 * time.Millisecond})
-	told := &countingObserver{}
+	told := &retryObserver{}
 	c.observer = told
-	r, _ := newRecording(3_000_100)
+	r, _ := newCaptureFile(3_000_100)
 	_, err := c.store(t.Context(), r)
 	if err == nil || !strings.Contains(err.Error(), "400") || len(told.retries) > 0 {
 		t.Errorf("want the answer to a form that was half read, and no retry, got %v after %v", err, told.retries)
@@ -147,11 +147,11 @@ func TestUploadProxyIsSilent(t *testing.T) {
 		}
 	})
 	c := testCloudshark(s)
-	told := &countingObserver{}
+	told := &retryObserver{}
 	c.scheme, c.observer = "https", told
 	c.client = newUploadClient(nil, true, endurance{500 * time.Millisecond, time.Second})
 	c.client.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
-	r, _ := newRecording(1000)
+	r, _ := newCaptureFile(1000)
 	if _, err := c.store(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
@@ -192,10 +192,10 @@ func TestUploadEarlyAnswer(t *testing.T) {
 				fmt.Fprint(conn, test.answer)
 				conn.Close()
 			})
-			r, _ := newRecording(4 << 20)
+			r, _ := newCaptureFile(4 << 20)
 			for run := range int64(200) {
 				c := &cloudshark{scheme: test.scheme, host: host, token: sharktest.Token, timeout: 10 * time.Second,
-					client: newUploadClient(nil, true, newEndurance(time.Minute)), observer: &countingObserver{}}
+					client: newUploadClient(nil, true, newEndurance(time.Minute)), observer: &retryObserver{}}
 				_, err := c.store(t.Context(), r)
 				if err == nil || !strings.Contains(err.Error(), test.want) || connections.Load() != run+1 {
 					t.Fatalf("run %d: want %s at once, got %v after %d tries", run, test.want, err, connections.Load()-run)

@@ -32,6 +32,7 @@ type daemon struct {
 	log       *logrus.Logger
 	health    *health
 	rollCalls chan struct{} // holds a token for each that waits
+	written   func() int64  // bytes that have reached the disk
 }
 
 // newDaemon returns a daemon that tells its results to an outlet and looks after its health.
@@ -56,6 +57,7 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 	d.jobs.format = newFileFormat(c.format, "pcapdaemon "+version)
 	d.jobs.prepare = system{compiler, recorders}.prepare
 	d.jobs.delivery = newDelivery(d.deliveryOptions())
+	d.written = d.jobs.delivery.Written
 	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.notify
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
 		func() float64 { return float64(d.jobs.count()) })
@@ -100,17 +102,18 @@ func (d *daemon) checkPolicy(ctx context.Context) {
 
 // watchDisks lets metrics look at the spool and at the directory of captures.
 func (d *daemon) watchDisks() {
-	if spool := d.jobs.delivery.spool; spool != nil {
+	delivery := d.jobs.delivery
+	if delivery.Spools() {
 		d.metrics.watch("pcapdaemon_spool_captures", "Captures whose upload has to wait.",
-			func() float64 { captures, _, _ := spool.stats(); return float64(captures) })
+			func() float64 { captures, _, _ := delivery.SpoolStats(); return float64(captures) })
 		d.metrics.watch("pcapdaemon_spool_bytes", "Bytes of the captures whose upload has to wait.",
-			func() float64 { _, bytes, _ := spool.stats(); return float64(bytes) })
+			func() float64 { _, bytes, _ := delivery.SpoolStats(); return float64(bytes) })
 		d.metrics.watch("pcapdaemon_spool_oldest_seconds", "Age of the oldest capture whose upload has to wait.",
-			func() float64 { _, _, oldest := spool.stats(); return age(oldest).Seconds() })
+			func() float64 { _, _, oldest := delivery.SpoolStats(); return age(oldest).Seconds() })
 	}
-	if dir := d.jobs.delivery.directory; dir != nil {
+	if delivery.HasDirectory() {
 		d.metrics.watch("pcapdaemon_destdir_free_bytes", "Bytes that are free on the file system of -destdir.",
-			func() float64 { s, _ := dir.space(); return float64(s.free) })
+			func() float64 { return float64(delivery.Free()) })
 	}
 }
 
@@ -168,8 +171,8 @@ func (d *daemon) drain(life lifetime) bool {
 		return true
 	case <-life.delivering.Done():
 	}
-	for written := int64(-1); written != d.jobs.delivery.disk.written.Load(); {
-		written = d.jobs.delivery.disk.written.Load()
+	for written := int64(-1); written != d.written(); {
+		written = d.written()
 		extendStop(2*lateDelivery + pubsub.LastAttempt)
 		select {
 		case <-done:
@@ -285,12 +288,4 @@ func (d *daemon) overview(past *history) func() pageState {
 		return pageState{Node: d.config.node, Version: version, Trouble: d.health.trouble(),
 			Recorded: d.recorders.overview(), Running: d.jobs.overview(), Recent: past.recent()}
 	}
-}
-
-// remarks returns what is about to be wrong, or nil.
-func (d *daemon) remarks() error {
-	if dir := d.jobs.delivery.directory; dir != nil {
-		return dir.nearlyFull()
-	}
-	return nil
 }

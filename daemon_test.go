@@ -58,10 +58,55 @@ func (m *memo) last() result {
 type bench struct {
 	*daemon
 	memo   *memo
-	upload *fakeDestination
-	local  *fakeDestination
+	upload *fakeStore
+	local  *fakeStore
 	life   lifetime
 	signal context.CancelFunc // what SIGTERM does
+}
+
+// A fakeStore stores or fails as it is told, after a while.
+type fakeStore struct {
+	title string
+	err   error
+	takes time.Duration
+	mu    sync.Mutex
+	names []string
+	began time.Time // of the newest recording
+}
+
+// name implements destination.
+func (f *fakeStore) name() string { return f.title }
+
+// unused implements archive.
+func (f *fakeStore) unused(name string) string { return name }
+
+// store implements destination.
+func (f *fakeStore) store(ctx context.Context, r recording) (receipt, error) {
+	f.mu.Lock()
+	f.names, f.began = append(f.names, r.name), time.Now()
+	f.mu.Unlock()
+	select {
+	case <-time.After(f.takes):
+	case <-ctx.Done():
+		return receipt{}, ctx.Err()
+	}
+	if f.err != nil {
+		return receipt{}, f.err
+	}
+	if f.title == "local" {
+		return receipt{file: "/" + r.name}, nil
+	}
+	return receipt{url: "http://" + r.name}, nil
+}
+
+// stored returns how often something was to be stored; nil stores nothing.
+func (f *fakeStore) stored() int {
+	if f == nil {
+		return 0
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.names)
 }
 
 // newBench returns a daemon whose interfaces bring a packet every 10 ms. It
@@ -75,12 +120,12 @@ func newBench(t *testing.T, change func(*config)) *bench {
 	if change != nil {
 		change(&c)
 	}
-	b := &bench{memo: &memo{}, upload: &fakeDestination{}, local: &fakeDestination{title: "local"}}
+	b := &bench{memo: &memo{}, upload: &fakeStore{}, local: &fakeStore{title: "local"}}
 	var err error
 	if b.daemon, err = newDaemon(c, b.memo, newHealth(), quietLog()); err != nil {
 		t.Fatal(err)
 	}
-	b.jobs.delivery.upload, b.jobs.delivery.local = b.upload, b.local
+	b.deliver(func(*DeliveryOptions) {})
 	b.jobs.prepare = func(context.Context, wanted) (opener, error) {
 		return func(time.Time) (source, time.Time, error) { return &fakeSource{read: steady()}, time.Now(), nil }, nil
 	}
@@ -94,6 +139,14 @@ func newBench(t *testing.T, change func(*config)) *bench {
 		b.jobs.pool.release()
 	})
 	return b
+}
+
+// deliver changes where captures go.
+func (b *bench) deliver(change func(*DeliveryOptions)) {
+	o := b.deliveryOptions()
+	o.Upload, o.Local = b.upload, b.local
+	change(&o)
+	b.jobs.delivery = newDelivery(o)
 }
 
 // slowlyRefused is a preparer that finds nothing good after a second.
@@ -286,12 +339,7 @@ func TestStopWithSlowDisk(t *testing.T) {
 				b.signal()
 				began := time.Now()
 				if test.progress {
-					go func() {
-						for range 120 {
-							time.Sleep(time.Second)
-							b.jobs.delivery.disk.written.Add(1)
-						}
-					}()
+					b.written = func() int64 { return int64(min(time.Since(began), 2*time.Minute) / time.Second) }
 				}
 				if code := b.stop(b.life); code != test.code {
 					t.Errorf("want exit code %d, got %d", test.code, code)

@@ -36,6 +36,18 @@ type destination interface {
 	store(context.Context, recording) (receipt, error)
 }
 
+// A refusal is the answer of a destination that another try would not change.
+type refusal struct{ Err error }
+
+// Error implements error.
+func (r refusal) Error() string { return r.Err.Error() }
+
+// Unwrap returns the answer.
+func (r refusal) Unwrap() error { return r.Err }
+
+// isRefusal reports whether a destination has refused a recording for good.
+func isRefusal(err error) bool { return errors.As(err, new(refusal)) }
+
 // An archive is a destination that gives recordings names of their own.
 type archive interface {
 	destination
@@ -71,6 +83,11 @@ type delivery struct {
 	observer observer
 }
 
+// destinationNames returns the names under which deliveries are counted, beside that of the upload.
+func destinationNames() []string {
+	return []string{(&directory{}).name(), mailbox{}.name(), (&spool{}).name()}
+}
+
 // DeliveryOptions say where captures go.
 type DeliveryOptions struct {
 	Node string // this host, as names of files begin with it
@@ -78,6 +95,8 @@ type DeliveryOptions struct {
 	// capture goes there; else those do that cannot be uploaded.
 	Dir    string
 	Always bool
+	// Local stands in for the directory; nil: Dir says where it is.
+	Local archive
 	// DirSize and DirAge bound what lies there, in bytes and by age; 0: no bound.
 	DirSize int64
 	DirAge  time.Duration
@@ -100,8 +119,8 @@ type DeliveryOptions struct {
 // newDelivery returns a delivery to destinations.
 func newDelivery(o DeliveryOptions) *delivery {
 	disk := &disk{}
-	to := &delivery{upload: o.Upload, always: o.Always, disk: disk, observer: o.Observer}
-	if o.Dir != "" {
+	to := &delivery{upload: o.Upload, local: o.Local, always: o.Always, disk: disk, observer: o.Observer}
+	if o.Dir != "" && o.Local == nil {
 		to.directory = &directory{path: o.Dir, disk: disk, node: o.Node,
 			maxSize: o.DirSize, maxAge: o.DirAge, observer: o.Observer}
 		to.local = to.directory
@@ -115,6 +134,49 @@ func newDelivery(o DeliveryOptions) *delivery {
 	}
 	return to
 }
+
+// Run looks after the directory and the spool until their contexts end: it removes
+// what a killed daemon has left, keeps the directory within its bounds, and
+// uploads what had to wait. From the end of stop on, no further upload is begun;
+// those under way go on until ctx ends. It returns when the spool is at rest: a
+// directory that hangs holds up no end.
+func (d *delivery) Run(ctx, stop context.Context) {
+	if d.directory != nil {
+		go d.directory.run(stop)
+	}
+	if d.spool != nil {
+		d.spool.run(ctx, stop.Done())
+	}
+}
+
+// Spools reports whether there is a spool.
+func (d *delivery) Spools() bool { return d.spool != nil }
+
+// SpoolStats returns how many captures wait in the spool, how many bytes they
+// have, and since when the oldest one waits. It may be called at any time, if there is a spool.
+func (d *delivery) SpoolStats() (captures int, size int64, oldest time.Time) { return d.spool.stats() }
+
+// HasDirectory reports whether there is a local directory.
+func (d *delivery) HasDirectory() bool { return d.directory != nil }
+
+// Free returns the bytes that are free on the directory's file system, or 0 if
+// that is not known. It may be called at any time, if there is a directory.
+func (d *delivery) Free() uint64 {
+	s, _ := d.directory.space()
+	return s.free
+}
+
+// NearlyFull returns in words that the directory's file system has little space
+// left, or nil. It may be called at any time.
+func (d *delivery) NearlyFull() error {
+	if d.directory == nil {
+		return nil
+	}
+	return d.directory.nearlyFull()
+}
+
+// Written returns how many bytes have reached the disk so far.
+func (d *delivery) Written() int64 { return d.disk.written.Load() }
 
 // deliver stores a recording at all destinations at once; none waits for
 // another one or suffers from its failure. The receipt holds what succeeded.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"pcapdaemon/testbed"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +19,7 @@ import (
 
 // newRecording returns a recording of size bytes, and them.
 func newRecording(size int) (recording, []byte) {
-	content := randomBytes(size)
+	content := testbed.RandomBytes(size)
 	copy(content, "\xd4\xc3\xb2\xa1\x02\x00\x04\x00") // a pcap file, with one packet
 	binary.LittleEndian.PutUint32(content[24+8:], uint32(size-24-16))
 	return recording{

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"pcapdaemon/testbed"
 	"slices"
 	"strings"
 	"sync"
@@ -45,7 +46,7 @@ func TestDiskOrder(t *testing.T) {
 				operations = append(operations, operation)
 				return test.broken[operation]
 			}}
-			content := randomBytes(3*flushSize + 1)
+			content := testbed.RandomBytes(3*flushSize + 1)
 			f, err := d.draft(dir, bytes.NewReader(content))
 			if err != nil {
 				t.Fatal(err)
@@ -155,7 +156,7 @@ func TestDiskFails(t *testing.T) {
 				}
 				return strange[o]
 			}}
-			f, err := d.draft(dir, bytes.NewReader(randomBytes(100)))
+			f, err := d.draft(dir, bytes.NewReader(testbed.RandomBytes(100)))
 			if err == nil {
 				err = f.publish(filepath.Join(dir, "name"))
 				f.discard()

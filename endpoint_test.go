@@ -9,6 +9,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
 // askEndpoint returns the answer of an endpoint.
@@ -26,8 +29,10 @@ func askEndpoint(t *testing.T, e endpoint, method, path string) (*http.Response,
 
 // newEndpoint returns the endpoint of a daemon that is subscribed, or is not because of trouble.
 func newEndpoint(trouble error) endpoint {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewBuildInfoCollector())
 	return endpoint{
-		registry: newMetrics("v1.2.3").registry,
+		registry: registry,
 		health:   func() error { return trouble },
 		remarks:  func() error { return nil },
 		page:     newPage(func() pageState { return pageState{Node: "web1", Trouble: trouble} }),

@@ -68,8 +68,8 @@ func newComment(node, id string, request []byte) string {
 // A closing is what there is to say after the packets.
 type closing struct {
 	started, ended time.Time
-	counts
-	losses
+	packets        int64 // written
+	stats          tap.Stats
 }
 
 // A layout says what a file takes.

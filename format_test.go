@@ -31,7 +31,7 @@ func newRecords(t testing.TB, begin time.Time, sizes ...int) []byte {
 	w := pcapgo.NewWriterNanos(&records)
 	for i, size := range sizes {
 		info := gopacket.CaptureInfo{Timestamp: begin.Add(time.Duration(i)), CaptureLength: size, Length: size + 1}
-		if err := w.WritePacket(info, randomBytes(size)); err != nil {
+		if err := w.WritePacket(info, testbed.RandomBytes(size)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -112,7 +112,7 @@ func TestLayoutIsExact(t *testing.T) {
 					want += layout.packet.Size(size)
 				}
 				test.heading.snap, test.heading.linkType = tap.MaxSnap, int(layers.LinkTypeLinuxSLL) // known later
-				c := closing{time.Now(), time.Now(), counts{1 << 62, 1 << 62}, losses{1 << 62, 1 << 62, 1 << 62}}
+				c := closing{time.Now(), time.Now(), 1 << 62, tap.Stats{Received: 1 << 62, Dropped: 1 << 62, IfDropped: 1 << 62}}
 				records := newRecords(t, time.Now(), test.sizes...)
 				file := readFile(t, f.content(test.heading, c, cut(records, 1000)))
 				if int64(len(file)) != want {

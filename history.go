@@ -32,23 +32,23 @@ func (h *history) remember(r result) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	times := 1
-	if last := len(h.past) - 1; last >= 0 && r.repeats(h.past[last].result) {
+	if last := len(h.past) - 1; last >= 0 && repeats(r, h.past[last].result) {
 		times += h.past[last].Times
 		h.past = h.past[:last]
 	}
-	h.past = slices.DeleteFunc(h.past, func(p past) bool { return r.follows(p.result) })
+	h.past = slices.DeleteFunc(h.past, func(p past) bool { return follows(r, p.result) })
 	h.past = append(h.past, past{result: r, At: time.Now(), Times: times})
 	h.past = slices.Delete(h.past, 0, max(0, len(h.past)-maxHistory))
 }
 
-// repeats tells whether a refusal says the same as another one.
-func (r result) repeats(other result) bool {
+// repeats reports whether a refusal says the same as another one.
+func repeats(r, other result) bool {
 	return r.State == stateRefused && other.State == stateRefused &&
 		r.Interface == other.Interface && r.Error == other.Error
 }
 
-// follows tells whether the result says what became of a capture that was kept.
-func (r result) follows(kept result) bool {
+// follows reports whether a result says what became of a capture that was kept.
+func follows(r, kept result) bool {
 	return kept.State == stateKept && r.State != stateRefused &&
 		r.ID == kept.ID && r.Interface == kept.Interface && r.Started == kept.Started
 }

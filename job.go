@@ -206,10 +206,11 @@ func (s *jobs) recording(j *job, askers []asker, results conclusion) recording {
 		key = strings.Join([]string{s.channel, r.ID, r.Node, j.want.iface}, ":")
 	}
 	var note []byte
-	if s.delivery.spool != nil {
+	if s.delivery.Spools() {
 		note = results.encode()
 	}
-	end := closing{started: time.Time(r.Started), ended: time.Time(r.Ended), counts: *r.counts, losses: *r.losses}
+	end := closing{started: time.Time(r.Started), ended: time.Time(r.Ended), packets: r.Packets,
+		stats: tap.Stats{Received: r.Received, Dropped: r.Dropped, IfDropped: r.IfDropped}}
 	return recording{
 		note:     note,
 		key:      key,

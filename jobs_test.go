@@ -256,7 +256,7 @@ func TestReturn(t *testing.T) {
 			c.capacity.share, c.limits.returned, c.redis.results = time.Second, 1000, "results"
 		})
 		server := &fakeKeeper{}
-		b.jobs.delivery.back = mailbox{server}
+		b.deliver(func(o *DeliveryOptions) { o.Redis = server })
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a","return":true}`)
 		b.ask(t, `{"node":"web1","interface":"x0","id":"b","return":true,"bytes":1001}`)
 		time.Sleep(time.Minute)

@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// defaultInterface is the name for the interface that has the default route.
+const defaultInterface = "default"
+
 // limits are what a host grants: the most that a request may ask for, and what
 // it gets where it asks for nothing.
 type limits struct {

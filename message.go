@@ -251,21 +251,21 @@ func decodeText(value json.RawMessage) (string, error) {
 
 // decodeShortText reads a string of at most so many characters.
 func decodeShortText(value json.RawMessage, most int) (string, error) {
-	text, err := decodeText(value)
-	if n := utf8.RuneCountInString(text); n > most {
+	s, err := decodeText(value)
+	if n := utf8.RuneCountInString(s); n > most {
 		return "", fmt.Errorf("%d characters are more than %d", n, most)
 	}
-	return text, err
+	return s, err
 }
 
 // decodeName reads a string without control characters: libpcap, for one,
 // takes a NUL for the end of a filter.
 func decodeName(value json.RawMessage, most int) (string, error) {
-	text, err := decodeShortText(value, most)
-	if i := strings.IndexFunc(text, unicode.IsControl); i >= 0 {
-		return "", fmt.Errorf("holds a control character: %s", quote(text))
+	s, err := decodeShortText(value, most)
+	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
+		return "", fmt.Errorf("holds a control character: %s", quote(s))
 	}
-	return text, err
+	return s, err
 }
 
 // decodeCount reads an integer that is not negative.

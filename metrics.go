@@ -62,7 +62,7 @@ func newMetrics(version string) *metrics {
 	for _, outcome := range []string{outcomeAccepted, outcomeShared, outcomeRefused, outcomeOtherNode, outcomeMalformed} {
 		m.requests.WithLabelValues(outcome)
 	}
-	for _, name := range []string{(&cloudshark{}).name(), (&directory{}).name(), mailbox{}.name(), (&spool{}).name()} {
+	for _, name := range append(destinationNames(), (&cloudshark{}).name()) {
 		m.deliveries.WithLabelValues(name, "ok")
 		m.deliveries.WithLabelValues(name, "error")
 		m.seconds.WithLabelValues(name)

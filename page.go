@@ -63,7 +63,7 @@ func newPage(state func() pageState) *page {
 	hash := sha256.Sum256([]byte(pageCSS))
 	return &page{
 		template: template.Must(template.New("page").Funcs(template.FuncMap{
-			"text":     text,
+			"text":     printed,
 			"seconds":  seconds,
 			"ago":      ago,
 			"link":     link,
@@ -161,9 +161,9 @@ func seconds(d time.Duration) string {
 	return formatDuration(d.Round(time.Second))
 }
 
-// text returns foreign text without characters that cannot be seen or that
+// printed returns foreign text without characters that cannot be seen or that
 // change how others are seen, as those do that turn the direction of writing.
-func text(s string) string {
+func printed(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

@@ -150,7 +150,7 @@ func TestPercent(t *testing.T) {
 		"the clock was set back":  {now.Add(time.Hour), 0, 0, 0},
 		"everything at its limit": {now.Add(-100 * time.Second), 100, 1000, 100},
 	} {
-		c := runningCapture{result: result{Started: stamp(test.started), counts: &counts{test.packets, test.bytes},
+		c := runningCapture{result: result{Started: stamp(test.started), counts: &counts{Packets: test.packets, Bytes: test.bytes},
 			Limits: &granted{Packets: 100, Bytes: 1000, Timeout: 100}}}
 		if got := c.percent(now); got != test.want {
 			t.Errorf("%s: want %d, got %d", name, test.want, got)
@@ -235,10 +235,10 @@ func checkShown(t *testing.T, b *testbed.Browser, foreign string, width int) {
 	b.Evaluate(`({Title: document.title, Text: document.body.textContent, Width: document.documentElement.scrollWidth,
 		Foreign: document.querySelectorAll("script,img,iframe,object,embed,form,[onerror],[onmouseover]," +
 			"a:not([href^='https:'],[href^='/'])").length})`, &shown)
-	if want := strings.Join(strings.Fields(text(foreign)), " ") + " · pcapdaemon"; shown.Title != want {
+	if want := strings.Join(strings.Fields(printed(foreign)), " ") + " · pcapdaemon"; shown.Title != want {
 		t.Errorf("%q: want title %q, got %q", foreign, want, shown.Title)
 	}
-	if want, got := 37, strings.Count(shown.Text, text(foreign)); want != got {
+	if want, got := 37, strings.Count(shown.Text, printed(foreign)); want != got {
 		t.Errorf("%q: want it on the page %d times, got %d", foreign, want, got)
 	}
 	if shown.Foreign != 0 {

@@ -146,8 +146,8 @@ func (pcapngFormat) tail(c closing) []byte {
 	b = append(b, 0, 0, 0, 0) // the first interface
 	b = appendTime(b, c.ended)
 	b = b.option(isbStartTime, appendTime(nil, c.started)).option(isbEndTime, appendTime(nil, c.ended))
-	b = b.count(isbIfRecv, c.Received).count(isbIfDrop, c.IfDropped)
-	return b.count(isbOSDrop, c.Dropped).count(isbUsrDeliv, c.Packets).end()
+	b = b.count(isbIfRecv, c.stats.Received).count(isbIfDrop, c.stats.IfDropped)
+	return b.count(isbOSDrop, c.stats.Dropped).count(isbUsrDeliv, c.packets).end()
 }
 
 // appendTime appends a time. Its upper half comes first, whatever the order of bytes.

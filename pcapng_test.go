@@ -81,7 +81,7 @@ func sayOf(t testing.TB, program string, args ...string) string {
 func TestPcapngBytes(t *testing.T) {
 	h := heading{node: "web1", iface: "eth0", filter: "udp", comment: "é", snap: 96,
 		linkType: int(layers.LinkTypeEthernet)}
-	c := closing{began, ended, counts{Packets: 1, Bytes: 9}, losses{Received: 7, Dropped: 3, IfDropped: 2}}
+	c := closing{began, ended, 1, tap.Stats{Received: 7, Dropped: 3, IfDropped: 2}}
 	record, _ := hex.DecodeString("00f15365" + "15cd5b07" + "05000000" + "dc050000" + "0102030405")
 	const want = "" +
 		// section header block: length, byte order, version 1.0, section of any length
@@ -118,7 +118,7 @@ func TestPcapngBytes(t *testing.T) {
 func TestPcapngReadBack(t *testing.T) {
 	h := heading{node: "web1", iface: "eth0", filter: "(not port 22) and (udp)", snap: 4242, linkType: 113,
 		comment: newComment("web1", "a", []byte(`{"node":"any"}`))}
-	c := closing{began, ended, counts{Packets: 4}, losses{Received: 7, Dropped: 3, IfDropped: 2}}
+	c := closing{began, ended, 4, tap.Stats{Received: 7, Dropped: 3, IfDropped: 2}}
 	sizes := []int{0, 60, 61, 4242}
 	packets, r := readPcapng(t, someFormat.content(h, c, cut(newRecords(t, began, sizes...), 100))())
 	for i, p := range packets {
@@ -126,7 +126,7 @@ func TestPcapngReadBack(t *testing.T) {
 		if got := fmt.Sprint(p.Timestamp, p.CaptureLength, p.Length); got != want {
 			t.Errorf("packet %d: want %s, got %s", i, want, got)
 		}
-		if want := string(randomBytes(sizes[i])); string(p.Data) != want {
+		if want := string(testbed.RandomBytes(sizes[i])); string(p.Data) != want {
 			t.Errorf("packet %d holds something else", i)
 		}
 	}
@@ -259,7 +259,7 @@ func TestLegible(t *testing.T) {
 // TestPcapngHostileTexts: whatever is in a text, all programs read the file, and the text to its end.
 func TestPcapngHostileTexts(t *testing.T) {
 	records := newRecords(t, began, 60, 61, 62)
-	for name, text := range map[string]string{
+	for name, word := range map[string]string{
 		"too long":           strings.Repeat("x", 70000),
 		"too long for ASCII": strings.Repeat("é", 70000),
 		"end of a C string":  "a\x00b",
@@ -269,8 +269,8 @@ func TestPcapngHostileTexts(t *testing.T) {
 		"a byte":             "x",
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := pcapngFormat{hardware: text, system: text}
-			h := heading{node: text, iface: text, filter: text, comment: text, snap: tap.MaxSnap,
+			f := pcapngFormat{hardware: word, system: word}
+			h := heading{node: word, iface: word, filter: word, comment: word, snap: tap.MaxSnap,
 				linkType: int(layers.LinkTypeEthernet)}
 			open := f.content(h, closing{started: began, ended: ended}, cut(records, 100))
 			packets, r := readPcapng(t, open())
@@ -278,7 +278,7 @@ func TestPcapngHostileTexts(t *testing.T) {
 			if len(packets) != 3 || err != nil {
 				t.Fatalf("want 3 packets, got %d (%v)", len(packets), err)
 			}
-			want := legible(text, maxOption)
+			want := legible(word, maxOption)
 			s := r.SectionInfo()
 			for place, got := range map[string]string{"comment": s.Comment, "hardware": s.Hardware, "system": s.OS,
 				"interface": iface.Name, "node": iface.Description} {
@@ -286,7 +286,7 @@ func TestPcapngHostileTexts(t *testing.T) {
 					t.Errorf("%s: want %d bytes, got %d: %s", place, len(want), len(got), printable(got))
 				}
 			}
-			if want := legible(text, maxOption-1); iface.Filter != want {
+			if want := legible(word, maxOption-1); iface.Filter != want {
 				t.Errorf("filter: want %d bytes, got %d: %s", len(want), len(iface.Filter), printable(iface.Filter))
 			}
 
@@ -297,7 +297,7 @@ func TestPcapngHostileTexts(t *testing.T) {
 			if got := sayOf(t, "tshark", "-r", file, "-T", "fields", "-e", "frame.len"); got != "61\n62\n63\n" {
 				t.Errorf("tshark: want lengths 61 to 63, got %q", got)
 			}
-			if got := sayOf(t, "capinfos", "-k", file); text != "" && !strings.Contains(got, "    "+want+"\n") {
+			if got := sayOf(t, "capinfos", "-k", file); word != "" && !strings.Contains(got, "    "+want+"\n") {
 				t.Errorf("capinfos: want the comment, got %s", printable(got))
 			}
 		})
@@ -310,7 +310,7 @@ func TestPcapngSaysAll(t *testing.T) {
 	h := heading{node: "web1", iface: "eth0", filter: "(not port 22) and (tcp[13] & 2 > 0)", snap: 96,
 		linkType: int(layers.LinkTypeEthernet),
 		comment:  newComment("web1", "a", []byte(`{"node":"any","bpf":"tcp[13] & 2 > 0"}`))}
-	c := closing{began, ended, counts{Packets: 2}, losses{Received: 7, Dropped: 3, IfDropped: 5}}
+	c := closing{began, ended, 2, tap.Stats{Received: 7, Dropped: 3, IfDropped: 5}}
 	file := saveFile(t, f.content(h, c, [][]byte{newRecords(t, began, 60, 61)}))
 
 	got := squeeze(sayOf(t, "capinfos", file))
@@ -321,7 +321,7 @@ func TestPcapngSaysAll(t *testing.T) {
 		"First packet time: 2023-11-14 22:13:20.123456789",
 		"Capture hardware: " + f.hardware,
 		"Capture oper-sys: " + f.system,
-		"Capture application: pcapdaemon " + version,
+		"Capture application: pcapdaemon devel",
 		"Capture comment: " + h.comment,
 		"Name = eth0",
 		"Description = web1",
@@ -339,7 +339,7 @@ func TestPcapngSaysAll(t *testing.T) {
 	got = squeeze(sayOf(t, "tshark", "-X", "read_format:MIME Files Format", "-V", "-r", file))
 	for _, want := range []string{
 		"Comment: " + h.comment,
-		"User Application: pcapdaemon " + version,
+		"User Application: pcapdaemon devel",
 		"Filter type: libpcap string (0)",
 		"Filter string: " + h.filter,
 		"[Timestamp: Nov 14, 2023 22:13:30.123456789 UTC]",
@@ -377,7 +377,7 @@ func TestPcapngMerges(t *testing.T) {
 		{node: "web2", iface: "any", snap: tap.MaxSnap, linkType: int(layers.LinkTypeLinuxSLL), comment: "second", filter: "udp"},
 		{node: "db1", iface: "tun0", snap: 1500, linkType: 101, comment: "third"},
 	} {
-		c := closing{began, ended, counts{Packets: 3}, losses{Received: int64(10 + i)}}
+		c := closing{began, ended, 3, tap.Stats{Received: int64(10 + i)}}
 		records := newRecords(t, began.Add(time.Duration(i)*time.Second), 60, 61, 62)
 		args = append(args, saveFile(t, someFormat.content(h, c, [][]byte{records})))
 	}
@@ -416,7 +416,7 @@ func FuzzPcapngSizes(f *testing.F) {
 			want += layout.packet.Size(sizes[i])
 		}
 		chunks := cut(newRecords(t, began, sizes...), int(piece)+1)
-		open := someFormat.content(h, closing{began, ended, counts{}, losses{}}, chunks)
+		open := someFormat.content(h, closing{started: began, ended: ended}, chunks)
 		var file strings.Builder
 		if _, err := io.CopyBuffer(&file, struct{ io.Reader }{open()}, make([]byte, int(step)+1)); err != nil {
 			t.Fatal(err)
@@ -436,7 +436,7 @@ func FuzzPcapngSizes(f *testing.F) {
 			t.Fatalf("want %d packets, got %d", len(sizes), len(packets))
 		}
 		for i, p := range packets {
-			if string(p.Data) != string(randomBytes(sizes[i])) || !p.Timestamp.Equal(began.Add(time.Duration(i))) {
+			if string(p.Data) != string(testbed.RandomBytes(sizes[i])) || !p.Timestamp.Equal(began.Add(time.Duration(i))) {
 				t.Fatalf("packet %d differs", i)
 			}
 		}

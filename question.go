@@ -43,16 +43,16 @@ func whoAmI() string {
 }
 
 // newQuestion has a request judged and fills in what its asker leaves open.
-func newQuestion(text []byte, judge func([]byte) (Asked, error), who inquirer) (question, error) {
-	r, err := judge(text)
+func newQuestion(message []byte, judge func([]byte) (Asked, error), who inquirer) (question, error) {
+	r, err := judge(message)
 	if err != nil {
 		return question{}, err
 	}
 	var given map[string]json.RawMessage
-	if err := json.Unmarshal(text, &given); err != nil {
+	if err := json.Unmarshal(message, &given); err != nil {
 		return question{}, err
 	}
-	q := question{message: text, asked: r, id: r.ID, by: r.By, field: "node", value: r.Node,
+	q := question{message: message, asked: r, id: r.ID, by: r.By, field: "node", value: r.Node,
 		begins: r.Stop == "" && !r.RollCall, rollCall: r.RollCall}
 	if q.value == "" {
 		q.field, q.value = "nodere", r.NodeRE

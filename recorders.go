@@ -121,8 +121,8 @@ func (s *recorders) reach(iface string) *float64 {
 func (s *recorders) overview() []recordedInterface {
 	var list []recordedInterface
 	for _, name := range s.names {
-		status := s.named[name].Status()
-		list = append(list, recordedInterface{Name: name, Reach: age(status.Whole), Trouble: status.Err})
+		r := s.named[name].Status()
+		list = append(list, recordedInterface{Name: name, Reach: age(r.Whole), Trouble: r.Err})
 	}
 	return list
 }

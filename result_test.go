@@ -7,11 +7,10 @@ import (
 
 func TestResultEncode(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 60, time.FixedZone("", 3600))
-	asked := request{ID: "x", Tags: "a", Customer: "c", AlertID: new(uint64), Filter: "len > 5", By: "me@here"}
-	started := asked.result("web1", "eth0", stateStarted)
-	started.Started = stamp(at)
+	started := result{ID: "x", Node: "web1", Interface: "eth0", State: stateStarted, Started: stamp(at),
+		Tags: "a", Customer: "c", AlertID: new(uint64), Filter: "len > 5", By: "me@here"}
 	done := result{ID: "x", Node: "web1", Interface: "eth0", State: stateDone}
-	done.Stop, done.counts, done.losses = stopPackets, &counts{Bytes: 24}, &losses{}
+	done.Stop, done.counts, done.losses = "packets", &counts{Bytes: 24}, &losses{}
 	refused := result{ID: "x", Node: "web1", State: stateRefused}
 	refused.Error = "bpf: no"
 	for want, r := range map[string]result{

@@ -9,13 +9,9 @@ import (
 	"strings"
 )
 
-const (
-	// defaultInterface is the name for the interface that has the default route.
-	defaultInterface = "default"
-	// maxRoutes is how many routes are looked at, default ones come first: a
-	// router may have a million, and requests wait meanwhile.
-	maxRoutes = 1000
-)
+// maxRoutes is how many routes are looked at, default ones come first: a
+// router may have a million, and requests wait meanwhile.
+const maxRoutes = 1000
 
 // errNoRoute says that there is no interface with a default route.
 var errNoRoute = errors.New("interface: default: there is no default route")

@@ -50,7 +50,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 			return exitFailed
 		}
 		serving.Go(func() {
-			to := endpoint{registry: d.metrics.registry, health: health.trouble, remarks: d.remarks,
+			to := endpoint{registry: d.metrics.registry, health: health.trouble, remarks: d.jobs.delivery.NearlyFull,
 				page: newPage(d.overview(past))}
 			if err := to.serve(open, listener); err != nil {
 				log.WithError(err).Error("endpoint closed")
@@ -58,12 +58,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 		})
 	}
 	serving.Go(d.recorders.run(life.delivering, log))
-	if dir := d.jobs.delivery.directory; dir != nil {
-		go dir.run(ctx) // a disk that hangs holds up no end
-	}
-	if spool := d.jobs.delivery.spool; spool != nil {
-		d.jobs.working.Go(func() { spool.run(life.delivering, life.stopping) })
-	}
+	d.jobs.working.Go(func() { d.jobs.delivery.Run(life.delivering, ctx) })
 	serving.Go(func() { d.checkPolicy(ctx) })
 	serving.Go(func() { subscriber.Run(ctx) })
 

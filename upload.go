@@ -100,15 +100,6 @@ func (c *cloudshark) once() *cloudshark {
 	return &once
 }
 
-// A refusal is an answer of CloudShark that another try would not change.
-type refusal struct{ error }
-
-// Unwrap returns the answer.
-func (r refusal) Unwrap() error { return r.error }
-
-// isRefusal tells whether CloudShark has refused a recording for good.
-func isRefusal(err error) bool { return errors.As(err, new(refusal)) }
-
 // post uploads a recording once and returns its id. Errors that another try
 // cannot mend are permanent.
 func (c *cloudshark) post(ctx context.Context, r recording) (string, error) {
@@ -155,12 +146,12 @@ func (c *cloudshark) redact(text string) string {
 }
 
 // readAnswer returns the id that CloudShark gave, or what it said instead.
-func (c *cloudshark) readAnswer(response *http.Response, text []byte) (string, error) {
+func (c *cloudshark) readAnswer(response *http.Response, body []byte) (string, error) {
 	var answer struct {
 		ID         string `json:"id"`
 		Exceptions []any  `json:"exceptions"`
 	}
-	isJSON := json.Unmarshal(text, &answer) == nil
+	isJSON := json.Unmarshal(body, &answer) == nil
 	code := response.StatusCode
 	if code == http.StatusOK && answer.ID != "" {
 		return answer.ID, nil
@@ -175,8 +166,8 @@ func (c *cloudshark) readAnswer(response *http.Response, text []byte) (string, e
 		words = printable(c.redact(strings.Join(list, ", ")))
 	case isJSON && code == http.StatusOK:
 		words = "the answer holds no id"
-	case len(text) > 0:
-		words = quote(c.redact(string(text)))
+	case len(body) > 0:
+		words = quote(c.redact(string(body)))
 	}
 	err := fmt.Errorf("%d %s: %s", code, http.StatusText(code), words)
 	switch {
@@ -186,7 +177,7 @@ func (c *cloudshark) readAnswer(response *http.Response, text []byte) (string, e
 		}
 		return "", err
 	}
-	return "", backoff.Permanent(refusal{err})
+	return "", backoff.Permanent(refusal{Err: err})
 }
 
 // retryAfter returns the wait that a Retry-After header asks for, in seconds

@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,4 +37,12 @@ func RemountReadOnly(t testing.TB, dir string) {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// RandomBytes returns bytes that show when any of them is out of place.
+func RandomBytes(n int) []byte {
+	random := rand.NewChaCha8([32]byte{1})
+	b := make([]byte, n)
+	_, _ = random.Read(b)
+	return b
 }
