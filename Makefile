@@ -49,7 +49,7 @@ demo: build ## make a capture before your eyes
 bench: build ## measure beside tcpdump, and the inner parts
 	@packaging/deps test
 	go test -tags compare -run '^TestCompare' -timeout 60m -count=1 -v ./e2e
-	go test -run '^$$' -bench . -benchmem . ./pubsub
+	go test -run '^$$' -bench . -benchmem . ./capfile ./pubsub
 
 soak: build ## ten minutes of everything at once, or SOAK, a duration, and two hundred kills
 	@packaging/deps test

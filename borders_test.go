@@ -11,32 +11,47 @@ import (
 	"testing"
 )
 
-// TestBorders holds the imports of every file against what it may know: who
-// wants to use one of these elsewhere has a reason to say here.
+// imports are what the files of a folder may import of this module, and which
+// packages of others besides the standard library.
+type imports struct{ ours, others []string }
+
+// borders holds for each folder what its files, tests aside, may know.
+var borders = map[string]imports{
+	"text":    {nil, []string{"github.com/dustin/go-humanize"}},
+	"result":  {[]string{"text"}, []string{"github.com/dustin/go-humanize"}},
+	"tap":     {[]string{"text"}, []string{"github.com/google/gopacket", "github.com/google/gopacket/pcap", "golang.org/x/sys/unix", "C", "unsafe"}},
+	"pubsub":  {[]string{"text"}, []string{"github.com/gomodule/redigo/redis", "github.com/sirupsen/logrus", "github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"}},
+	"capfile": {[]string{"tap", "text"}, []string{"golang.org/x/sys/unix"}},
+	"store": {[]string{"result", "capfile", "pubsub", "text"},
+		[]string{"github.com/cenkalti/backoff/v5", "github.com/dustin/go-humanize", "golang.org/x/sys/unix"}},
+	"client": {[]string{"result", "store", "capfile", "pubsub", "text"},
+		[]string{"github.com/dustin/go-humanize", "github.com/dustin/go-humanize/english", "github.com/mattn/go-runewidth", "golang.org/x/sys/unix"}},
+	"status": {[]string{"result", "text"}, []string{"github.com/dustin/go-humanize", "github.com/dustin/go-humanize/english",
+		"github.com/prometheus/client_golang/prometheus", "github.com/prometheus/client_golang/prometheus/promhttp"}},
+}
+
+// guarded are packages that few files may import: whoever wants to use one of
+// them elsewhere has a reason to say here. A folder ends in a slash.
+var guarded = map[string][]string{
+	"C":        {"tap/"},
+	"unsafe":   {"tap/"},
+	"net/http": {"upload.go", "status/"},
+	"os/exec":  nil, // the daemon runs no other program
+	"flag":     {"main.go", "config.go", "flags.go"},
+	"github.com/sirupsen/logrus": {"main.go", "log.go", "serve.go", "daemon.go", "metrics.go", "sources.go", "jobs.go",
+		"job.go", "results.go", "pubsub/"},
+}
+
+// TestBorders holds the imports of every file against what it may know.
 func TestBorders(t *testing.T) {
-	rooms := map[string][]string{ // import: files, and folders that end in a slash
-		"C":                                {"tap/"},
-		"unsafe":                           {"tap/"},
-		"github.com/google/gopacket/pcap":  {"tap/"},
-		"github.com/gomodule/redigo/redis": {"pubsub/"},
-		"net/http":                         {"upload.go", "endpoint.go"},
-		"os/exec":                          nil, // the daemon runs no other program
-		"flag":                             {"main.go", "config.go", "flags.go", "flagvalue.go"},
-		"pcapdaemon/pubsub":                {"main.go", "serve.go", "daemon.go", "config.go", "client.go", "fetcher.go"},
-		"pcapdaemon/tap": {"main.go", "daemon.go", "system.go", "recorders.go", "job.go", "capture.go", "config.go", "flags.go", "pcapng.go", "roster.go",
-			"format.go", "metrics.go"},
-		"github.com/sirupsen/logrus": {"main.go", "log.go", "serve.go", "daemon.go", "witness.go", "recorders.go",
-			"jobs.go", "job.go", "conclusion.go", "pubsub/"},
-	}
+	elsewhere := []string{".git", "e2e", "testbed", "sharktest", "examples", "packaging", "dist", "triggers", "docs"}
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		elsewhere := []string{".git", "e2e", "testbed", "sharktest", "examples", "packaging", "dist"}
-		if entry.IsDir() && slices.Contains(elsewhere, path) {
+		case entry.IsDir() && slices.Contains(elsewhere, path):
 			return fs.SkipDir
-		}
-		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+		case filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
 			return nil
 		}
 		file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, parser.ImportsOnly)
@@ -45,16 +60,37 @@ func TestBorders(t *testing.T) {
 		}
 		for _, spec := range file.Imports {
 			name, _ := strconv.Unquote(spec.Path.Value) // has been parsed
-			allowed, guarded := rooms[name]
-			if guarded && !slices.ContainsFunc(allowed, func(room string) bool {
-				return room == path || strings.HasSuffix(room, "/") && strings.HasPrefix(path, room)
-			}) {
-				t.Errorf("%s imports %s, which is for %s", path, name, strings.Join(allowed, ", "))
-			}
+			checkBorder(t, path, name)
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// checkBorder judges one import of a file.
+func checkBorder(t *testing.T, path, name string) {
+	t.Helper()
+	allowed, isGuarded := guarded[name]
+	if isGuarded && !slices.ContainsFunc(allowed, func(room string) bool {
+		return room == path || strings.HasSuffix(room, "/") && strings.HasPrefix(path, room)
+	}) {
+		t.Errorf("%s imports %s, which is for %s", path, name, strings.Join(allowed, ", "))
+	}
+	folder := filepath.Dir(path)
+	if folder == "." {
+		return // package main may know everything
+	}
+	may, known := borders[folder]
+	ours, isOurs := strings.CutPrefix(name, "pcapdaemon/")
+	first, _, _ := strings.Cut(name, "/")
+	switch {
+	case !known:
+		t.Errorf("%s: what may %s import?", path, folder)
+	case isOurs && !slices.Contains(may.ours, ours), name == "pcapdaemon":
+		t.Errorf("%s imports %s, of which %s knows nothing", path, name, folder)
+	case !isOurs && strings.Contains(first, ".") && !slices.Contains(may.others, name):
+		t.Errorf("%s imports %s, which is not for %s", path, name, folder)
 	}
 }

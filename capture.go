@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"pcapdaemon/capfile"
+	"pcapdaemon/result"
 	"pcapdaemon/tap"
 )
 
@@ -74,14 +76,14 @@ type bounds struct {
 }
 
 // granted returns the bounds as results tell them.
-func (b bounds) granted() *granted {
-	return &granted{Packets: b.packets, Bytes: b.bytes, Timeout: b.timeout.Seconds()}
+func (b bounds) granted() *result.Limits {
+	return &result.Limits{Packets: b.packets, Bytes: b.bytes, Timeout: b.timeout.Seconds()}
 }
 
 // An outcome is what became of a capture.
 type outcome struct {
-	counts
-	losses
+	result.Counts
+	result.Losses
 	stop  string
 	ended time.Time
 	note  string // what else there is to say of it, even if nothing is missing
@@ -90,60 +92,60 @@ type outcome struct {
 
 // A capture takes packets from its source to its buffer until its bounds end it.
 type capture struct {
-	source source
-	began  time.Time
-	bounds bounds
-	end    *ending
-	buffer *buffer
-	quota  tap.Quota              // all that the bounds allow, but for the last packet
-	ahead  int                    // chunks that it has ready at a time
-	unit   time.Duration          // of the stamps in the buffer
-	header [packetHeaderSize]byte // of the packet that is added
+	source   source
+	began    time.Time
+	bounds   bounds
+	deadline *deadline
+	buffer   *capfile.Buffer
+	quota    tap.Quota                      // all that the bounds allow, but for the last packet
+	ahead    int                            // chunks that it has ready at a time
+	unit     time.Duration                  // of the stamps in the buffer
+	header   [capfile.RecordHeaderSize]byte // of the packet that is added
 }
 
 // A plan says what a capture is to become.
 type plan struct {
 	bounds bounds
-	layout layout        // of the file that is made of the records
-	unit   time.Duration // of the records' stamps
+	layout capfile.Layout // of the file that is made of the records
+	unit   time.Duration  // of the records' stamps
 }
 
 // newCapture returns a capture that is to be recorded to a buffer.
-func newCapture(src source, start time.Time, p plan, buf *buffer) *capture {
-	end := newEnding(start, p.bounds.timeout)
-	c := &capture{source: src, began: start, bounds: p.bounds, end: end, buffer: buf, ahead: 1, unit: p.unit,
-		quota: tap.Quota{End: &end.at, Packets: p.bounds.packets - 1, Bytes: p.bounds.bytes, Layout: p.layout.packet}}
-	c.quota.Copied.Bytes.Store(p.layout.fixed)
+func newCapture(src source, start time.Time, p plan, buf *capfile.Buffer) *capture {
+	end := newDeadline(start, p.bounds.timeout)
+	c := &capture{source: src, began: start, bounds: p.bounds, deadline: end, buffer: buf, ahead: 1, unit: p.unit,
+		quota: tap.Quota{End: &end.at, Packets: p.bounds.packets - 1, Bytes: p.bounds.bytes, Layout: p.layout.Packet}}
+	c.quota.Copied.Bytes.Store(p.layout.Fixed)
 	return c
 }
 
 // sofar returns what the capture holds. It may be called at any time.
-func (c *capture) sofar() *counts {
-	return &counts{Packets: c.quota.Copied.Packets.Load(), Bytes: c.quota.Copied.Bytes.Load()}
+func (c *capture) sofar() *result.Counts {
+	return &result.Counts{Packets: c.quota.Copied.Packets.Load(), Bytes: c.quota.Copied.Bytes.Load()}
 }
 
-// record writes the source's packets to the buffer, as records of a pcap file, until the
+// run writes the source's packets to the buffer, as records of a pcap file, until the
 // bounds or the context end it. A packet belongs to the capture if its own time
 // stamp lies before the end, however late libpcap hands it over.
-func (c *capture) record(ctx context.Context) outcome {
-	defer c.end.watch()()
-	defer context.AfterFunc(ctx, func() { c.end.bringForward(stopOf(ctx)) })()
+func (c *capture) run(ctx context.Context) outcome {
+	defer c.deadline.watch()()
+	defer context.AfterFunc(ctx, func() { c.deadline.bringForward(stopOf(ctx)) })()
 
 	var stop string
 	var err error
 	if ctx.Err() == nil || c.reachesBack() {
-		stop, err = c.run()
+		stop, err = c.loop()
 	} else {
 		stop = stopOf(ctx) // before it began
 	}
-	c.buffer.trim()
-	out := outcome{stop: stop, ended: c.end.clock(), err: err}
+	c.buffer.Trim()
+	out := outcome{stop: stop, ended: c.deadline.clock(), err: err}
 	if stop == stopTimeout {
-		out.stop, out.ended = c.end.reached()
+		out.stop, out.ended = c.deadline.reached()
 	}
-	c.end.follow()
-	out.note = c.end.note()
-	out.counts = *c.sofar()
+	c.deadline.follow()
+	out.note = c.deadline.note()
+	out.Counts = *c.sofar()
 	stats, err := c.source.Stats()
 	if err != nil {
 		out.err = errors.Join(out.err, fmt.Errorf("read statistics: %w", err))
@@ -167,9 +169,9 @@ func stopOf(ctx context.Context) string {
 	return stopShutdown
 }
 
-// run is the capture loop; it returns why it stopped, stopTimeout if the end
+// loop is the capture loop; it returns why it stopped, stopTimeout if the end
 // has come. Per packet it makes no allocation and takes no lock of ours.
-func (c *capture) run() (stop string, err error) {
+func (c *capture) loop() (stop string, err error) {
 	var broken time.Time // since when reads fail; zero: they do not
 	for {
 		c.copyMany()
@@ -185,7 +187,7 @@ func (c *capture) run() (stop string, err error) {
 			}
 		case errors.Is(err, tap.ErrTimeout):
 			broken = time.Time{} // so the interface works
-			if c.end.follow(); c.end.passed() {
+			if c.deadline.follow(); c.deadline.passed() {
 				return stopTimeout, nil
 			}
 		case errors.Is(err, tap.ErrEnd): // nothing of a file is left to wait for
@@ -203,11 +205,11 @@ func (c *capture) run() (stop string, err error) {
 // copyMany copies packets to what is left of the buffer. It leaves the last one,
 // and those that are at some limit, to be judged one by one.
 func (c *capture) copyMany() {
-	began, rooms := time.Now(), c.buffer.rooms(c.ahead)
+	began, rooms := time.Now(), c.buffer.Rooms(c.ahead)
 	size := c.source.Copy(rooms, &c.quota)
-	c.buffer.extend(size)
+	c.buffer.Extend(size)
 	switch took := time.Since(began); {
-	case took < rush && size > len(rooms)*chunkSize/2:
+	case took < rush && size > len(rooms)*capfile.ChunkSize/2:
 		c.ahead = min(2*c.ahead, mostAhead)
 	case took > 10*rush:
 		c.ahead = 1
@@ -219,11 +221,11 @@ func (c *capture) copyMany() {
 func (c *capture) judge(packet tap.Packet) (stop string) {
 	inFile := c.quota.Layout.Size(len(packet.Data))
 	switch {
-	case c.end.excludes(packet.Timestamp):
+	case c.deadline.excludes(packet.Timestamp):
 		return stopTimeout
 	case c.quota.Copied.Bytes.Load()+inFile > c.bounds.bytes:
 		return stopBytes
-	case !c.buffer.reserve(packetHeaderSize + len(packet.Data)):
+	case !c.buffer.Reserve(capfile.RecordHeaderSize + len(packet.Data)):
 		return stopMemory
 	}
 	return ""

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -21,9 +22,232 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 
+	"pcapdaemon/capfile"
+	"pcapdaemon/result"
 	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
 )
+
+// benchmarkMemory is the pool of a benchmark, in bytes: more than a cache
+// holds, so that what is written goes where a capture goes.
+const benchmarkMemory = 64 * capfile.ChunkSize
+
+// benchmarkPackets is how many packets of a size fit into benchmarkMemory.
+func benchmarkPackets(size int) int {
+	return (benchmarkMemory - capfile.HeaderSize) / (capfile.RecordHeaderSize + size)
+}
+
+// newWarmPool returns a pool whose pages are there already, as they are after a first capture.
+func newWarmPool(b *testing.B) *capfile.Pool {
+	p := capfile.NewPool(benchmarkMemory)
+	buf := capfile.NewBuffer(p)
+	if !buf.Reserve(benchmarkMemory) {
+		b.Fatal("no memory")
+	}
+	buf.Free()
+	b.Cleanup(p.Release)
+	return p
+}
+
+// forSizes runs a benchmark with packets of 200 and of 1400 bytes.
+func forSizes(b *testing.B, f func(b *testing.B, size int)) {
+	for _, size := range []int{200, 1400} {
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(capfile.RecordHeaderSize + size))
+			f(b, size)
+		})
+	}
+}
+
+// BenchmarkBufferWrite writes packets as pcapgo does, the header and then the data.
+func BenchmarkBufferWrite(b *testing.B) {
+	forSizes(b, func(b *testing.B, size int) {
+		p := newWarmPool(b)
+		header, data := make([]byte, capfile.RecordHeaderSize), make([]byte, size)
+		buf := capfile.NewBuffer(p)
+		for b.Loop() {
+			if buf.Size+int64(len(header)+len(data)) > benchmarkMemory {
+				buf.Free()
+				buf = capfile.NewBuffer(p)
+			}
+			_, _ = buf.Write(header)
+			_, _ = buf.Write(data)
+		}
+		buf.Free()
+	})
+}
+
+// BenchmarkRecord is the capture loop without libpcap.
+func BenchmarkRecord(b *testing.B) {
+	forSizes(b, func(b *testing.B, size int) {
+		p := newWarmPool(b)
+		src := endless(size)
+		b.ResetTimer()
+		for left := b.N; left > 0; left -= benchmarkPackets(size) {
+			recordOnce(b, p, src, min(left, benchmarkPackets(size)))
+		}
+	})
+}
+
+// BenchmarkRecordFile is the capture loop on a file that libpcap replays.
+func BenchmarkRecordFile(b *testing.B) {
+	forSizes(b, func(b *testing.B, size int) {
+		p := newWarmPool(b)
+		name := writeCapture(b, size, benchmarkPackets(size))
+		b.ResetTimer()
+		for left := b.N; left > 0; left -= benchmarkPackets(size) {
+			handle, err := tap.OpenFile(name)
+			if err != nil {
+				b.Fatal(err)
+			}
+			recordOnce(b, p, handle, min(left, benchmarkPackets(size)))
+			handle.Close()
+		}
+	})
+}
+
+// TestRecordAllocatesNothingPerPacket compares a capture with one of twice as
+// many packets: what each capture allocates, timers and the like, is in both.
+// Both fit into one chunk, which is there already.
+func TestRecordAllocatesNothingPerPacket(t *testing.T) {
+	const packets = 1000
+	for _, size := range []int{60, 400} {
+		p := capfile.NewPool(capfile.ChunkSize)
+		src := endless(size)
+		allocations := func(packets int) float64 {
+			return testing.AllocsPerRun(50, func() { recordOnce(t, p, src, packets) })
+		}
+		once, twice := allocations(packets), allocations(2*packets)
+		// One more is the runtime's, which works on the side.
+		if twice > once+1 {
+			t.Errorf("%d packets of %d bytes: %v allocations, %d packets: %v", packets, size, once, 2*packets, twice)
+		}
+		p.Release()
+	}
+}
+
+// recordOnce makes a capture of so many packets and throws it away.
+func recordOnce(t testing.TB, p *capfile.Pool, src source, packets int) {
+	buf := capfile.NewBuffer(p)
+	if buf == nil {
+		t.Fatal("no memory")
+	}
+	defer buf.Free()
+	b := bounds{packets: int64(packets), bytes: benchmarkMemory, timeout: time.Hour}
+	out := record(t.Context(), src, time.Now(), b, buf)
+	if out.Packets != int64(packets) {
+		t.Fatalf("want %d packets, got %d, stopped by %s", packets, out.Packets, out.stop)
+	}
+}
+
+// endless returns a source that never runs out of packets of a size in bytes.
+func endless(size int) source {
+	p := at(time.Now(), size)
+	return &fakeSource{read: func() (tap.Packet, error) { return p, nil }}
+}
+
+// writeCapture writes a capture file of equal packets and returns its name.
+func writeCapture(t testing.TB, size, packets int) string {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "replay.pcap"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	w := pcapgo.NewWriter(file)
+	err = w.WriteFileHeader(tap.MaxSnap, layers.LinkTypeEthernet)
+	for p := at(time.Now(), size); packets > 0 && err == nil; packets-- {
+		err = w.WritePacket(p.CaptureInfo, p.Data)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file.Name()
+}
+
+// TestRecordFromRing: a capture from a recorder's memory obeys its bounds in
+// the past, at the seam and in the live part, and no packet is missing in it.
+func TestRecordFromRing(t *testing.T) {
+	testbed.NeedRoot(t)
+	stream := testbed.StartStream(t, time.Millisecond)
+	// Of the stream alone, for what others send through lo may be more than the ring holds.
+	compiler := tap.NewCompiler()
+	filter, err := compiler.Compile(t.Context(), "lo", tap.MaxSnap, stream.Filter())
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder, err := tap.NewRecorder(tap.Options{Interface: "lo", Filter: filter, Snap: tap.MaxSnap, BufferSize: 4 << 20},
+		16<<20, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	up, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		recorder.Run(ctx, func(err error) { up <- err })
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	if err := <-up; err != nil {
+		t.Fatal(err)
+	}
+	filter, err = compiler.CompileRecorded(t.Context(), recorder, stream.Filter())
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2*tap.ReadTimeout + 500*time.Millisecond)
+	const size = capfile.RecordHeaderSize + 14 + 20 + 8 + 15 // of one packet in the file
+
+	for name, test := range map[string]struct {
+		bounds  bounds
+		stop    string
+		packets [2]int64 // least and most
+	}{
+		"packets in the past":   {bounds{100, 1 << 30, time.Second}, stopPackets, [2]int64{100, 100}},
+		"packets at the seam":   {bounds{500, 1 << 30, time.Second}, stopPackets, [2]int64{500, 500}},
+		"packets in what comes": {bounds{900, 1 << 30, time.Second}, stopPackets, [2]int64{900, 900}},
+		"bytes in the past": {bounds{1 << 30, capfile.HeaderSize + 100*size, time.Second},
+			stopBytes, [2]int64{100, 100}},
+		"bytes in what comes": {bounds{1 << 30, capfile.HeaderSize + 900*size + 1, 2 * time.Second},
+			stopBytes, [2]int64{900, 900}},
+		"one packet":           {bounds{1, 1 << 30, time.Second}, stopPackets, [2]int64{1, 1}},
+		"no room for a packet": {bounds{1 << 30, capfile.HeaderSize, time.Second}, stopBytes, [2]int64{0, 0}},
+		"timeout": {bounds{1 << 30, 1 << 30, 300 * time.Millisecond},
+			stopTimeout, [2]int64{600, 900}},
+		"no time but for the past":         {bounds{1 << 30, 1 << 30, 0}, stopTimeout, [2]int64{300, 600}},
+		"stopped while the past is copied": {bounds{1 << 30, 1 << 30, time.Minute}, stopShutdown, [2]int64{300, 600}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := time.Now()
+			reader, err := recorder.Read(tap.ReaderOptions{Filter: filter, Snap: tap.MaxSnap,
+				From: now.Add(-500 * time.Millisecond), Past: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer reader.Close()
+			buf := capfile.NewBuffer(capfile.NewPool(4 * capfile.ChunkSize))
+			defer buf.Free()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if test.stop == stopShutdown {
+				cancel()
+			}
+			out := record(ctx, reader, now, test.bounds, buf)
+			if out.stop != test.stop || out.err != nil {
+				t.Errorf("want stop %s, got %+v", test.stop, out)
+			}
+			if out.Packets < test.packets[0] || out.Packets > test.packets[1] {
+				t.Errorf("want %d to %d packets, got %d", test.packets[0], test.packets[1], out.Packets)
+			}
+			if out.Dropped != 0 || out.Received < out.Packets || out.Received > out.Packets+1 {
+				t.Errorf("want as many received and none dropped, got %+v", out.Counts)
+			}
+			testbed.CheckNoGap(t, testbed.Numbers(t, pcapOf(reader, buf)))
+		})
+	}
+}
 
 // A fakeSource hands out what its function returns; the rest of it is Ethernet, unless a link type is given.
 type fakeSource struct {
@@ -33,9 +257,12 @@ type fakeSource struct {
 }
 
 func (f *fakeSource) Copy([][]byte, *tap.Quota) int { return 0 }
-func (f *fakeSource) Next() (tap.Packet, error)     { return f.read() }
-func (f *fakeSource) LinkType() int                 { return cmp.Or(f.link, int(layers.LinkTypeEthernet)) }
-func (f *fakeSource) SnapLen() int                  { return 4242 }
+
+func (f *fakeSource) Next() (tap.Packet, error) { return f.read() }
+
+func (f *fakeSource) LinkType() int { return cmp.Or(f.link, int(layers.LinkTypeEthernet)) }
+
+func (f *fakeSource) SnapLen() int { return 4242 }
 
 func (f *fakeSource) Stats() (tap.Stats, error) {
 	return tap.Stats{Received: 9, Dropped: 2, IfDropped: 1}, f.stats
@@ -64,28 +291,30 @@ func inTurn(packets ...tap.Packet) func() (tap.Packet, error) {
 }
 
 // record makes a capture.
-func record(ctx context.Context, src source, start time.Time, b bounds, buf *buffer) outcome {
-	return newCapture(src, start, pcapPlan(b), buf).record(ctx)
+func record(ctx context.Context, src source, start time.Time, b bounds, buf *capfile.Buffer) outcome {
+	return newCapture(src, start, pcapPlan(b), buf).run(ctx)
 }
 
 // pcapPlan is the plan of a capture that becomes a pcap file.
-func pcapPlan(b bounds) plan { return plan{b, pcapFormat{}.layout(heading{}), time.Microsecond} }
+func pcapPlan(b bounds) plan {
+	return plan{b, capfile.PcapFormat{}.Layout(capfile.Header{}), time.Microsecond}
+}
 
 // pcapOf returns the pcap file of what was recorded from a source.
-func pcapOf(src source, buf *buffer) io.Reader {
-	h := heading{snap: src.SnapLen(), linkType: src.LinkType()}
-	return pcapFormat{}.content(h, closing{}, buf.pieces())()
+func pcapOf(src source, buf *capfile.Buffer) io.Reader {
+	h := capfile.Header{Snap: src.SnapLen(), LinkType: src.LinkType()}
+	return capfile.PcapFormat{}.Content(h, capfile.Statistics{}, buf.Pieces())()
 }
 
 // recordAll records from a fake source with room for everything, and returns what is in the file.
 func recordAll(t *testing.T, ctx context.Context, src source, b bounds) (outcome, []testbed.Packet) {
 	t.Helper()
-	buf := newBuffer(newPool(16 * chunkSize))
-	defer buf.free()
+	buf := capfile.NewBuffer(capfile.NewPool(16 * capfile.ChunkSize))
+	defer buf.Free()
 	out := record(ctx, src, time.Now(), b, buf)
 	packets, r := testbed.ReadPcap(t, pcapOf(src, buf))
-	if int64(len(packets)) != out.Packets || fileHeaderSize+buf.size != out.Bytes {
-		t.Errorf("%d packets in %d bytes are in the file, %+v in the outcome", len(packets), buf.size, out.counts)
+	if int64(len(packets)) != out.Packets || capfile.HeaderSize+buf.Size != out.Bytes {
+		t.Errorf("%d packets in %d bytes are in the file, %+v in the outcome", len(packets), buf.Size, out.Counts)
 	}
 	if r.Snaplen() != 4242 {
 		t.Errorf("want the source's snapshot length in the file, got %d", r.Snaplen())
@@ -106,11 +335,11 @@ func TestRecordEndsAtPackets(t *testing.T) {
 		if out.stop != stopPackets || len(packets) != 3 || out.err != nil {
 			t.Errorf("want 3 packets and stop %s, got %d, %+v", stopPackets, len(packets), out)
 		}
-		if want := (counts{Packets: 3, Bytes: 24 + 3*16 + 6}); out.counts != want {
-			t.Errorf("want %+v, got %+v", want, out.counts)
+		if want := (result.Counts{Packets: 3, Bytes: 24 + 3*16 + 6}); out.Counts != want {
+			t.Errorf("want %+v, got %+v", want, out.Counts)
 		}
-		if want := (losses{Received: 9, Dropped: 2, IfDropped: 1}); out.losses != want {
-			t.Errorf("want %+v, got %+v", want, out.losses)
+		if want := (result.Losses{Received: 9, Dropped: 2, IfDropped: 1}); out.Losses != want {
+			t.Errorf("want %+v, got %+v", want, out.Losses)
 		}
 	})
 }
@@ -224,12 +453,12 @@ func TestRecordEndsAtShutdown(t *testing.T) {
 }
 
 func TestRecordEndsWhenMemoryDoes(t *testing.T) {
-	p := newPool(2 * chunkSize)
-	buf := newBuffer(p)
+	p := capfile.NewPool(2 * capfile.ChunkSize)
+	buf := capfile.NewBuffer(p)
 	now := time.Now()
 	src := &fakeSource{read: func() (tap.Packet, error) { return at(now, 4000), nil }}
 	out := record(t.Context(), src, now, unbounded, buf)
-	if want := int64(2*chunkSize) / 4016; out.stop != stopMemory || out.Packets != want || out.err != nil {
+	if want := int64(2*capfile.ChunkSize) / 4016; out.stop != stopMemory || out.Packets != want || out.err != nil {
 		t.Errorf("want %d packets and stop %s, got %+v", want, stopMemory, out)
 	}
 	if packets, _ := testbed.ReadPcap(t, pcapOf(src, buf)); int64(len(packets)) != out.Packets {
@@ -300,10 +529,10 @@ func TestRecordWhileClockIsSet(t *testing.T) {
 					}
 					b := unbounded
 					b.timeout = time.Minute
-					buf := newBuffer(newPool(chunkSize))
+					buf := capfile.NewBuffer(capfile.NewPool(capfile.ChunkSize))
 					c := newCapture(&fakeSource{read: read}, start, pcapPlan(b), buf)
-					c.end.clock = clock.now
-					out := c.record(t.Context())
+					c.deadline.clock = clock.now
+					out := c.run(t.Context())
 					took, tolerance := time.Since(start), overrun
 					if took < b.timeout-tolerance || took > b.timeout+tolerance {
 						t.Errorf("want it to last %v, took %v", b.timeout, took)
@@ -341,9 +570,9 @@ func TestStopAfterClockWasSet(t *testing.T) {
 			}
 			b := unbounded
 			b.timeout = time.Minute
-			c := newCapture(&fakeSource{read: read}, start, pcapPlan(b), newBuffer(newPool(chunkSize)))
-			c.end.clock = clock.now
-			out := c.record(ctx)
+			c := newCapture(&fakeSource{read: read}, start, pcapPlan(b), capfile.NewBuffer(capfile.NewPool(capfile.ChunkSize)))
+			c.deadline.clock = clock.now
+			out := c.run(ctx)
 			took := time.Since(start)
 			if took > 5*time.Second+10*time.Millisecond || out.stop != stopShutdown || out.Packets != 500 {
 				t.Errorf("set by %v: want 500 packets of 5 s and stop %s, took %v: %+v", by, stopShutdown, took, out)
@@ -357,7 +586,7 @@ func TestStopAfterClockWasSet(t *testing.T) {
 
 // TestStopIsNoTimeout: whenever the stop comes, it is what ended the capture, and not in the future.
 func TestStopIsNoTimeout(t *testing.T) {
-	buf := newBuffer(newPool(chunkSize))
+	buf := capfile.NewBuffer(capfile.NewPool(capfile.ChunkSize))
 	b := unbounded
 	b.timeout = time.Hour
 	reads := 0
@@ -374,7 +603,7 @@ func TestStopIsNoTimeout(t *testing.T) {
 		if now := time.Now(); out.stop != stopShutdown || out.ended.After(now) {
 			t.Fatalf("try %d: want stop %s until %v, got %+v", n, stopShutdown, now, out)
 		}
-		buf.size = 0
+		buf.Size = 0
 	}
 }
 
@@ -430,7 +659,7 @@ func TestRecordReplaysFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer handle.Close()
-	buf := newBuffer(newPool(16 * chunkSize))
+	buf := capfile.NewBuffer(capfile.NewPool(16 * capfile.ChunkSize))
 	out := record(t.Context(), handle, start, unbounded, buf)
 	if out.Packets != 1000 || out.stop != stopTimeout {
 		t.Errorf("want the 1000 packets of one second, got %+v", out)
@@ -444,7 +673,7 @@ func TestRecordReplaysFile(t *testing.T) {
 // TestFilesAreReadable has other programs read a recording.
 func TestFilesAreReadable(t *testing.T) {
 	testbed.NeedTools(t, "tcpdump", "capinfos")
-	buf := newBuffer(newPool(chunkSize))
+	buf := capfile.NewBuffer(capfile.NewPool(capfile.ChunkSize))
 	now := time.Now()
 	src := &fakeSource{read: inTurn(at(now, 60), at(now, 60))}
 	record(t.Context(), src, now, bounds{packets: 2, bytes: 1 << 20, timeout: time.Second}, buf)
@@ -465,7 +694,7 @@ func TestFilesAreReadable(t *testing.T) {
 // TestLinkTypes: those that do not fit into 8 bits are in the file, too.
 func TestLinkTypes(t *testing.T) {
 	for _, want := range []int{1, 101, 113, 255, 276, 300} { // Linux SLL2 is 276
-		buf := newBuffer(newPool(chunkSize))
+		buf := capfile.NewBuffer(capfile.NewPool(capfile.ChunkSize))
 		now := time.Now()
 		src := &fakeSource{read: inTurn(at(now, 60)), link: want}
 		record(t.Context(), src, now, bounds{1, 1 << 20, time.Second}, buf)
@@ -536,7 +765,7 @@ func TestBulkIsTheSame(t *testing.T) {
 				if i == 0 {
 					src = oneByOne{file}
 				}
-				buf := newBuffer(newPool(test.chunks * chunkSize))
+				buf := capfile.NewBuffer(capfile.NewPool(test.chunks * capfile.ChunkSize))
 				outcomes[i] = record(t.Context(), src, start, test.bounds, buf)
 				recordings[i], _ = io.ReadAll(pcapOf(src, buf))
 			}
@@ -544,7 +773,7 @@ func TestBulkIsTheSame(t *testing.T) {
 			if bulk.stop != test.stop || test.packets >= 0 && bulk.Packets != test.packets {
 				t.Errorf("want %d packets and stop %s, got %+v", test.packets, test.stop, bulk)
 			}
-			if bulk.stop != single.stop || bulk.counts != single.counts || bulk.losses != single.losses {
+			if bulk.stop != single.stop || bulk.Counts != single.Counts || bulk.Losses != single.Losses {
 				t.Errorf("packet by packet: %+v, in bulk: %+v", single, bulk)
 			}
 			if !bytes.Equal(recordings[0], recordings[1]) || !bytes.Equal(content[:len(recordings[1])], recordings[1]) {

@@ -21,8 +21,11 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/peterbourgon/ff/v3"
 
+	"pcapdaemon/capfile"
 	"pcapdaemon/pubsub"
+	"pcapdaemon/store"
 	"pcapdaemon/tap"
+	"pcapdaemon/text"
 )
 
 // defaultToken is what -cstoken holds when nobody has set it.
@@ -168,8 +171,8 @@ func (c *config) check(raw rawConfig) error {
 	switch {
 	case c.mode.asks() && c.redis.results == "":
 		return fmt.Errorf("%s waits for results and needs a -resultchannel", c.mode.flag())
-	case c.limits.returned > 0 && c.limits.returned < fileHeaderSize:
-		return fmt.Errorf("-maxreturn takes 0, or %d bytes to %s", fileHeaderSize, formatSize(mostReturned))
+	case c.limits.returned > 0 && c.limits.returned < capfile.HeaderSize:
+		return fmt.Errorf("-maxreturn takes 0, or %d bytes to %s", capfile.HeaderSize, text.FormatSize(mostReturned))
 	case c.limits.returned > 0 && c.redis.results == "":
 		return errors.New("-maxreturn returns captures beside the results and needs a -resultchannel")
 	case c.mode.delivers() && c.limits.onlyReturns && (c.limits.returned == 0 || c.mode == requesting):
@@ -177,7 +180,7 @@ func (c *config) check(raw rawConfig) error {
 	case c.redis.requests == "":
 		return errors.New("-redischannel takes the name of a channel")
 	case c.redis.requests == c.redis.results: // each result would be refused, with a result
-		return fmt.Errorf("-resultchannel takes another channel than -redischannel %s", quote(c.redis.requests))
+		return fmt.Errorf("-resultchannel takes another channel than -redischannel %s", text.Quote(c.redis.requests))
 	case strings.ContainsFunc(c.filter, unicode.IsControl) || utf8.RuneCountInString(c.filter) > maxFilter:
 		return fmt.Errorf("-filter takes a pcap-filter(7) expression of at most %d characters, "+
 			"without control characters", maxFilter)
@@ -187,9 +190,9 @@ func (c *config) check(raw rawConfig) error {
 		return errors.New("-writelocal needs a -destdir")
 	case c.limits.defaultTimeout > c.limits.timeout:
 		return fmt.Errorf("-defaulttimeout %s is above -maxtimeout %s",
-			formatDuration(c.limits.defaultTimeout), formatDuration(c.limits.timeout))
+			text.FormatDuration(c.limits.defaultTimeout), text.FormatDuration(c.limits.timeout))
 	case c.limits.bytes > c.capacity.memory:
-		return fmt.Errorf("-maxbytes %s is above -maxmemory %s", formatSize(c.limits.bytes), formatSize(c.capacity.memory))
+		return fmt.Errorf("-maxbytes %s is above -maxmemory %s", text.FormatSize(c.limits.bytes), text.FormatSize(c.capacity.memory))
 	}
 	if c.listen != "" {
 		if _, port, err := net.SplitHostPort(c.listen); err != nil || !isPort(port) {
@@ -323,7 +326,7 @@ func absoluteDirectory(flag string, path *string) error {
 	}
 	absolute, err := filepath.Abs(*path)
 	if err == nil {
-		err = checkWritable(absolute)
+		err = store.CheckWritable(absolute)
 	}
 	if err != nil {
 		return fmt.Errorf("%s takes a directory that can be written: %s: %w", flag, *path, err)

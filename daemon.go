@@ -5,18 +5,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"time"
 
 	"github.com/dustin/go-humanize/english"
 	"github.com/sirupsen/logrus"
 
+	"pcapdaemon/capfile"
 	"pcapdaemon/pubsub"
+	"pcapdaemon/result"
+	"pcapdaemon/status"
+	"pcapdaemon/store"
 	"pcapdaemon/tap"
 )
-
-// lateDelivery is how long after -draintimeout local files may be on their way
-// without any of their bytes reaching the disk.
-const lateDelivery = 5 * time.Second
 
 // statusPeriod is the time between two looks at how far recorders reach back.
 const statusPeriod = 10 * time.Second
@@ -30,13 +32,13 @@ type daemon struct {
 	compiler  *tap.Compiler
 	metrics   *metrics
 	log       *logrus.Logger
-	health    *health
+	health    *status.Health
 	rollCalls chan struct{} // holds a token for each that waits
 	written   func() int64  // bytes that have reached the disk
 }
 
 // newDaemon returns a daemon that tells its results to an outlet and looks after its health.
-func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*daemon, error) {
+func newDaemon(c config, results outlet, health *status.Health, log *logrus.Logger) (*daemon, error) {
 	compiler := tap.NewCompiler()
 	compiler.Policy = c.filter
 	recorders, err := newRecorders(c, compiler)
@@ -54,17 +56,17 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 		rollCalls: make(chan struct{}, maxRollCalls),
 	}
 	d.jobs = newJobs(c)
-	d.jobs.format = newFileFormat(c.format, "pcapdaemon "+version)
+	d.jobs.format = capfile.NewFormat(c.format, "pcapdaemon "+version)
 	d.jobs.prepare = system{compiler, recorders}.prepare
-	d.jobs.delivery = newDelivery(d.deliveryOptions())
+	d.jobs.delivery = store.New(d.deliveryOptions())
 	d.written = d.jobs.delivery.Written
-	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.notify
+	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.Notify
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
 		func() float64 { return float64(d.jobs.count()) })
 	d.metrics.watch("pcapdaemon_memory_held_bytes", "Memory that captures hold, those being delivered included.",
-		func() float64 { return float64(d.jobs.pool.held()) })
+		func() float64 { return float64(d.jobs.pool.Held()) })
 	d.metrics.watch("pcapdaemon_subscribed", "1 while subscribed to the request channel, else 0.", func() float64 {
-		if health.subscribed() {
+		if health.Subscribed() {
 			return 1
 		}
 		return 0
@@ -75,10 +77,10 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 }
 
 // deliveryOptions returns where captures go.
-func (d *daemon) deliveryOptions() DeliveryOptions {
+func (d *daemon) deliveryOptions() store.Options {
 	c := d.config.delivery
-	observer := witness{d.metrics, d.log}
-	o := DeliveryOptions{Node: d.config.node, Dir: c.dir, Always: c.writeLocal, DirSize: c.dirSize, DirAge: c.dirAge,
+	observer := deliveryObserver{d.metrics, d.log}
+	o := store.Options{Node: d.config.node, Dir: c.dir, Always: c.writeLocal, DirSize: c.dirSize, DirAge: c.dirAge,
 		Spool: c.spool, SpoolSize: c.spoolSize, Redis: d.config.redis.server, Settled: d.jobs.settle, Observer: observer}
 	if c.upload {
 		shark := newCloudshark(c.shark, observer)
@@ -125,13 +127,13 @@ func (d *daemon) receive(life lifetime, messages <-chan []byte) {
 	defer status.Stop()
 	for {
 		select {
-		case <-life.recording.Done():
+		case <-life.capturing.Done():
 			return
 		case message := <-messages:
 			_ = d.handle(life, message) // has been logged
 		case <-watchdog:
 			notify("WATCHDOG=1")
-		case <-d.health.changed:
+		case <-d.health.Changed:
 			notify("STATUS=" + d.status())
 		case <-status.C:
 			if len(d.recorders.names) > 0 {
@@ -144,8 +146,8 @@ func (d *daemon) receive(life lifetime, messages <-chan []byte) {
 // stop waits until what was captured is delivered, and returns the exit code.
 func (d *daemon) stop(life lifetime) int {
 	failed := d.jobs.failed.Load()
-	d.health.setRequests(errors.New("stopping"))
-	notifyStopping(d.config.delivery.drainTimeout + lateDelivery + pubsub.LastAttempt)
+	d.health.SetRequests(errors.New("stopping"))
+	notifyStopping(d.config.delivery.drainTimeout + store.LateDelivery + pubsub.LastAttempt)
 	d.log.WithField("captures", d.jobs.count()).Info("stopping")
 	if !d.drain(life) {
 		d.log.Error("stopped with captures undelivered")
@@ -173,11 +175,11 @@ func (d *daemon) drain(life lifetime) bool {
 	}
 	for written := int64(-1); written != d.written(); {
 		written = d.written()
-		extendStop(2*lateDelivery + pubsub.LastAttempt)
+		extendStop(2*store.LateDelivery + pubsub.LastAttempt)
 		select {
 		case <-done:
 			return true
-		case <-time.After(lateDelivery):
+		case <-time.After(store.LateDelivery):
 		}
 	}
 	return false
@@ -204,7 +206,7 @@ func (d *daemon) handle(life lifetime, message []byte) error {
 		if len(request.Interfaces) == 1 {
 			iface = request.Interfaces[0]
 		}
-		d.jobs.refuse(asker{request, iface}, err, logrus.WarnLevel)
+		d.jobs.refuse(requester{request, iface}, err, logrus.WarnLevel)
 	}
 	return nil
 }
@@ -220,7 +222,7 @@ func (d *daemon) obey(life lifetime, r request) error {
 		}
 		return nil
 	case r.RollCall:
-		return d.answerRollCall(life.recording, r)
+		return d.answerRollCall(life.capturing, r)
 	}
 	if r.Return && d.config.mode == requesting {
 		return errors.New("return: -request prints where captures are, and returns none")
@@ -230,7 +232,7 @@ func (d *daemon) obey(life lifetime, r request) error {
 		return err
 	}
 	for _, iface := range r.Interfaces {
-		asker := asker{request: r, iface: iface}
+		asker := requester{request: r, iface: iface}
 		j, err := d.order(asker, bounds)
 		if err != nil {
 			d.jobs.refuse(asker, err, logrus.WarnLevel)
@@ -242,7 +244,7 @@ func (d *daemon) obey(life lifetime, r request) error {
 }
 
 // order returns the capture that one asks for on one interface.
-func (d *daemon) order(a asker, b bounds) (*job, error) {
+func (d *daemon) order(a requester, b bounds) (*job, error) {
 	r, l := a.request, d.config.limits
 	device, err := l.device(a.iface)
 	if err == nil && r.Lookback > 0 {
@@ -252,12 +254,12 @@ func (d *daemon) order(a asker, b bounds) (*job, error) {
 		return nil, err
 	}
 	h := d.heading(r, device)
-	layout := d.jobs.format.layout(h)
-	if b.bytes < layout.fixed {
-		return nil, fmt.Errorf("bytes: %d is less than the %d of a file without packets", b.bytes, layout.fixed)
+	layout := d.jobs.format.Layout(h)
+	if b.bytes < layout.Fixed {
+		return nil, fmt.Errorf("bytes: %d is less than the %d of a file without packets", b.bytes, layout.Fixed)
 	}
 	want := wanted{iface: device, filter: r.Filter, snap: int(cmp.Or(r.Snap, l.snap)),
-		buffer: int(d.config.capacity.buffer), nanos: d.jobs.format.nanoseconds(),
+		buffer: int(d.config.capacity.buffer), nanos: d.jobs.format.Nanoseconds(),
 		lookback: time.Duration(r.Lookback) * time.Second, timeout: b.timeout}
 	j := newJob(a, want, b, h)
 	j.layout = layout
@@ -265,10 +267,10 @@ func (d *daemon) order(a asker, b bounds) (*job, error) {
 }
 
 // heading returns what the file of a capture says of its origin.
-func (d *daemon) heading(r request, device string) heading {
-	h := heading{node: d.config.node, iface: device, filter: d.compiler.Expression(r.Filter)}
-	if d.jobs.format.nanoseconds() { // a pcap file has no room for it
-		h.comment = newComment(d.config.node, r.ID, r.raw)
+func (d *daemon) heading(r request, device string) capfile.Header {
+	h := capfile.Header{Node: d.config.node, Interface: device, Filter: d.compiler.Expression(r.Filter)}
+	if d.jobs.format.Nanoseconds() { // a pcap file has no room for it
+		h.Comment = capfile.Comment(d.config.node, r.ID, r.raw)
 	}
 	return h
 }
@@ -276,16 +278,57 @@ func (d *daemon) heading(r request, device string) heading {
 // status describes the daemon for people.
 func (d *daemon) status() string {
 	subscription := fmt.Sprintf("subscribed to %s at %s", d.config.redis.requests, d.config.redis.server)
-	if err := d.health.trouble(); err != nil {
+	if err := d.health.Trouble(); err != nil {
 		subscription = fmt.Sprintf("%s at %s %v", d.config.redis.requests, d.config.redis.server, err)
 	}
 	return subscription + "; " + english.Plural(d.jobs.count(), "capture", "") + " running" + d.recorders.status()
 }
 
 // overview returns a function that tells what the page shows.
-func (d *daemon) overview(past *history) func() pageState {
-	return func() pageState {
-		return pageState{Node: d.config.node, Version: version, Trouble: d.health.trouble(),
-			Recorded: d.recorders.overview(), Running: d.jobs.overview(), Recent: past.recent()}
+func (d *daemon) overview(past *status.History) func() status.State {
+	return func() status.State {
+		return status.State{Node: d.config.node, Version: version, Trouble: d.health.Trouble(),
+			Recorded: d.recorders.overview(), Running: d.jobs.overview(), Recent: past.Recent()}
 	}
+}
+
+const (
+	// rollCallSpread is the time over which the answers of many hosts are spread:
+	// thousands in one instant would hurt the server and whoever asks.
+	rollCallSpread = 500 * time.Millisecond
+	// maxRollCalls is how many roll calls wait for their answers.
+	maxRollCalls = 64
+)
+
+// answerRollCall says after a little while that this host is there.
+func (d *daemon) answerRollCall(ctx context.Context, r request) error {
+	select {
+	case d.rollCalls <- struct{}{}:
+	default:
+		return fmt.Errorf("rollcall: %d are waiting for their answers already", maxRollCalls)
+	}
+	d.jobs.working.Go(func() {
+		defer func() { <-d.rollCalls }()
+		select {
+		case <-time.After(rand.N(rollCallSpread)):
+			d.jobs.results.Publish(d.present(r))
+		case <-ctx.Done():
+		}
+	})
+	return nil
+}
+
+// present describes this host.
+func (d *daemon) present(r request) result.Result {
+	l, c := d.config.limits, d.config.capacity
+	answer := r.result(d.config.node, "", result.Present)
+	answer.Limits = &result.Limits{Packets: l.packets, Bytes: l.bytes, Timeout: l.timeout.Seconds(),
+		Snap: l.snap, Captures: c.captures, Return: &l.returned}
+	answer.Presence = &result.Presence{Version: version, Format: d.config.format,
+		Running: d.jobs.count(), Interfaces: []result.Interface{}}
+	for _, i := range l.capturable() {
+		answer.Interfaces = append(answer.Interfaces, result.Interface{Name: i.Name, Alias: l.alias(i.Name),
+			Up: i.Flags&net.FlagUp != 0, Recorded: d.recorders.reach(i.Name)})
+	}
+	return answer
 }

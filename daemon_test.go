@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -13,17 +15,22 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"pcapdaemon/capfile"
+	"pcapdaemon/result"
+	"pcapdaemon/status"
+	"pcapdaemon/store"
 	"pcapdaemon/tap"
+	"pcapdaemon/testbed"
 )
 
 // A memo is an outlet that keeps what it is told.
 type memo struct {
 	mu      sync.Mutex
-	results []result
+	results []result.Result
 }
 
 // Publish implements outlet.
-func (m *memo) Publish(r result) {
+func (m *memo) Publish(r result.Result) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.results = append(m.results, r)
@@ -41,14 +48,14 @@ func (m *memo) states() []string {
 }
 
 // all returns what was told, in order of time.
-func (m *memo) all() []result {
+func (m *memo) all() []result.Result {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.results)
 }
 
 // last returns the newest result.
-func (m *memo) last() result {
+func (m *memo) last() result.Result {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.results[len(m.results)-1]
@@ -74,29 +81,29 @@ type fakeStore struct {
 	began time.Time // of the newest recording
 }
 
-// name implements destination.
-func (f *fakeStore) name() string { return f.title }
+// Name implements destination.
+func (f *fakeStore) Name() string { return f.title }
 
-// unused implements archive.
-func (f *fakeStore) unused(name string) string { return name }
+// Unused implements archive.
+func (f *fakeStore) Unused(name string) string { return name }
 
-// store implements destination.
-func (f *fakeStore) store(ctx context.Context, r recording) (receipt, error) {
+// Store implements destination.
+func (f *fakeStore) Store(ctx context.Context, r store.File) (store.Place, error) {
 	f.mu.Lock()
-	f.names, f.began = append(f.names, r.name), time.Now()
+	f.names, f.began = append(f.names, r.Name), time.Now()
 	f.mu.Unlock()
 	select {
 	case <-time.After(f.takes):
 	case <-ctx.Done():
-		return receipt{}, ctx.Err()
+		return store.Place{}, ctx.Err()
 	}
 	if f.err != nil {
-		return receipt{}, f.err
+		return store.Place{}, f.err
 	}
 	if f.title == "local" {
-		return receipt{file: "/" + r.name}, nil
+		return store.Place{File: "/" + r.Name}, nil
 	}
-	return receipt{url: "http://" + r.name}, nil
+	return store.Place{URL: "http://" + r.Name}, nil
 }
 
 // stored returns how often something was to be stored; nil stores nothing.
@@ -115,17 +122,17 @@ func newBench(t *testing.T, change func(*config)) *bench {
 	t.Helper()
 	c := config{node: "web1",
 		limits:   limits{snap: tap.MaxSnap, packets: 1000, bytes: 1 << 20, timeout: time.Hour, defaultTimeout: time.Minute},
-		capacity: capacity{captures: 2, memory: 4 * chunkSize},
+		capacity: capacity{captures: 2, memory: 4 * capfile.ChunkSize},
 		delivery: deliveryConfig{drainTimeout: 30 * time.Second}}
 	if change != nil {
 		change(&c)
 	}
 	b := &bench{memo: &memo{}, upload: &fakeStore{}, local: &fakeStore{title: "local"}}
 	var err error
-	if b.daemon, err = newDaemon(c, b.memo, newHealth(), quietLog()); err != nil {
+	if b.daemon, err = newDaemon(c, b.memo, status.NewHealth(), quietLog()); err != nil {
 		t.Fatal(err)
 	}
-	b.deliver(func(*DeliveryOptions) {})
+	b.deliver(func(*store.Options) {})
 	b.jobs.prepare = func(context.Context, wanted) (opener, error) {
 		return func(time.Time) (source, time.Time, error) { return &fakeSource{read: steady()}, time.Now(), nil }, nil
 	}
@@ -136,17 +143,17 @@ func newBench(t *testing.T, change func(*config)) *bench {
 		cancel()
 		end()
 		b.jobs.working.Wait()
-		b.jobs.pool.release()
+		b.jobs.pool.Release()
 	})
 	return b
 }
 
 // deliver changes where captures go.
-func (b *bench) deliver(change func(*DeliveryOptions)) {
+func (b *bench) deliver(change func(*store.Options)) {
 	o := b.deliveryOptions()
 	o.Upload, o.Local = b.upload, b.local
 	change(&o)
-	b.jobs.delivery = newDelivery(o)
+	b.jobs.delivery = store.New(o)
 }
 
 // slowlyRefused is a preparer that finds nothing good after a second.
@@ -198,7 +205,7 @@ func TestDaemonCaptures(t *testing.T) {
 		if got.Packets != 5 || got.Stop != stopPackets || !strings.HasPrefix(got.URL, "http://web1-x0-") {
 			t.Errorf("want 5 packets uploaded, got %+v", got)
 		}
-		if n := b.jobs.pool.held(); n != 0 {
+		if n := b.jobs.pool.Held(); n != 0 {
 			t.Errorf("want all memory given back, got %d bytes held", n)
 		}
 	})
@@ -265,12 +272,12 @@ func TestSlots(t *testing.T) {
 // TestMemoryIsHeld: memory is free when the delivery has ended, not before.
 func TestMemoryIsHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(c *config) { c.capacity.memory = chunkSize })
+		b := newBench(t, func(c *config) { c.capacity.memory = capfile.ChunkSize })
 		b.upload.takes = 10 * time.Second
 		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"a"}`)
 		time.Sleep(time.Second)
 		b.ask(t, `{"node":"web1","interface":"x0","packets":5,"id":"b"}`)
-		if got := b.memo.last(); got.State != stateRefused || !strings.Contains(got.Error, "-maxmemory") {
+		if got := b.memo.last(); got.State != result.Refused || !strings.Contains(got.Error, "-maxmemory") {
 			t.Errorf("want it refused for -maxmemory, got %+v", got)
 		}
 		time.Sleep(10 * time.Second)
@@ -291,7 +298,7 @@ func TestStopDelivers(t *testing.T) {
 		if code := b.stop(b.life); code != exitOK {
 			t.Errorf("want exit code %d, got %d", exitOK, code)
 		}
-		if got := b.memo.last(); got.State != stateDone || got.Stop != stopShutdown || got.Packets != 10 {
+		if got := b.memo.last(); got.State != result.Done || got.Stop != stopShutdown || got.Packets != 10 {
 			t.Errorf("want 10 packets until the signal, got %+v", got)
 		}
 	})
@@ -310,10 +317,10 @@ func TestStopWhileUploadHangs(t *testing.T) {
 			t.Errorf("want exit code %d, got %d", exitFailed, code)
 		}
 		drain := b.config.delivery.drainTimeout
-		if took := time.Since(began); took < drain || took > drain+lateDelivery {
+		if took := time.Since(began); took < drain || took > drain+store.LateDelivery {
 			t.Errorf("want the stop to take -draintimeout, took %v", took)
 		}
-		if got := b.memo.last(); got.State != stateFailed || got.File == "" {
+		if got := b.memo.last(); got.State != result.Failed || got.File == "" {
 			t.Errorf("want it kept locally, got %+v", got)
 		}
 	})
@@ -362,14 +369,14 @@ func TestRequestIsLoggedOnce(t *testing.T) {
 	var log, out strings.Builder
 	logger := logrus.New()
 	logger.SetOutput(&log)
-	c := config{node: "web1", mode: requesting, request: "capture", capacity: capacity{captures: 1, memory: chunkSize}}
+	c := config{node: "web1", mode: requesting, request: "capture", capacity: capacity{captures: 1, memory: capfile.ChunkSize}}
 	if code := runOnce(c, logger, nil, &out); code != exitFailed {
 		t.Errorf("want exit code %d, got %d", exitFailed, code)
 	}
 	if n := strings.Count(log.String(), "\n"); n != 1 {
 		t.Errorf("want one line in the log, got %d: %s", n, log.String())
 	}
-	if r, err := decodeResult([]byte(out.String())); err != nil || r.State != stateRefused {
+	if r, err := result.Decode([]byte(out.String())); err != nil || r.State != result.Refused {
 		t.Errorf("want it refused, got %s, %v", out.String(), err)
 	}
 }
@@ -415,4 +422,62 @@ func TestRefusedTakesNoSlot(t *testing.T) {
 			t.Errorf("want 6 refused, got %d", n)
 		}
 	})
+}
+
+// A slowWriter takes a line only when it is let.
+type slowWriter struct {
+	let   chan struct{}
+	lines []string
+}
+
+// Write implements io.Writer.
+func (w *slowWriter) Write(line []byte) (int, error) {
+	<-w.let
+	w.lines = append(w.lines, string(line))
+	return len(line), nil
+}
+
+// TestLogNeverBlocks: lines that nobody takes are dropped and counted, the others come in order.
+func TestLogNeverBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := &slowWriter{let: make(chan struct{})}
+		var dropped int64
+		q := newLogQueue(to, func(n int64) { dropped += n })
+		const lines = maxLines + 500
+		for n := range lines {
+			fmt.Fprint(q, n)
+			synctest.Wait()
+		}
+		close(to.let)
+		q.flush()
+		if want, got := int64(lines-len(to.lines)), dropped; want != got || want < 490 {
+			t.Errorf("want %d lines said to be dropped, got %d", want, got)
+		}
+		for n, line := range to.lines {
+			if line != fmt.Sprint(n) {
+				t.Fatalf("want line %d, got %s", n, line)
+			}
+		}
+	})
+}
+
+// TestLogGivesUp: a log that nobody reads does not hold up the end.
+func TestLogGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := &slowWriter{let: make(chan struct{})}
+		q := newLogQueue(to, func(int64) {})
+		fmt.Fprint(q, "x")
+		q.flush()
+		close(to.let)
+		<-q.done
+		if got := strings.Join(to.lines, ""); got != "x" {
+			t.Errorf("want the line in the end, got %q", got)
+		}
+	})
+}
+
+// The tests that run in parallel wait for clients, servers and hosts to lose patience.
+func TestMain(m *testing.M) {
+	testbed.RunAtOnce(8)
+	os.Exit(m.Run())
 }

@@ -7,11 +7,17 @@ import (
 	"io"
 	"math"
 	"os"
-	"pcapdaemon/tap"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"pcapdaemon/capfile"
+	"pcapdaemon/client"
+	"pcapdaemon/tap"
+	"pcapdaemon/text"
 )
 
 // rawConfig is what must be looked at as a whole before it is a config.
@@ -47,7 +53,7 @@ func (raw rawConfig) mode(words []string) (m mode, request string, err error) {
 		m, request = rollCalling, "rollcall=true"
 	}
 	if m.flag() != "" {
-		if request, err = spellRequest(request, words); err != nil {
+		if request, err = client.Spell(request, words); err != nil {
 			return 0, "", fmt.Errorf("%s: %w", m.flag(), err)
 		}
 		return m, request, nil
@@ -70,7 +76,7 @@ func checkVariables(fs *flag.FlagSet) error {
 		name, _, _ := strings.Cut(variable, "=")
 		if suffix, ours := strings.CutPrefix(name, "PCAPDAEMON_"); ours &&
 			(fs.Lookup(strings.ToLower(suffix)) == nil || strings.ToUpper(suffix) != suffix) {
-			return fmt.Errorf("%s in the environment is no flag", quote(name))
+			return fmt.Errorf("%s in the environment is no flag", text.Quote(name))
 		}
 	}
 	return nil
@@ -108,7 +114,7 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 		"`size` of the memory that each recorded interface has, beside -maxmemory")
 	fs.Var(newNumber(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets",
 		"`number` of packets that one capture may have")
-	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, fileHeaderSize, math.MaxInt64), "maxbytes",
+	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, capfile.HeaderSize, math.MaxInt64), "maxbytes",
 		"`size` of the largest capture file; no more than -maxmemory")
 	fs.Var(newSize(&c.limits.returned, 0, 0, mostReturned), "maxreturn",
 		"`size` of the largest capture that is returned to whoever asked, through Redis; 0: none is")
@@ -117,7 +123,7 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.Var(newDuration(&c.limits.timeout, time.Hour, time.Second, 365*day), "maxtimeout",
 		"`duration` that a request may ask for at most")
 	fs.Var(newNumber(&c.capacity.captures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
-	fs.Var(newSize(&c.capacity.memory, 512*humanize.MiByte, chunkSize, math.MaxInt64), "maxmemory",
+	fs.Var(newSize(&c.capacity.memory, 512*humanize.MiByte, capfile.ChunkSize, math.MaxInt64), "maxmemory",
 		"`size` of the memory that all captures together may hold, those being delivered included")
 	fs.Var(newSize(&c.capacity.buffer, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize",
 		"`size` of the kernel buffer of one capture")
@@ -157,4 +163,83 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 		"ask who listens, print a table (JSON lines if standard output is no terminal), exit")
 	fs.Var(newSwitch(&raw.version), "version", "print version, Go version and libpcap version, exit")
 	return fs
+}
+
+// A limited is a flag.Value that says in its errors what it takes.
+type limited[T bool | int64 | string | time.Duration] struct {
+	to     *T
+	parse  func(string) (T, bool)
+	format func(T) string
+	takes  string
+}
+
+// Set implements flag.Value.
+func (l limited[T]) Set(s string) error {
+	v, ok := l.parse(s)
+	if !ok {
+		return errors.New("takes " + l.takes)
+	}
+	*l.to = v
+	return nil
+}
+
+// String implements flag.Value.
+func (l limited[T]) String() string {
+	if l.to == nil { // the flag package asks the zero value
+		return ""
+	}
+	return l.format(*l.to)
+}
+
+// A toggle is a limited that may stand without a value.
+type toggle struct{ limited[bool] }
+
+// IsBoolFlag tells the flag package that -upload is -upload=true.
+func (toggle) IsBoolFlag() bool { return true }
+
+// newSwitch returns a flag value for true or false; false is the default.
+func newSwitch(to *bool) flag.Value {
+	return toggle{limited[bool]{to, func(s string) (bool, bool) {
+		b, err := strconv.ParseBool(s)
+		return b, err == nil
+	}, strconv.FormatBool, "true or false"}}
+}
+
+// newNumber returns a flag value for a whole number from low to high.
+func newNumber(to *int64, initial, low, high int64) flag.Value {
+	*to = initial
+	return limited[int64]{to, func(s string) (int64, bool) {
+		n, err := strconv.ParseInt(s, 10, 64)
+		return n, err == nil && low <= n && n <= high
+	}, func(n int64) string { return strconv.FormatInt(n, 10) }, fmt.Sprintf("a number from %d to %d", low, high)}
+}
+
+// newSize returns a flag value for a number of bytes from low to high.
+func newSize(to *int64, initial, low, high int64) flag.Value {
+	*to = initial
+	takes := "bytes or a size such as 100MiB, at least " + text.FormatSize(low)
+	if high < math.MaxInt64 {
+		takes += " and at most " + text.FormatSize(high)
+	}
+	return limited[int64]{to, func(s string) (int64, bool) {
+		n, err := text.ParseSize(s)
+		return n, err == nil && low <= n && n <= high
+	}, text.FormatSize, takes}
+}
+
+// newDuration returns a flag value for a duration from low to high.
+func newDuration(to *time.Duration, initial, low, high time.Duration) flag.Value {
+	*to = initial
+	return limited[time.Duration]{to, func(s string) (time.Duration, bool) {
+		d, err := time.ParseDuration(s)
+		return d, err == nil && low <= d && d <= high
+	}, text.FormatDuration, fmt.Sprintf("a duration such as 90s, from %s to %s", text.FormatDuration(low), text.FormatDuration(high))}
+}
+
+// newChoice returns a flag value for one of a few words; the first is the default.
+func newChoice(to *string, words ...string) flag.Value {
+	*to = words[0]
+	return limited[string]{to, func(s string) (string, bool) {
+		return s, slices.Contains(words, s)
+	}, func(s string) string { return s }, strings.Join(words, " or ")}
 }

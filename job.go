@@ -4,13 +4,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"pcapdaemon/capfile"
+	"pcapdaemon/result"
+	"pcapdaemon/store"
 	"pcapdaemon/tap"
+	"pcapdaemon/text"
 )
 
 // A job is one capture, from opening the interface to the last result of all
@@ -18,27 +21,27 @@ import (
 type job struct {
 	want    wanted
 	bounds  bounds
-	heading heading // of the file
-	layout  layout  // of the file
+	heading capfile.Header // of the file
+	layout  capfile.Layout // of the file
 	// alone is set if no other request may share the capture.
 	alone  bool
 	born   time.Time               // when the first request came
 	stop   context.CancelCauseFunc // ends the capture
-	buffer *buffer
+	buffer *capfile.Buffer
 
 	// What follows is under the lock of the jobs until the capture has ended.
-	askers    []asker
-	ids       map[string]bool // of the askers
-	started   time.Time       // zero until the source is open
-	capture   *capture        // nil until then
-	since     time.Time       // from when on a capture with a past is whole
-	gap       error           // when the interface was not there in that past
-	stopped   bool            // somebody has asked to stop it
-	stoppedBy string          // that one, if known
+	requesters []requester
+	ids        map[string]bool // of the askers
+	started    time.Time       // zero until the source is open
+	capture    *capture        // nil until then
+	since      time.Time       // from when on a capture with a past is whole
+	gap        error           // when the interface was not there in that past
+	stopped    bool            // somebody has asked to stop it
+	stoppedBy  string          // that one, if known
 }
 
-// An asker is one of those who asked for a capture.
-type asker struct {
+// A requester is one of those who asked for a capture.
+type requester struct {
 	request request
 	iface   string // the name that was asked for
 }
@@ -50,7 +53,7 @@ type shareKey struct {
 }
 
 // newJob returns a capture that one request has asked for, and whose file has a heading.
-func newJob(a asker, want wanted, b bounds, h heading) *job {
+func newJob(a requester, want wanted, b bounds, h capfile.Header) *job {
 	j := &job{want: want, bounds: b, heading: h, alone: a.request.Return, born: time.Now(), ids: map[string]bool{}}
 	j.add(a)
 	return j
@@ -60,32 +63,34 @@ func newJob(a asker, want wanted, b bounds, h heading) *job {
 func (j *job) key() shareKey { return shareKey{j.want, j.bounds} }
 
 // add takes one more asker.
-func (j *job) add(a asker) {
+func (j *job) add(a requester) {
 	a.request.Interfaces, a.request.raw = nil, nil // 20,000 of them are to be small
-	j.askers = append(j.askers, a)
+	j.requesters = append(j.requesters, a)
 	j.ids[a.request.ID] = true
 }
 
 // takes tells whether another request may share this capture, which may be nil.
 func (j *job) takes(other *job, within time.Duration) bool {
-	return j != nil && other.born.Sub(j.born) < within && len(j.askers) < maxAskers && !j.over()
+	return j != nil && other.born.Sub(j.born) < within && len(j.requesters) < maxRequesters && !j.over()
 }
 
 // over tells whether the end of a capture has come, though packets from before
 // it may still be on their way.
-func (j *job) over() bool { return j.stopped || j.capture != nil && j.capture.end.excludes(time.Now()) }
+func (j *job) over() bool {
+	return j.stopped || j.capture != nil && j.capture.deadline.excludes(time.Now())
+}
 
 // result returns what one of the askers is told.
-func (j *job) result(a asker, node, state string) result {
+func (j *job) result(a requester, node, state string) result.Result {
 	r := a.request.result(node, a.iface, state)
-	r.Started, r.Since = stamp(j.started), stamp(j.since)
+	r.Started, r.Since = result.Stamp(j.started), result.Stamp(j.since)
 	if a.iface != j.want.iface {
 		r.Device = j.want.iface
 	}
-	if first := j.askers[0].request.ID; first != a.request.ID {
+	if first := j.requesters[0].request.ID; first != a.request.ID {
 		r.Shared = first
 	}
-	if state == stateStarted {
+	if state == result.Started {
 		r.Limits = j.bounds.granted()
 	}
 	return r
@@ -102,9 +107,9 @@ func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 		}
 		return
 	}
-	defer j.buffer.free()
+	defer j.buffer.Free()
 	s.begin(j, source, start)
-	outcome := s.record(recording, j)
+	outcome := s.capture(recording, j)
 	s.working.Go(source.Close) // takes tens of milliseconds
 	askers := s.end(j)
 	s.release()
@@ -114,7 +119,7 @@ func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 
 // open admits a capture, opens its source and returns when the capture begins.
 func (s *jobs) open(life lifetime, j *job) (source, time.Time, error) {
-	open, err := s.prepare(life.recording, j.want)
+	open, err := s.prepare(life.capturing, j.want)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
@@ -123,7 +128,7 @@ func (s *jobs) open(life lifetime, j *job) (source, time.Time, error) {
 	}
 	source, start, err := open(j.born)
 	if err != nil {
-		j.buffer.free()
+		j.buffer.Free()
 		s.release()
 	}
 	return source, start, err
@@ -135,38 +140,29 @@ func (s *jobs) begin(j *job, source source, start time.Time) {
 	s.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.metrics.requests.WithLabelValues(outcomeShared).Add(float64(len(j.askers) - 1))
+	s.metrics.requests.WithLabelValues(outcomeShared).Add(float64(len(j.requesters) - 1))
 	j.started = start
 	if past, ok := source.(pastSource); ok && j.want.lookback > 0 {
 		j.since, j.gap = past.Since(), past.Gap()
 	}
-	j.heading.snap, j.heading.linkType = source.SnapLen(), source.LinkType()
+	j.heading.Snap, j.heading.LinkType = source.SnapLen(), source.LinkType()
 	unit := time.Microsecond
 	if j.want.nanos {
 		unit = time.Nanosecond
 	}
 	j.capture = newCapture(source, j.started, plan{j.bounds, j.layout, unit}, j.buffer)
-	for i, a := range j.askers {
-		s.tell(j.result(a, s.node, stateStarted), levelOf(i, logrus.InfoLevel), j.asked())
+	for i, a := range j.requesters {
+		s.tell(j.result(a, s.node, result.Started), levelOf(i, logrus.InfoLevel), j.asked())
 	}
-}
-
-// levelOf returns the level at which the i-th asker's result is logged: one line
-// says how many there are, the others are seen at debug level only.
-func levelOf(i int, first logrus.Level) logrus.Level {
-	if i == 0 {
-		return first
-	}
-	return logrus.DebugLevel
 }
 
 // asked returns everything that was asked for, for those who want to know later who captured what.
 func (j *job) asked() logrus.Fields {
-	first := j.askers[0].request
+	first := j.requesters[0].request
 	fields := logrus.Fields{"bpf": first.Filter, "packets": j.bounds.packets, "bytes": j.bounds.bytes,
-		"timeout": formatDuration(j.bounds.timeout), "snap": j.want.snap}
+		"timeout": text.FormatDuration(j.bounds.timeout), "snap": j.want.snap}
 	if j.want.lookback > 0 {
-		fields["lookback"] = formatDuration(j.want.lookback)
+		fields["lookback"] = text.FormatDuration(j.want.lookback)
 	}
 	for name, value := range map[string]string{"tags": first.Tags, "customer": first.Customer, "by": first.By} {
 		if value != "" {
@@ -180,21 +176,21 @@ func (j *job) asked() logrus.Fields {
 }
 
 // finish delivers what was captured and tells all who asked.
-func (s *jobs) finish(life lifetime, j *job, askers []asker, outcome outcome) {
-	results := s.conclusionOf(j, askers, outcome)
+func (s *jobs) finish(life lifetime, j *job, askers []requester, outcome outcome) {
+	results := s.finalResultsOf(j, askers, outcome)
 	if outcome.Packets == 0 {
 		if tap.IsDown(j.want.iface) {
 			results.add("the interface is down")
 		}
-		s.conclude(results, receipt{}, nil)
+		s.conclude(results, store.Place{}, nil)
 		return
 	}
-	place, err := s.delivery.deliver(life.delivering, life.stopping, s.recording(j, askers, results))
+	place, err := s.delivery.Deliver(life.delivering, life.stopping, s.file(j, askers, results))
 	s.conclude(results, place, err)
 }
 
-// recording describes a finished capture to its destinations.
-func (s *jobs) recording(j *job, askers []asker, results conclusion) recording {
+// file describes a finished capture to its destinations.
+func (s *jobs) file(j *job, askers []requester, results finalResults) store.File {
 	r := results[0]
 	comments := fmt.Sprintf("filter: %s; stop: %s; packets: %d; dropped: %d; request: %s",
 		cmp.Or(r.Filter, "none"), r.Stop, r.Packets, r.Dropped+r.IfDropped, r.ID)
@@ -209,22 +205,22 @@ func (s *jobs) recording(j *job, askers []asker, results conclusion) recording {
 	if s.delivery.Spools() {
 		note = results.encode()
 	}
-	end := closing{started: time.Time(r.Started), ended: time.Time(r.Ended), packets: r.Packets,
-		stats: tap.Stats{Received: r.Received, Dropped: r.Dropped, IfDropped: r.IfDropped}}
-	return recording{
-		note:     note,
-		key:      key,
-		id:       r.ID,
-		name:     fileName(r.Node, j.want.iface, time.Time(r.Started), s.format.extension()),
-		size:     r.Bytes,
-		content:  s.format.content(j.heading, end, j.buffer.pieces()),
-		tags:     uploadTags(askers, r.Node, j.want.iface),
-		comments: comments,
+	end := capfile.Statistics{Started: time.Time(r.Started), Ended: time.Time(r.Ended), Packets: r.Packets,
+		Stats: tap.Stats{Received: r.Received, Dropped: r.Dropped, IfDropped: r.IfDropped}}
+	return store.File{
+		Note:     note,
+		Key:      key,
+		ID:       r.ID,
+		Name:     store.FileName(r.Node, j.want.iface, time.Time(r.Started), s.format.Extension()),
+		Size:     r.Bytes,
+		Content:  s.format.Content(j.heading, end, j.buffer.Pieces()),
+		Tags:     uploadTags(askers, r.Node, j.want.iface),
+		Comments: comments,
 	}
 }
 
-// record makes the capture, and tells those who want to know how far it is meanwhile.
-func (s *jobs) record(ctx context.Context, j *job) outcome {
+// capture makes the capture, and tells those who want to know how far it is meanwhile.
+func (s *jobs) capture(ctx context.Context, j *job) outcome {
 	done := make(chan struct{})
 	defer close(done)
 	s.working.Go(func() {
@@ -239,7 +235,7 @@ func (s *jobs) record(ctx context.Context, j *job) outcome {
 			}
 		}
 	})
-	return j.capture.record(ctx)
+	return j.capture.run(ctx)
 }
 
 // tellProgress tells the askers who want to know it in this second how far a capture is.
@@ -249,41 +245,11 @@ func (s *jobs) tellProgress(j *job, second int64) {
 	if _, runs := s.running[j]; !runs {
 		return // nothing comes after the last result
 	}
-	for _, a := range j.askers {
+	for _, a := range j.requesters {
 		if every := a.request.Progress; every > 0 && second%every == 0 {
-			r := j.result(a, s.node, stateRunning)
-			r.counts = j.capture.sofar()
+			r := j.result(a, s.node, result.Running)
+			r.Counts = j.capture.sofar()
 			s.tell(r, logrus.DebugLevel, nil)
 		}
 	}
-}
-
-// refuse answers a request that is not served.
-func (s *jobs) refuse(a asker, err error, level logrus.Level) {
-	s.refused.Add(1)
-	s.metrics.requests.WithLabelValues(outcomeRefused).Inc()
-	refusal := a.request.result(s.node, a.iface, stateRefused)
-	refusal.Error = err.Error()
-	s.tell(refusal, level, nil)
-}
-
-// tell reports a result and writes it to the log, with more fields if there are any.
-func (s *jobs) tell(r result, level logrus.Level, more logrus.Fields) {
-	s.results.Publish(r)
-	if !s.log.IsLevelEnabled(level) {
-		return
-	}
-	fields := logrus.Fields{"request": r.ID, "interface": r.Interface}
-	maps.Copy(fields, more)
-	if r.losses != nil {
-		fields["stop"], fields["packets"], fields["bytes"] = r.Stop, r.Packets, r.Bytes
-		fields["dropped"] = r.Dropped + r.IfDropped
-		fields["took"] = time.Since(time.Time(r.Started)).Round(time.Millisecond)
-	}
-	for name, value := range map[string]string{"file": r.File, "url": r.URL, "error": r.Error, "stoppedby": r.StoppedBy} {
-		if value != "" {
-			fields[name] = value
-		}
-	}
-	s.log.WithFields(fields).Log(level, "capture "+r.State)
 }

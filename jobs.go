@@ -10,10 +10,16 @@ import (
 	"sync/atomic"
 
 	"github.com/sirupsen/logrus"
+
+	"pcapdaemon/capfile"
+	"pcapdaemon/result"
+	"pcapdaemon/status"
+	"pcapdaemon/store"
+	"pcapdaemon/text"
 )
 
-// maxAskers is how many requests share one capture at most.
-const maxAskers = 20_000
+// maxRequesters is how many requests share one capture at most.
+const maxRequesters = 20_000
 
 // errStopRequested ends a capture that somebody has asked to stop.
 var errStopRequested = errors.New("asked to stop")
@@ -22,11 +28,11 @@ var errStopRequested = errors.New("asked to stop")
 type jobs struct {
 	node     string
 	channel  string // of the results; what is returned has keys that begin with it
-	format   fileFormat
+	format   capfile.Format
 	capacity capacity
-	pool     *pool
+	pool     *capfile.Pool
 	prepare  preparer // a test stands in for the system here
-	delivery *delivery
+	delivery *store.Delivery
 	results  outlet
 	metrics  *metrics
 	log      *logrus.Logger
@@ -41,18 +47,9 @@ type jobs struct {
 	working sync.WaitGroup    // captures, deliveries, closing handles
 }
 
-// An outlet takes results to requesters. Publish never blocks.
-type outlet interface{ Publish(result) }
-
-// discard is the outlet where nobody wants results.
-type discard struct{}
-
-// Publish implements outlet.
-func (discard) Publish(result) {}
-
 // newJobs returns the jobs of a host where none runs yet.
 func newJobs(c config) *jobs {
-	return &jobs{node: c.node, channel: c.redis.results, capacity: c.capacity, pool: newPool(c.capacity.memory),
+	return &jobs{node: c.node, channel: c.redis.results, capacity: c.capacity, pool: capfile.NewPool(c.capacity.memory),
 		running: map[*job]struct{}{}, newest: map[shareKey]*job{}}
 }
 
@@ -62,10 +59,10 @@ func (s *jobs) start(life lifetime, j *job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if first := s.newest[j.key()]; !j.alone && first.takes(j, s.capacity.share) {
-		s.join(first, j.askers[0])
+		s.join(first, j.requesters[0])
 		return
 	}
-	recording, stop := context.WithCancelCause(life.recording)
+	recording, stop := context.WithCancelCause(life.capturing)
 	j.stop = stop
 	s.running[j] = struct{}{}
 	if !j.alone {
@@ -78,12 +75,12 @@ func (s *jobs) start(life lifetime, j *job) {
 }
 
 // join adds an asker to a capture that runs. The caller holds the lock.
-func (s *jobs) join(first *job, a asker) {
+func (s *jobs) join(first *job, a requester) {
 	a.request.Filter = first.want.filter // the same text once
 	first.add(a)
 	if !first.started.IsZero() {
 		s.metrics.requests.WithLabelValues(outcomeShared).Inc()
-		s.tell(first.result(a, s.node, stateStarted), logrus.DebugLevel, nil)
+		s.tell(first.result(a, s.node, result.Started), logrus.DebugLevel, nil)
 	}
 }
 
@@ -95,8 +92,8 @@ func (s *jobs) admit(j *job) error {
 	if int64(s.slots) == s.capacity.captures {
 		return fmt.Errorf("-maxcaptures %d are running already", s.capacity.captures)
 	}
-	if j.buffer = newBuffer(s.pool); j.buffer == nil {
-		return fmt.Errorf("-maxmemory %s is in use already", formatSize(s.capacity.memory))
+	if j.buffer = capfile.NewBuffer(s.pool); j.buffer == nil {
+		return fmt.Errorf("-maxmemory %s is in use already", text.FormatSize(s.capacity.memory))
 	}
 	s.slots++
 	s.changed()
@@ -112,14 +109,14 @@ func (s *jobs) release() {
 }
 
 // end closes a capture for further askers and for stops, and returns its askers.
-func (s *jobs) end(j *job) []asker {
+func (s *jobs) end(j *job) []requester {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.running, j)
 	if s.newest[j.key()] == j {
 		delete(s.newest, j.key())
 	}
-	return j.askers
+	return j.requesters
 }
 
 // stop ends the captures that a request asked for, and tells whether there were any.
@@ -148,18 +145,18 @@ func (s *jobs) count() int {
 }
 
 // overview describes the captures that run for the page, the oldest first.
-func (s *jobs) overview() []runningCapture {
+func (s *jobs) overview() []status.RunningCapture {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	oldest := slices.SortedFunc(maps.Keys(s.running), func(a, b *job) int { return a.born.Compare(b.born) })
-	list := make([]runningCapture, len(oldest))
+	list := make([]status.RunningCapture, len(oldest))
 	for i, j := range oldest {
-		r := j.result(j.askers[0], s.node, stateRunning)
-		r.Limits, r.counts = j.bounds.granted(), &counts{}
+		r := j.result(j.requesters[0], s.node, result.Running)
+		r.Limits, r.Counts = j.bounds.granted(), &result.Counts{}
 		if j.capture != nil {
-			r.counts = j.capture.sofar()
+			r.Counts = j.capture.sofar()
 		}
-		list[i] = runningCapture{result: r, Askers: len(j.askers)}
+		list[i] = status.RunningCapture{Result: r, Requesters: len(j.requesters)}
 	}
 	return list
 }

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pcapdaemon/result"
+	"pcapdaemon/store"
 )
 
 // sharing is a bench whose equal requests share.
@@ -99,7 +102,7 @@ func TestShareWindow(t *testing.T) {
 		time.Sleep(time.Second)
 		var shared []string
 		for _, r := range b.memo.all() {
-			if r.State == stateDone && r.Shared != "" {
+			if r.State == result.Done && r.Shared != "" {
 				shared = append(shared, r.ID)
 			}
 		}
@@ -222,13 +225,13 @@ func TestRollCall(t *testing.T) {
 		time.Sleep(rollCallSpread)
 		synctest.Wait()
 		states := strings.Join(b.memo.states(), ",")
-		if want, got := maxRollCalls, strings.Count(states, statePresent); want != got {
+		if want, got := maxRollCalls, strings.Count(states, result.Present); want != got {
 			t.Errorf("want %d answers, got %d", want, got)
 		}
-		if want := fmt.Sprint(maxRollCalls, " ", stateRefused); !strings.HasPrefix(states, want) {
+		if want := fmt.Sprint(maxRollCalls, " ", result.Refused); !strings.HasPrefix(states, want) {
 			t.Errorf("want %q first, got %s", want, states)
 		}
-		if got := b.memo.last(); got.presence == nil || got.Version != version || got.Limits.Captures != 2 {
+		if got := b.memo.last(); got.Presence == nil || got.Version != version || got.Limits.Captures != 2 {
 			t.Errorf("want version and limits, got %+v", got)
 		}
 	})
@@ -256,7 +259,7 @@ func TestReturn(t *testing.T) {
 			c.capacity.share, c.limits.returned, c.redis.results = time.Second, 1000, "results"
 		})
 		server := &fakeKeeper{}
-		b.deliver(func(o *DeliveryOptions) { o.Redis = server })
+		b.deliver(func(o *store.Options) { o.Redis = server })
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a","return":true}`)
 		b.ask(t, `{"node":"web1","interface":"x0","id":"b","return":true,"bytes":1001}`)
 		time.Sleep(time.Minute)

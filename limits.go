@@ -8,6 +8,9 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"pcapdaemon/tap"
+	"pcapdaemon/text"
 )
 
 // defaultInterface is the name for the interface that has the default route.
@@ -44,7 +47,7 @@ func (l limits) bounds(r request) (bounds, error) {
 	case !r.Return && l.onlyReturns:
 		return bounds{}, errors.New("return: captures go nowhere else here; -publish asks for it with -destdir")
 	case r.Timeout > maxSeconds:
-		return bounds{}, fmt.Errorf("timeout: %d s is above -maxtimeout %s", r.Timeout, formatDuration(l.timeout))
+		return bounds{}, fmt.Errorf("timeout: %d s is above -maxtimeout %s", r.Timeout, text.FormatDuration(l.timeout))
 	case r.Snap > l.snap:
 		return bounds{}, fmt.Errorf("snap: %d is above -maxsnap %d", r.Snap, l.snap)
 	}
@@ -64,12 +67,12 @@ func (l limits) device(name string) (string, error) {
 	device := cmp.Or(l.aliases[name], name)
 	if device == defaultInterface {
 		var err error
-		if device, err = findDefault(); err != nil {
+		if device, err = tap.FindDefault(); err != nil {
 			return "", err
 		}
 	}
 	if l.interfaces != nil && !slices.Contains(l.interfaces, device) {
-		return "", fmt.Errorf("interface: %s is not in -interfaces", quote(name))
+		return "", fmt.Errorf("interface: %s is not in -interfaces", text.Quote(name))
 	}
 	return device, nil
 }
@@ -96,7 +99,7 @@ func (l limits) alias(device string) string {
 // checkRecorded says why nothing from before the request can be had of an interface, or nil.
 func (l limits) checkRecorded(name, device string) error {
 	if !slices.Contains(l.recorded, device) {
-		return fmt.Errorf("lookback: %s is not in -record", printable(name))
+		return fmt.Errorf("lookback: %s is not in -record", text.Printable(name))
 	}
 	return nil
 }

@@ -17,6 +17,9 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"pcapdaemon/client"
+	"pcapdaemon/result"
+	"pcapdaemon/status"
 	"pcapdaemon/tap"
 )
 
@@ -71,7 +74,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 func untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, endings()...)
+	signal.Notify(signals, endSignals()...)
 	go func() {
 		select {
 		case <-signals:
@@ -83,9 +86,9 @@ func untilSignal() (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// endings are the signals that end the program. A SIGHUP that is ignored at
+// endSignals are the signals that end the program. A SIGHUP that is ignored at
 // the start stays so: catching it would undo nohup.
-func endings() []os.Signal {
+func endSignals() []os.Signal {
 	signals := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
 	if !signal.Ignored(syscall.SIGHUP) {
 		signals = append(signals, syscall.SIGHUP)
@@ -105,7 +108,7 @@ func runOnce(c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) in
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
 	out := &printer{to: stdout}
-	d, err := newDaemon(c, out, newHealth(), log)
+	d, err := newDaemon(c, out, status.NewHealth(), log)
 	if err != nil {
 		log.WithError(err).Error("not started")
 		return exitFailed
@@ -115,7 +118,7 @@ func runOnce(c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) in
 		log.WithField("node", c.node).Error("request is for another node")
 		return exitFailed
 	case errors.Is(err, errMalformed):
-		refusal := request{}.result(c.node, "", stateRefused)
+		refusal := request{}.result(c.node, "", result.Refused)
 		refusal.Error = err.Error()
 		out.Publish(refusal)
 		return exitFailed
@@ -134,29 +137,29 @@ func runClient(c config, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
 		return exitFailed
 	}
-	options := Options{Server: c.redis.server, Requests: c.redis.requests, Results: c.redis.results,
+	options := client.Options{Server: c.redis.server, Requests: c.redis.requests, Results: c.redis.results,
 		Dir: c.delivery.dir, Capture: c.limits.timeout, Delivery: c.delivery.shark.timeout,
-		Judge: judgeForClient, Ends: endings(), Name: c.mode.flag()}
-	switch Ask(options, request, stdout, stderr) {
-	case Done:
+		Judge: judgeForClient, Ends: endSignals(), Name: c.mode.flag()}
+	switch client.Ask(options, request, stdout, stderr) {
+	case client.Done:
 		return exitOK
-	case Misused:
+	case client.Misused:
 		return exitUsage
-	case Unanswered:
+	case client.Unanswered:
 		return exitNobody
 	}
 	return exitFailed
 }
 
 // judgeForClient judges a request as the hosts will that it names.
-func judgeForClient(message []byte) (Asked, error) {
+func judgeForClient(message []byte) (client.Asked, error) {
 	r, err := checkRequest(message)
 	if err != nil {
-		return Asked{}, err
+		return client.Asked{}, err
 	}
 	fields, _, err := readFields(message)
 	if err != nil {
-		return Asked{}, err
+		return client.Asked{}, err
 	}
 	text := func(name string) (value string) {
 		for _, raw := range fields.values(name) { // no more than one: it has been judged
@@ -164,7 +167,7 @@ func judgeForClient(message []byte) (Asked, error) {
 		}
 		return value
 	}
-	return Asked{ID: r.ID, By: r.By, Node: text("node"), NodeRE: text("nodere"), Interfaces: r.Interfaces,
+	return client.Asked{ID: r.ID, By: r.By, Node: text("node"), NodeRE: text("nodere"), Interfaces: r.Interfaces,
 		Timeout: r.Timeout, Stop: r.Stop, RollCall: r.RollCall}, nil
 }
 
@@ -175,8 +178,8 @@ type printer struct {
 }
 
 // Publish implements outlet.
-func (p *printer) Publish(r result) {
-	line := r.encode()
+func (p *printer) Publish(r result.Result) {
+	line := r.Encode()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fmt.Fprintf(p.to, "%s\n", line)

@@ -8,9 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"pcapdaemon/result"
+	"pcapdaemon/text"
 )
 
 const (
@@ -46,8 +50,8 @@ type request struct {
 }
 
 // result returns a result that echoes the request.
-func (r request) result(node, iface, state string) result {
-	return result{ID: r.ID, Node: node, Interface: iface, State: state,
+func (r request) result(node, iface, state string) result.Result {
+	return result.Result{ID: r.ID, Node: node, Interface: iface, State: state,
 		Tags: r.Tags, Customer: r.Customer, AlertID: r.AlertID, Filter: r.Filter, By: r.By}
 }
 
@@ -143,13 +147,13 @@ func (f fields) request(message, rest []byte, wrong error) (request, error) {
 	case len(message) > maxMessage:
 		wrong = fmt.Errorf("message of %d bytes is longer than %d", len(message), maxMessage)
 	case len(rest) > 0:
-		wrong = fmt.Errorf("data after the object: %s", quote(string(rest)))
+		wrong = fmt.Errorf("data after the object: %s", text.Quote(string(rest)))
 	}
 	var r request
 	for i, field := range f {
 		err := r.set(field.name, field.value)
 		if i > 0 && f[i-1].name == field.name {
-			err = fmt.Errorf("%s: given twice", quote(field.name))
+			err = fmt.Errorf("%s: given twice", text.Quote(field.name))
 		}
 		if wrong == nil {
 			wrong = err
@@ -229,7 +233,7 @@ func (r *request) set(name string, value json.RawMessage) (err error) {
 			r.AlertID = &id
 		}
 	default:
-		return fmt.Errorf("%s: unknown field", quote(name))
+		return fmt.Errorf("%s: unknown field", text.Quote(name))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -244,7 +248,7 @@ func decodeText(value json.RawMessage) (string, error) {
 	}
 	var s *string // tells null from ""
 	if err := json.Unmarshal(value, &s); err != nil || s == nil {
-		return "", fmt.Errorf("takes a string, not %s", printable(string(value)))
+		return "", fmt.Errorf("takes a string, not %s", text.Printable(string(value)))
 	}
 	return *s, nil
 }
@@ -263,7 +267,7 @@ func decodeShortText(value json.RawMessage, most int) (string, error) {
 func decodeName(value json.RawMessage, most int) (string, error) {
 	s, err := decodeShortText(value, most)
 	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
-		return "", fmt.Errorf("holds a control character: %s", quote(s))
+		return "", fmt.Errorf("holds a control character: %s", text.Quote(s))
 	}
 	return s, err
 }
@@ -271,11 +275,11 @@ func decodeName(value json.RawMessage, most int) (string, error) {
 // decodeCount reads an integer that is not negative.
 func decodeCount[T int64 | uint64](value json.RawMessage) (T, error) {
 	if value[0] == '-' {
-		return 0, fmt.Errorf("%s is negative", printable(string(value)))
+		return 0, fmt.Errorf("%s is negative", text.Printable(string(value)))
 	}
 	var n *T // tells null from 0
 	if err := json.Unmarshal(value, &n); err != nil || n == nil {
-		return 0, fmt.Errorf("takes a 64-bit integer, not %s", printable(string(value)))
+		return 0, fmt.Errorf("takes a 64-bit integer, not %s", text.Printable(string(value)))
 	}
 	return *n, nil
 }
@@ -284,7 +288,7 @@ func decodeCount[T int64 | uint64](value json.RawMessage) (T, error) {
 func decodeSwitch(value json.RawMessage) (bool, error) {
 	var on *bool // tells null from false
 	if err := json.Unmarshal(value, &on); err != nil || on == nil {
-		return false, fmt.Errorf("takes true or false, not %s", printable(string(value)))
+		return false, fmt.Errorf("takes true or false, not %s", text.Printable(string(value)))
 	}
 	return *on, nil
 }
@@ -319,3 +323,29 @@ func decodeInterfaces(value json.RawMessage) ([]string, error) {
 	}
 	return names, nil
 }
+
+// tags returns the request's own tags.
+func (r request) tags() []string {
+	var tags []string
+	for tag := range strings.SplitSeq(r.Tags, ",") {
+		if tag = strings.TrimSpace(tag); tag != "" {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
+
+// marks returns what else of a request becomes a tag.
+func (r request) marks() []string {
+	var marks []string
+	if r.Customer != "" {
+		marks = append(marks, "customer:"+flat(r.Customer))
+	}
+	if r.AlertID != nil {
+		marks = append(marks, "alertid:"+strconv.FormatUint(*r.AlertID, 10))
+	}
+	return marks
+}
+
+// flat returns a text as a part of one tag, which commas would end.
+func flat(text string) string { return strings.ReplaceAll(text, ",", "_") }

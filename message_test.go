@@ -8,6 +8,36 @@ import (
 	"testing"
 )
 
+// BenchmarkDecode judges and decodes requests, in the way of how often they
+// occur: most are for others.
+func BenchmarkDecode(b *testing.B) {
+	const rest = `"interface":"eth0","bpf":"host 192.0.2.7 and tcp port 443","tags":"login,slow","customer":"example",` +
+		`"packets":1000,"timeout":60,"alertid":4711}`
+	for _, bench := range []struct {
+		name     string
+		messages []string // in turn
+		want     error
+	}{
+		{"another node", []string{`{"node":"db1",` + rest}, errOtherNode},
+		{"another node by the same expression", []string{`{"nodere":"^db[0-9]+$",` + rest}, errOtherNode},
+		{"another node by changing expressions",
+			[]string{`{"nodere":"^db[0-9]+$",` + rest, `{"nodere":"^mail[0-9]+$",` + rest}, errOtherNode},
+		{"this node", []string{`{"node":"web1",` + rest}, nil},
+		{"this node by expression", []string{`{"nodere":"^web[0-9]+$",` + rest}, nil},
+		{"no request", []string{`{"node":"db1",`}, errMalformed},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.ReportAllocs()
+			a := addressee{node: "web1"}
+			for n := 0; b.Loop(); n++ {
+				if _, err := a.decode([]byte(bench.messages[n%len(bench.messages)])); !errors.Is(err, bench.want) {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func TestDecode(t *testing.T) {
 	alert := uint64(18446744073709551615)
 	for name, test := range map[string]struct {

@@ -7,7 +7,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/sirupsen/logrus"
 
+	"pcapdaemon/store"
 	"pcapdaemon/tap"
 )
 
@@ -62,7 +64,7 @@ func newMetrics(version string) *metrics {
 	for _, outcome := range []string{outcomeAccepted, outcomeShared, outcomeRefused, outcomeOtherNode, outcomeMalformed} {
 		m.requests.WithLabelValues(outcome)
 	}
-	for _, name := range append(destinationNames(), (&cloudshark{}).name()) {
+	for _, name := range append(store.Names(), (&cloudshark{}).Name()) {
 		m.deliveries.WithLabelValues(name, "ok")
 		m.deliveries.WithLabelValues(name, "error")
 		m.seconds.WithLabelValues(name)
@@ -108,3 +110,35 @@ func (m *metrics) delivery(destination string, took time.Duration, err error) {
 	m.deliveries.WithLabelValues(destination, outcome).Inc()
 	m.seconds.WithLabelValues(destination).Observe(took.Seconds())
 }
+
+// A deliveryObserver counts deliveries, and writes to the log what nothing else will say of them.
+type deliveryObserver struct {
+	metrics *metrics
+	log     *logrus.Logger
+}
+
+// Delivered implements observer.
+func (w deliveryObserver) Delivered(destination string, took time.Duration, err error) {
+	w.metrics.delivery(destination, took, err)
+}
+
+// Retried implements observer.
+func (w deliveryObserver) Retried(r store.File, err error, wait time.Duration) {
+	fields := logrus.Fields{"request": r.ID, "file": r.Name, "wait": wait}
+	w.log.WithFields(fields).WithError(err).Warn("upload will be tried again")
+}
+
+// Removed implements observer.
+func (w deliveryObserver) Removed(names []string, size int64) {
+	w.metrics.removed.Add(float64(len(names)))
+	if len(names) > 10 {
+		w.log.WithFields(logrus.Fields{"captures": len(names), "bytes": size}).Info("old captures removed")
+		return
+	}
+	for _, name := range names {
+		w.log.WithField("file", name).Info("old capture removed")
+	}
+}
+
+// Troubled implements observer.
+func (w deliveryObserver) Troubled(err error) { w.log.WithError(err).Error("trouble with files") }

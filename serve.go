@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 	"time"
 
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
 
 	"pcapdaemon/pubsub"
+	"pcapdaemon/result"
+	"pcapdaemon/status"
 )
 
 // serve serves what comes from Redis until the context ends, delivers what is
@@ -18,19 +22,19 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	defer serving.Wait()
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
-	health := newHealth()
+	health := status.NewHealth()
 	messages := make(chan []byte, 64)
 	subscriber := pubsub.Subscriber{Server: c.redis.server, Channel: c.redis.requests,
-		Messages: messages, State: health.setRequests, Log: log}
+		Messages: messages, State: health.SetRequests, Log: log}
 	var results outlet = discard{}
 	lost := func() int64 { return 0 }
 	if c.redis.results != "" {
-		publisher := pubsub.NewPublisher(c.redis.server, c.redis.results, health.setResults, log)
+		publisher := pubsub.NewPublisher(c.redis.server, c.redis.results, health.SetResults, log)
 		defer publisher.Close()
 		subscriber.Before = publisher.Await // so that no capture holds the publisher's AUTH
 		results, lost = published{publisher}, publisher.Lost
 	}
-	past := &history{}
+	past := &status.History{}
 	if c.listen != "" {
 		results = remembered{results, past}
 	}
@@ -50,9 +54,9 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 			return exitFailed
 		}
 		serving.Go(func() {
-			to := endpoint{registry: d.metrics.registry, health: health.trouble, remarks: d.jobs.delivery.NearlyFull,
-				page: newPage(d.overview(past))}
-			if err := to.serve(open, listener); err != nil {
+			to := status.Endpoint{Registry: d.metrics.registry, Health: health.Trouble, Remarks: d.jobs.delivery.NearlyFull,
+				Page: status.NewPage(d.overview(past))}
+			if err := to.Serve(open, listener); err != nil {
 				log.WithError(err).Error("endpoint closed")
 			}
 		})
@@ -65,7 +69,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.String(),
 		"channel": c.redis.requests}).Info("started")
 	notify("READY=1")
-	health.notify()
+	health.Notify()
 	d.receive(life, messages)
 	return d.stop(life)
 }
@@ -74,24 +78,24 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 type published struct{ to *pubsub.Publisher }
 
 // Publish implements outlet.
-func (p published) Publish(r result) { p.to.Publish(r.encode()) }
+func (p published) Publish(r result.Result) { p.to.Publish(r.Encode()) }
 
 // remembered is an outlet whose results are remembered, for people, and handed on.
 type remembered struct {
 	outlet
-	past *history
+	past *status.History
 }
 
 // Publish implements outlet.
-func (r remembered) Publish(said result) {
-	r.past.remember(said)
+func (r remembered) Publish(said result.Result) {
+	r.past.Add(said)
 	r.outlet.Publish(said)
 }
 
 // A lifetime says how long captures may go on: they record until the first
 // context ends, and are delivered until the second one does.
 type lifetime struct {
-	recording, delivering context.Context
+	capturing, delivering context.Context
 	stopping              <-chan struct{} // closed when the daemon is to stop
 }
 
@@ -106,5 +110,31 @@ func newLifetime(ctx context.Context, drain time.Duration) (lifetime, context.Ca
 		case <-delivering.Done():
 		}
 	})
-	return lifetime{recording: ctx, delivering: delivering, stopping: ctx.Done()}, cancel
+	return lifetime{capturing: ctx, delivering: delivering, stopping: ctx.Done()}, cancel
+}
+
+// notify tells systemd something about this service, in the words of
+// sd_notify(3). Without systemd it does nothing.
+func notify(state string) { _, _ = systemd.SdNotify(false, state) }
+
+// watchdogTicker returns a channel that says when the watchdog wants to hear
+// from us: twice as often as systemd asks for, never if it does not.
+func watchdogTicker() (<-chan time.Time, func()) {
+	interval, err := systemd.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return nil, func() {}
+	}
+	ticker := time.NewTicker(interval / 2)
+	return ticker.C, ticker.Stop
+}
+
+// notifyStopping announces a stop that may take a while.
+func notifyStopping(atMost time.Duration) {
+	const state = "STOPPING=1\nSTATUS=stopping, delivering what has been captured\nEXTEND_TIMEOUT_USEC=%d"
+	notify(fmt.Sprintf(state, atMost.Microseconds()))
+}
+
+// extendStop asks for more time to stop.
+func extendStop(atMost time.Duration) {
+	notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", atMost.Microseconds()))
 }

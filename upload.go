@@ -14,13 +14,41 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"pcapdaemon/store"
+	"pcapdaemon/text"
 )
+
+// maxTags is the number of tags that CloudShark takes.
+const maxTags = 30
+
+// uploadTags returns the tags of a capture: all that the first request and its
+// host give, where the request's own give way if they are too many, then what
+// the others add.
+func uploadTags(askers []requester, node, iface string) []string {
+	first := askers[0].request
+	ours := append(first.marks(), "node:"+flat(node), "interface:"+flat(iface))
+	tags := first.tags()
+	tags = append(tags[:min(len(tags), maxTags-len(ours))], ours...)
+	for _, a := range askers[1:] {
+		for _, tag := range slices.Concat(a.request.tags(), a.request.marks()) {
+			if len(tags) == maxTags {
+				return tags
+			}
+			if !slices.Contains(tags, tag) {
+				tags = append(tags, tag)
+			}
+		}
+	}
+	return tags
+}
 
 // maxAnswer is the number of bytes that are read of CloudShark's answer.
 const maxAnswer = 1 << 16
@@ -32,7 +60,7 @@ type cloudshark struct {
 	agent               string        // User-Agent
 	timeout             time.Duration // for one recording, retries included
 	client              *http.Client
-	observer            observer
+	observer            store.Observer
 	single              bool // whoever wants another try asks for it
 }
 
@@ -40,12 +68,12 @@ type cloudshark struct {
 // its own: they are rare, and a kept one would be stale when it is needed. A
 // redirection is an answer like any other; following it would lose the POST or
 // show the token to a stranger.
-func newUploadClient(cas *x509.CertPool, insecure bool, p endurance) *http.Client {
+func newUploadClient(cas *x509.CertPool, insecure bool, p store.StallTimeouts) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = &tls.Config{RootCAs: cas, InsecureSkipVerify: insecure}
 	transport.ForceAttemptHTTP2 = false
 	transport.DisableKeepAlives = true
-	transport.DialContext = p.dial
+	transport.DialContext = p.Dial
 	return &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -53,17 +81,17 @@ func newUploadClient(cas *x509.CertPool, insecure bool, p endurance) *http.Clien
 }
 
 // newCloudshark returns the CloudShark of a configuration.
-func newCloudshark(c sharkConfig, observer observer) *cloudshark {
+func newCloudshark(c sharkConfig, observer store.Observer) *cloudshark {
 	return &cloudshark{scheme: c.scheme, host: c.host, token: c.token, agent: "pcapdaemon/" + version, timeout: c.timeout,
-		client: newUploadClient(c.cas, c.insecure, newEndurance(c.timeout)), observer: observer}
+		client: newUploadClient(c.cas, c.insecure, store.NewStallTimeouts(c.timeout)), observer: observer}
 }
 
-// name implements destination.
-func (*cloudshark) name() string { return "cloudshark" }
+// Name implements destination.
+func (*cloudshark) Name() string { return "cloudshark" }
 
-// store uploads a recording. It tries until CloudShark has it, refuses it, or
+// Store uploads a recording. It tries until CloudShark has it, refuses it, or
 // the time is up.
-func (c *cloudshark) store(ctx context.Context, r recording) (receipt, error) {
+func (c *cloudshark) Store(ctx context.Context, r store.File) (store.Place, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	last := errors.New("no answer") // of the newest try that was not cut short
@@ -76,7 +104,7 @@ func (c *cloudshark) store(ctx context.Context, r recording) (receipt, error) {
 	}
 	options := []backoff.RetryOption{
 		backoff.WithMaxElapsedTime(c.timeout),
-		backoff.WithNotify(func(err error, wait time.Duration) { c.observer.retried(r, err, wait) }),
+		backoff.WithNotify(func(err error, wait time.Duration) { c.observer.Retried(r, err, wait) }),
 	}
 	if c.single {
 		options = append(options, backoff.WithMaxTries(1))
@@ -84,13 +112,13 @@ func (c *cloudshark) store(ctx context.Context, r recording) (receipt, error) {
 	id, err := backoff.Retry(ctx, try, options...)
 	switch {
 	case err == nil:
-		return receipt{url: c.scheme + "://" + c.host + "/captures/" + url.PathEscape(id)}, nil
+		return store.Place{URL: c.scheme + "://" + c.host + "/captures/" + url.PathEscape(id)}, nil
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		last = fmt.Errorf("given up after %s: %w", formatDuration(c.timeout), last)
+		last = fmt.Errorf("given up after %s: %w", text.FormatDuration(c.timeout), last)
 	case ctx.Err() != nil:
 		last = fmt.Errorf("stopped: %w", last)
 	}
-	return receipt{}, fmt.Errorf("upload to %s: %w", c.host, last)
+	return store.Place{}, fmt.Errorf("upload to %s: %w", c.host, last)
 }
 
 // once returns a CloudShark that tries only once.
@@ -102,16 +130,16 @@ func (c *cloudshark) once() *cloudshark {
 
 // post uploads a recording once and returns its id. Errors that another try
 // cannot mend are permanent.
-func (c *cloudshark) post(ctx context.Context, r recording) (string, error) {
+func (c *cloudshark) post(ctx context.Context, r store.File) (string, error) {
 	head, tail, contentType := encodeForm(r)
-	body := &body{reader: io.MultiReader(bytes.NewReader(head), r.content(), bytes.NewReader(tail))}
+	body := &body{reader: io.MultiReader(bytes.NewReader(head), r.Content(), bytes.NewReader(tail))}
 	defer body.Close()
 	address := c.scheme + "://" + c.host + "/api/v1/" + url.PathEscape(c.token) + "/upload"
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, body)
 	if err != nil {
 		return "", backoff.Permanent(errors.New("the address is not valid"))
 	}
-	request.ContentLength = int64(len(head)) + r.size + int64(len(tail))
+	request.ContentLength = int64(len(head)) + r.Size + int64(len(tail))
 	request.Header.Set("Content-Type", contentType)
 	request.Header.Set("User-Agent", c.agent)
 	response, err := c.client.Do(request)
@@ -163,11 +191,11 @@ func (c *cloudshark) readAnswer(response *http.Response, body []byte) (string, e
 		for i, exception := range answer.Exceptions {
 			list[i] = fmt.Sprint(exception)
 		}
-		words = printable(c.redact(strings.Join(list, ", ")))
+		words = text.Printable(c.redact(strings.Join(list, ", ")))
 	case isJSON && code == http.StatusOK:
 		words = "the answer holds no id"
 	case len(body) > 0:
-		words = quote(c.redact(string(body)))
+		words = text.Quote(c.redact(string(body)))
 	}
 	err := fmt.Errorf("%d %s: %s", code, http.StatusText(code), words)
 	switch {
@@ -177,7 +205,7 @@ func (c *cloudshark) readAnswer(response *http.Response, body []byte) (string, e
 		}
 		return "", err
 	}
-	return "", backoff.Permanent(refusal{Err: err})
+	return "", backoff.Permanent(store.Refusal{Err: err})
 }
 
 // retryAfter returns the wait that a Retry-After header asks for, in seconds
@@ -205,15 +233,15 @@ func (p postponed) Unwrap() []error {
 
 // encodeForm returns what stands before and after the recording's content in
 // the form that CloudShark takes, and the form's content type.
-func encodeForm(r recording) (head, tail []byte, contentType string) {
+func encodeForm(r store.File) (head, tail []byte, contentType string) {
 	var text bytes.Buffer
 	form := multipart.NewWriter(&text)
 	// Writing to memory cannot fail.
-	_, _ = form.CreateFormFile("file", r.name)
+	_, _ = form.CreateFormFile("file", r.Name)
 	split := text.Len()
-	_ = form.WriteField("filename", r.name)
-	_ = form.WriteField("additional_tags", strings.Join(r.tags, ","))
-	_ = form.WriteField("comments", r.comments)
+	_ = form.WriteField("filename", r.Name)
+	_ = form.WriteField("additional_tags", strings.Join(r.Tags, ","))
+	_ = form.WriteField("comments", r.Comments)
 	_ = form.Close()
 	return text.Bytes()[:split], text.Bytes()[split:], form.FormDataContentType()
 }

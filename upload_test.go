@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
@@ -17,24 +18,242 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
+	"pcapdaemon/capfile"
 	"pcapdaemon/sharktest"
+	"pcapdaemon/store"
 	"pcapdaemon/testbed"
 )
 
+// startServer serves each connection with a function that is told how many
+// came before it, until the test ends.
+func startServer(t *testing.T, listener net.Listener, serve func(net.Conn, int64)) string {
+	t.Helper()
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for before := int64(0); ; before++ {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { conn.Close() })
+			go serve(conn, before)
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// listen opens a port of the loopback interface.
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
+}
+
+// join copies between two connections until one of them ends.
+func join(a, b net.Conn) {
+	defer a.Close()
+	defer b.Close()
+	go func() { _, _ = io.Copy(a, b) }()
+	_, _ = io.Copy(b, a)
+}
+
+// TestUploadStalls: a first connection that stands still is given up, and the second one works.
+func TestUploadStalls(t *testing.T) {
+	t.Parallel()
+	const stall, silence = 400 * time.Millisecond, 2 * time.Second
+	for name, test := range map[string]struct {
+		size   int
+		behave func(net.Conn) // until it returns
+		want   string
+		least  time.Duration
+	}{
+		"never reads":   {10 << 20, func(net.Conn) {}, "nothing was taken for 400ms", stall},
+		"stops reading": {10 << 20, func(c net.Conn) { _, _ = io.CopyN(io.Discard, c, 2<<20) }, "nothing was taken", stall},
+		"never answers": {1000, func(c net.Conn) { go io.Copy(io.Discard, c) }, "no answer for 2s", silence},
+		"takes all, never answers": {10 << 20, func(c net.Conn) { go io.Copy(io.Discard, c) },
+			"no answer for 2s", silence},
+		"half an answer": {1000, func(c net.Conn) {
+			_, _ = c.Read(make([]byte, 1)) // not before it was asked
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+			go io.Copy(io.Discard, c)
+		}, "read answer: no answer for 2s", silence},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := sharktest.Start(t, nil)
+			c := testCloudshark(s)
+			c.host = startServer(t, listen(t), func(conn net.Conn, before int64) {
+				if before == 0 {
+					test.behave(conn)
+					return
+				}
+				if to, err := net.Dial("tcp", s.Address()); err == nil {
+					join(conn, to)
+				}
+			})
+			c.client = newUploadClient(nil, false, store.StallTimeouts{Stall: stall, Answer: silence})
+			told := &retryObserver{}
+			c.observer = told
+			r, content := newCaptureFile(test.size)
+			began := time.Now()
+			if _, err := c.Store(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took < test.least {
+				t.Errorf("want the peer waited for for %v, got %v in all", test.least, took)
+			}
+			if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), test.want) {
+				t.Errorf("want %q once, got %v", test.want, told.retries)
+			}
+			if uploads := s.Received(); len(uploads) != 1 || !bytes.Equal(content, uploads[0].Content) {
+				t.Error("want the whole content once")
+			}
+		})
+	}
+}
+
+// TestUploadIsSlow: a peer that reads slowly, but reads, is never given up,
+// although the kernel has taken everything long before.
+func TestUploadIsSlow(t *testing.T) {
+	t.Parallel()
+	s := sharktest.Start(t, func(_ http.ResponseWriter, r *http.Request, _ int) bool {
+		for range 30 {
+			_, _ = io.CopyN(io.Discard, r.Body, 100_000)
+			time.Sleep(50 * time.Millisecond)
+		}
+		return false
+	})
+	c := testCloudshark(s)
+	c.client = newUploadClient(nil, false, store.StallTimeouts{Stall: 700 * time.Millisecond, Answer: 700 * time.Millisecond})
+	told := &retryObserver{}
+	c.observer = told
+	r, _ := newCaptureFile(3_000_100)
+	_, err := c.Store(t.Context(), r)
+	if err == nil || !strings.Contains(err.Error(), "400") || len(told.retries) > 0 {
+		t.Errorf("want the answer to a form that was half read, and no retry, got %v after %v", err, told.retries)
+	}
+}
+
+// TestUploadProxyIsSilent: a proxy that takes the request for a connection and
+// says nothing is given up like any other silent peer.
+func TestUploadProxyIsSilent(t *testing.T) {
+	t.Parallel()
+	ca := testbed.NewCA(t)
+	s := sharktest.StartTLS(t, ca)
+	proxy := startServer(t, listen(t), func(conn net.Conn, before int64) {
+		if before == 0 {
+			return
+		}
+		_, _ = conn.Read(make([]byte, 4096))
+		if to, err := net.Dial("tcp", s.Address()); err == nil {
+			fmt.Fprint(conn, "HTTP/1.1 200 OK\r\n\r\n")
+			join(conn, to)
+		}
+	})
+	c := testCloudshark(s)
+	told := &retryObserver{}
+	c.scheme, c.observer = "https", told
+	c.client = newUploadClient(nil, true, store.StallTimeouts{Stall: 500 * time.Millisecond, Answer: time.Second})
+	c.client.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
+	r, _ := newCaptureFile(1000)
+	if _, err := c.Store(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), "no answer for 1s") {
+		t.Errorf("want one silent connection, got %v", told.retries)
+	}
+}
+
+// TestUploadEarlyAnswer: what a server says before it closes in the middle of
+// the body is heard, every time.
+func TestUploadEarlyAnswer(t *testing.T) {
+	t.Parallel()
+	ca := testbed.NewCA(t)
+	certificate, err := tls.LoadX509KeyPair(ca.Issue(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		scheme string
+		wrap   func(net.Listener) net.Listener
+		answer string
+		want   string
+	}{
+		"http": {"http", func(l net.Listener) net.Listener { return l },
+			"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno", `401 Unauthorized: "no"`},
+		"http, the end is the close": {"http", func(l net.Listener) net.Listener { return l },
+			"HTTP/1.1 403 Forbidden\r\n\r\nno", `403 Forbidden: "no"`},
+		"https": {"https", func(l net.Listener) net.Listener {
+			return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate}})
+		}, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno", `401 Unauthorized: "no"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var connections atomic.Int64
+			host := startServer(t, test.wrap(listen(t)), func(conn net.Conn, _ int64) {
+				connections.Add(1)
+				_, _ = io.ReadFull(conn, make([]byte, 500)) // and no more
+				fmt.Fprint(conn, test.answer)
+				conn.Close()
+			})
+			r, _ := newCaptureFile(4 << 20)
+			for run := range int64(200) {
+				c := &cloudshark{scheme: test.scheme, host: host, token: sharktest.Token, timeout: 10 * time.Second,
+					client: newUploadClient(nil, true, store.NewStallTimeouts(time.Minute)), observer: &retryObserver{}}
+				_, err := c.Store(t.Context(), r)
+				if err == nil || !strings.Contains(err.Error(), test.want) || connections.Load() != run+1 {
+					t.Fatalf("run %d: want %s at once, got %v after %d tries", run, test.want, err, connections.Load()-run)
+				}
+			}
+		})
+	}
+}
+
+func TestUploadTags(t *testing.T) {
+	many := strings.Repeat("t,", 40)
+	all := request{Tags: "a, b,,", Customer: "A,B", AlertID: new(uint64)}
+	for name, test := range map[string]struct {
+		requests []request
+		want     string
+	}{
+		"none": {[]request{{}}, "node:web1,interface:eth0"},
+		"all":  {[]request{all}, "a,b,customer:A_B,alertid:0,node:web1,interface:eth0"},
+		"ours before theirs": {[]request{{Tags: many, Customer: "c"}},
+			strings.Repeat("t,", 27) + "customer:c,node:web1,interface:eth0"},
+		"the first one's set, then what others add": {[]request{all, {Tags: "b,c", Customer: "C"}, {}},
+			"a,b,customer:A_B,alertid:0,node:web1,interface:eth0,c,customer:C"},
+		"no more than CloudShark takes": {[]request{{Tags: "a"},
+			{Tags: "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28"}},
+			"a,node:web1,interface:eth0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27"},
+	} {
+		var askers []requester
+		for _, r := range test.requests {
+			askers = append(askers, requester{request: r})
+		}
+		if got := strings.Join(uploadTags(askers, "web1", "eth0"), ","); got != test.want {
+			t.Errorf("%s: want %s, got %s", name, test.want, got)
+		}
+	}
+}
+
 // newCaptureFile returns a capture file of size bytes, and them.
-func newCaptureFile(size int) (recording, []byte) {
+func newCaptureFile(size int) (store.File, []byte) {
 	content := testbed.RandomBytes(size)
 	copy(content, "\xd4\xc3\xb2\xa1\x02\x00\x04\x00") // a pcap file, with one packet
 	binary.LittleEndian.PutUint32(content[24+8:], uint32(size-24-16))
-	return recording{
-		id: "r1", name: "web1-eth0.pcap", size: int64(size), tags: []string{"a", "node:web1"}, comments: "filter: none",
-		content: func() io.Reader { return bytes.NewReader(content) },
+	return store.File{
+		ID: "r1", Name: "web1-eth0.pcap", Size: int64(size), Tags: []string{"a", "node:web1"}, Comments: "filter: none",
+		Content: func() io.Reader { return bytes.NewReader(content) },
 	}, content
 }
 
@@ -45,46 +264,46 @@ type retryObserver struct {
 	waits   []time.Duration // before retries
 }
 
-// delivered implements observer.
-func (*retryObserver) delivered(string, time.Duration, error) {}
+// Delivered implements observer.
+func (*retryObserver) Delivered(string, time.Duration, error) {}
 
-// retried implements observer.
-func (o *retryObserver) retried(_ recording, err error, wait time.Duration) {
+// Retried implements observer.
+func (o *retryObserver) Retried(_ store.File, err error, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.retries, o.waits = append(o.retries, err), append(o.waits, wait)
 }
 
-// removed implements observer.
-func (*retryObserver) removed([]string, int64) {}
+// Removed implements observer.
+func (*retryObserver) Removed([]string, int64) {}
 
-// troubled implements observer.
-func (*retryObserver) troubled(error) {}
+// Troubled implements observer.
+func (*retryObserver) Troubled(error) {}
 
 // testCloudshark returns a destination for the double.
 func testCloudshark(s *sharktest.Server) *cloudshark {
 	return &cloudshark{
 		scheme: "http", host: s.Address(), token: sharktest.Token, agent: "pcapdaemon/test", timeout: 10 * time.Second,
-		client: newUploadClient(nil, false, newEndurance(time.Minute)), observer: &retryObserver{},
+		client: newUploadClient(nil, false, store.NewStallTimeouts(time.Minute)), observer: &retryObserver{},
 	}
 }
 
 func TestUploadForm(t *testing.T) {
 	s := sharktest.Start(t, nil)
 	r, content := newCaptureFile(3_000_000)
-	got, err := testCloudshark(s).store(t.Context(), r)
+	got, err := testCloudshark(s).Store(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "http://" + s.Address() + "/captures/cafe1"; got.url != want {
-		t.Errorf("want %s, got %s", want, got.url)
+	if want := "http://" + s.Address() + "/captures/cafe1"; got.URL != want {
+		t.Errorf("want %s, got %s", want, got.URL)
 	}
 	u := s.Received()[0]
 	if !bytes.Equal(content, u.Content) {
 		t.Error("the content differs")
 	}
 	u.Content = nil
-	want := sharktest.Upload{File: r.name, Filename: r.name, Tags: "a,node:web1", Comments: "filter: none",
+	want := sharktest.Upload{File: r.Name, Filename: r.Name, Tags: "a,node:web1", Comments: "filter: none",
 		Agent: "pcapdaemon/test"}
 	if fmt.Sprint(want) != fmt.Sprint(u) {
 		t.Errorf("want %+v, got %+v", want, u)
@@ -119,7 +338,7 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 				return true
 			})
 			r, _ := newCaptureFile(100)
-			_, err := testCloudshark(s).store(t.Context(), r)
+			_, err := testCloudshark(s).Store(t.Context(), r)
 			if err == nil {
 				t.Fatal("want an error")
 			}
@@ -187,7 +406,7 @@ func TestUploadIsRetried(t *testing.T) {
 			told := &retryObserver{}
 			c.observer = told
 			began := time.Now()
-			if _, err := c.store(t.Context(), r); err != nil {
+			if _, err := c.Store(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
 			if uploads := s.Received(); len(uploads) != 1 || !bytes.Equal(content, uploads[0].Content) {
@@ -231,7 +450,7 @@ func TestUploadGivesUp(t *testing.T) {
 			c.timeout = 1500 * time.Millisecond
 			r, _ := newCaptureFile(100)
 			began := time.Now()
-			_, err := c.store(t.Context(), r)
+			_, err := c.Store(t.Context(), r)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("want %q in the error, got %v", test.want, err)
 			}
@@ -278,7 +497,7 @@ func TestUploadWaitsForDate(t *testing.T) {
 	told := &retryObserver{}
 	c.observer = told
 	r, _ := newCaptureFile(100)
-	if _, err := c.store(t.Context(), r); err != nil {
+	if _, err := c.Store(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	if len(told.waits) != 1 || told.waits[0] < 1900*time.Millisecond || told.waits[0] > 3*time.Second {
@@ -310,7 +529,7 @@ func TestUploadHidesToken(t *testing.T) {
 			c := testCloudshark(s)
 			c.token = secret
 			r, _ := newCaptureFile(100)
-			_, err := c.store(t.Context(), r)
+			_, err := c.Store(t.Context(), r)
 			if err == nil || !strings.Contains(err.Error(), "no <token> here") {
 				t.Errorf("want the token hidden, got %v", err)
 			}
@@ -329,7 +548,7 @@ func TestUploadTokenInPath(t *testing.T) {
 	c := testCloudshark(s)
 	c.token = "a b/c"
 	r, _ := newCaptureFile(100)
-	if _, err := c.store(t.Context(), r); err != nil {
+	if _, err := c.Store(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	if want := "/api/v1/a%20b%2Fc/upload"; path != want {
@@ -365,9 +584,9 @@ func TestUploadStrangeAnswers(t *testing.T) {
 			})
 			r, _ := newCaptureFile(100)
 			c := testCloudshark(s)
-			got, err := c.store(t.Context(), r)
-			if want := "http://" + c.host + test.want; test.err == "" && got.url != want {
-				t.Errorf("want %s, got %s", want, got.url)
+			got, err := c.Store(t.Context(), r)
+			if want := "http://" + c.host + test.want; test.err == "" && got.URL != want {
+				t.Errorf("want %s, got %s", want, got.URL)
 			}
 			if test.err != "" && (err == nil || !strings.HasSuffix(err.Error(), test.err)) || s.Count() != 1 {
 				t.Errorf("want %s after one try, got %v after %d", test.err, err, s.Count())
@@ -398,11 +617,11 @@ func TestUploadElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	shark := config.delivery.shark
-	client := newUploadClient(shark.cas, shark.insecure, newEndurance(shark.timeout))
+	client := newUploadClient(shark.cas, shark.insecure, store.NewStallTimeouts(shark.timeout))
 	c := &cloudshark{scheme: shark.scheme, host: shark.host, token: shark.token, timeout: shark.timeout,
 		client: client, observer: &retryObserver{}}
 	r, _ := newCaptureFile(100)
-	_, err = c.store(t.Context(), r)
+	_, err = c.Store(t.Context(), r)
 	fmt.Println("uploaded:", err)
 }
 
@@ -471,12 +690,12 @@ func TestUploadOnce(t *testing.T) {
 			c := testCloudshark(s)
 			c.observer = told
 			r, _ := newCaptureFile(100)
-			_, err := c.once().store(t.Context(), r)
+			_, err := c.once().Store(t.Context(), r)
 			wait := time.Duration(0)
 			if asked := (*backoff.RetryAfterError)(nil); errors.As(err, &asked) {
 				wait = asked.Duration
 			}
-			if err == nil || isRefusal(err) != test.refused || wait != test.wait {
+			if err == nil || store.IsRefusal(err) != test.refused || wait != test.wait {
 				t.Errorf("want refused: %v, to wait: %v, got %v, %v", test.refused, test.wait, wait, err)
 			}
 			if got := fmt.Sprint(s.Count(), len(told.retries)); got != "1 0" {
@@ -487,7 +706,7 @@ func TestUploadOnce(t *testing.T) {
 	c := testCloudshark(sharktest.StartTLS(t, testbed.NewCA(t)))
 	c.scheme = "https"
 	r, _ := newCaptureFile(100)
-	if _, err := c.store(t.Context(), r); err == nil || isRefusal(err) {
+	if _, err := c.Store(t.Context(), r); err == nil || store.IsRefusal(err) {
 		t.Errorf("want a certificate that does not verify to be no answer, got %v", err)
 	}
 }
@@ -496,7 +715,7 @@ func TestUploadNowhere(t *testing.T) {
 	c := testCloudshark(sharktest.Start(t, nil))
 	c.host, c.timeout = "127.0.0.1:"+strconv.Itoa(testbed.FreePort(t)), 500*time.Millisecond
 	r, _ := newCaptureFile(100)
-	_, err := c.store(t.Context(), r)
+	_, err := c.Store(t.Context(), r)
 	if !mentions(err, "connection refused") || mentions(err, sharktest.Token) {
 		t.Errorf("want the cause without the sharktest.Token, got %v", err)
 	}
@@ -506,20 +725,20 @@ func TestUploadNowhere(t *testing.T) {
 // that still reads memory which belongs to somebody else by then.
 func TestUploadLeavesMemory(t *testing.T) {
 	s := sharktest.Start(t, func(w http.ResponseWriter, _ *http.Request, _ int) bool { w.WriteHeader(403); return true })
-	p := newPool(64 * chunkSize)
-	content := testbed.RandomBytes(12 * chunkSize)
+	p := capfile.NewPool(64 * capfile.ChunkSize)
+	content := testbed.RandomBytes(12 * capfile.ChunkSize)
 	for range 20 {
-		buf := newBuffer(p)
+		buf := capfile.NewBuffer(p)
 		if _, err := buf.Write(content); err != nil {
 			t.Fatal(err)
 		}
-		r := recording{name: "x", size: fileHeaderSize + buf.size,
-			content: pcapFormat{}.content(heading{}, closing{}, buf.pieces())}
-		if _, err := testCloudshark(s).store(t.Context(), r); err == nil {
+		r := store.File{Name: "x", Size: capfile.HeaderSize + buf.Size,
+			Content: capfile.PcapFormat{}.Content(capfile.Header{}, capfile.Statistics{}, buf.Pieces())}
+		if _, err := testCloudshark(s).Store(t.Context(), r); err == nil {
 			t.Fatal("want an error")
 		}
-		buf.free()
-		p.release() // unmapped: a late read would be the end of this process
+		buf.Free()
+		p.Release() // unmapped: a late read would be the end of this process
 	}
 }
 
@@ -541,11 +760,11 @@ func TestUploadVerifiesCertificate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := testCloudshark(s)
-			c.scheme, c.client = "https", newUploadClient(test.cas, test.insecure, newEndurance(time.Minute))
+			c.scheme, c.client = "https", newUploadClient(test.cas, test.insecure, store.NewStallTimeouts(time.Minute))
 			told := &retryObserver{}
 			c.observer = told
 			r, _ := newCaptureFile(100)
-			_, err := c.store(t.Context(), r)
+			_, err := c.Store(t.Context(), r)
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("want %q in the error, got %v", test.want, err)
 			}

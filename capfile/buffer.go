@@ -1,0 +1,199 @@
+package capfile
+
+import (
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// ChunkSize is the piece in which a capture takes memory, in bytes.
+	ChunkSize = 1 << 20
+	// chunkRest is how long an unused chunk is kept for the next capture: its
+	// pages are already there, and faulting them in is what costs most.
+	chunkRest = 15 * time.Second
+)
+
+// A Pool lends chunks of memory and never has more than its limit of them,
+// those kept for the next capture included. It maps them itself: the Go heap
+// would zero each chunk, fault it in page by page and give it back late.
+type Pool struct {
+	limit int // chunks
+
+	mu   sync.Mutex
+	lent int
+	idle [][]byte
+	trim *time.Timer
+}
+
+// NewPool returns a pool of at most the given number of bytes.
+func NewPool(limit int64) *Pool {
+	p := &Pool{limit: int(limit / ChunkSize)}
+	p.trim = time.AfterFunc(chunkRest, p.Release)
+	return p
+}
+
+// take lends a chunk, or nil when all are lent or the kernel has no memory.
+func (p *Pool) take() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lent == p.limit {
+		return nil
+	}
+	var chunk []byte
+	if n := len(p.idle); n > 0 {
+		chunk, p.idle = p.idle[n-1], p.idle[:n-1]
+	} else {
+		// Populating 256 pages in one call costs a third less than faulting them one by one.
+		var err error
+		chunk, err = unix.Mmap(-1, 0, ChunkSize, unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+		if err != nil {
+			return nil
+		}
+	}
+	p.lent++
+	return chunk
+}
+
+// takeReady lends a chunk that has been used before, if there is one and half
+// of the limit is not lent.
+func (p *Pool) takeReady() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	if n == 0 || 2*p.lent >= p.limit {
+		return nil
+	}
+	chunk := p.idle[n-1]
+	p.idle = p.idle[:n-1]
+	p.lent++
+	return chunk
+}
+
+// give takes chunks back and keeps them for a while.
+func (p *Pool) give(chunks [][]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lent -= len(chunks)
+	p.idle = append(p.idle, chunks...)
+	p.trim.Reset(chunkRest)
+}
+
+// Release returns all kept chunks to the kernel.
+func (p *Pool) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, chunk := range p.idle {
+		_ = unix.Munmap(chunk) // fails only for what Mmap did not return
+	}
+	p.idle = nil
+}
+
+// Held returns the bytes that are lent.
+func (p *Pool) Held() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int64(p.lent) * ChunkSize
+}
+
+// A Buffer is memory that is written once, from one goroutine, and then read
+// by any number of them. What is in it never moves.
+type Buffer struct {
+	pool   *Pool
+	chunks [][]byte
+	Size   int64
+	open   [][]byte // what rooms returned last
+}
+
+// NewBuffer returns a buffer that has its first chunk, or nil if the pool has none left.
+func NewBuffer(p *Pool) *Buffer {
+	b := &Buffer{pool: p}
+	if !b.Reserve(1) {
+		return nil
+	}
+	return b
+}
+
+// Reserve makes room for n more bytes; false means that the pool has no more to give.
+func (b *Buffer) Reserve(n int) bool {
+	for b.Size+int64(n) > int64(len(b.chunks))*ChunkSize {
+		chunk := b.pool.take()
+		if chunk == nil {
+			return false
+		}
+		b.chunks = append(b.chunks, chunk)
+	}
+	return true
+}
+
+// Write appends data, all of it or nothing. It fails with io.ErrShortBuffer
+// when the pool has no chunk left.
+func (b *Buffer) Write(data []byte) (int, error) {
+	if !b.Reserve(len(data)) {
+		return 0, io.ErrShortBuffer
+	}
+	for rest := data; len(rest) > 0; {
+		n := copy(b.room(), rest)
+		rest = rest[n:]
+		b.Extend(n)
+	}
+	return len(data), nil
+}
+
+// room returns what is free of the chunk that is being written. What is
+// written there belongs to the content once extend has said how much it is.
+func (b *Buffer) room() []byte {
+	if i := b.Size / ChunkSize; i < int64(len(b.chunks)) {
+		return b.chunks[i][b.Size%ChunkSize:]
+	}
+	return nil
+}
+
+// Rooms returns what is free of the chunks that are being written, in their
+// order; it is valid until the next call. It takes more chunks, up to so many in
+// all, as long as the pool has them ready and half of it is free: that leaves
+// room for other captures.
+func (b *Buffer) Rooms(chunks int) [][]byte {
+	written := int(b.Size / ChunkSize) // chunks
+	for len(b.chunks) < written+chunks {
+		chunk := b.pool.takeReady()
+		if chunk == nil {
+			break
+		}
+		b.chunks = append(b.chunks, chunk)
+	}
+	if written == len(b.chunks) {
+		return nil
+	}
+	b.open = append(b.open[:0], b.chunks[written:]...)
+	b.open[0] = b.open[0][b.Size%ChunkSize:]
+	return b.open
+}
+
+// Trim gives back the chunks that hold nothing.
+func (b *Buffer) Trim() {
+	used := int((b.Size + ChunkSize - 1) / ChunkSize)
+	b.pool.give(b.chunks[used:])
+	b.chunks = b.chunks[:used]
+}
+
+// Extend adds n bytes of the room to the content.
+func (b *Buffer) Extend(n int) { b.Size += int64(n) }
+
+// Pieces returns the whole content in the pieces in which it lies.
+func (b *Buffer) Pieces() [][]byte {
+	pieces := make([][]byte, 0, len(b.chunks))
+	for rest := b.Size; rest > 0; rest -= ChunkSize {
+		pieces = append(pieces, b.chunks[len(pieces)][:min(rest, ChunkSize)])
+	}
+	return pieces
+}
+
+// Free gives the memory back. No reader may be in use any more.
+func (b *Buffer) Free() {
+	b.pool.give(b.chunks)
+	b.chunks, b.Size = nil, 0
+}

@@ -1,0 +1,333 @@
+package capfile
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"pcapdaemon/tap"
+)
+
+// Types of blocks (draft-ietf-opsawg-pcapng, as is all that follows).
+const (
+	sectionHeader        = 0x0a0d0d0a
+	interfaceDescription = 1
+	interfaceStatistics  = 5
+	enhancedPacket       = 6
+)
+
+// Options. A code means something else in each type of block, but for the comment.
+const (
+	optComment = 1
+
+	shbHardware = 2
+	shbOS       = 3
+	shbUserAppl = 4
+
+	ifName        = 2
+	ifDescription = 3
+	ifTsresol     = 9
+	ifFilter      = 11
+
+	isbStartTime = 2
+	isbEndTime   = 3
+	isbIfRecv    = 4
+	isbIfDrop    = 5
+	isbOSDrop    = 7
+	isbUsrDeliv  = 8
+)
+
+// maxOption is how long the value of an option is at most, in bytes. The length
+// has 16 bits, and readers that count the padding within them (pcapgo does)
+// take the last three lengths for next to nothing.
+const maxOption = 1<<16 - blockAlign
+
+const (
+	blockAlign      = 4  // bytes: packets and options are filled up to a multiple of it
+	packetBlockSize = 32 // bytes of an enhanced packet block, beside the packet
+	packetBlockHead = 28 // those of them that stand before the packet
+)
+
+// packetLayout is what an enhanced packet block takes.
+var packetLayout = tap.Layout{PerPacket: packetBlockSize, Align: blockAlign}
+
+// A pcapngFormat is pcapng: a file that says where it is from and what was
+// dropped. It has one section and one interface, and stamps in nanoseconds.
+//
+// The blocks are of our own making. pcapgo.NgWriter takes packets one by one,
+// cuts the length of an option to 16 bits without a look, which damages the
+// file, and cannot say what the kernel dropped.
+type pcapngFormat struct {
+	application string // that makes the files, with its version
+	hardware    string
+	system      string // operating system
+}
+
+// newPcapngFormat returns the format of files that an application makes on this machine.
+func newPcapngFormat(application string) pcapngFormat {
+	var name unix.Utsname
+	_ = unix.Uname(&name) // fails only for a bad address
+	f := pcapngFormat{
+		application: application,
+		hardware:    unix.ByteSliceToString(name.Machine[:]),
+		system:      unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:]),
+	}
+	if model := processor(); model != "" {
+		f.hardware += ", " + model
+	}
+	return f
+}
+
+// processor returns the name of this machine's processor, if it has one. Not
+// every architecture tells.
+func processor() string {
+	file, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if key, value, _ := strings.Cut(lines.Text(), ":"); strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// Extension implements fileFormat.
+func (pcapngFormat) Extension() string { return ".pcapng" }
+
+// Nanoseconds implements fileFormat.
+func (pcapngFormat) Nanoseconds() bool { return true }
+
+// Layout implements fileFormat.
+func (f pcapngFormat) Layout(h Header) Layout {
+	return Layout{int64(len(f.head(h)) + len(f.tail(Statistics{}))), packetLayout}
+}
+
+// Content implements fileFormat.
+func (f pcapngFormat) Content(h Header, c Statistics, records [][]byte) func() io.Reader {
+	head, tail := f.head(h), f.tail(c)
+	return func() io.Reader { return newBlockReader(head, records, tail) }
+}
+
+// head returns the blocks that stand before the packets.
+func (f pcapngFormat) head(h Header) []byte {
+	section := newBlock(sectionHeader)
+	section = binary.LittleEndian.AppendUint32(section, 0x1a2b3c4d) // tells the order of bytes
+	section = append(section, 1, 0, 0, 0)                           // version 1.0
+	section = binary.LittleEndian.AppendUint64(section, 1<<64-1)    // the section's length: not said
+	section = section.text(optComment, h.Comment).text(shbHardware, f.hardware)
+	section = section.text(shbOS, f.system).text(shbUserAppl, f.application)
+
+	iface := newBlock(interfaceDescription)
+	iface = binary.LittleEndian.AppendUint16(iface, uint16(h.LinkType))
+	iface = append(iface, 0, 0)
+	// To some readers 0 and 0xffffffff mean no limit, to others an error.
+	iface = binary.LittleEndian.AppendUint32(iface, uint32(min(max(h.Snap, 1), MaxSnap)))
+	iface = iface.text(ifName, h.Interface).text(ifDescription, h.Node).option(ifTsresol, []byte{9}) // 10⁻⁹ s
+	if h.Filter != "" {
+		kind := []byte{0} // pcap-filter(7), as text
+		iface = iface.option(ifFilter, append(kind, legible(h.Filter, maxOption-len(kind))...))
+	}
+	return append(section.end(), iface.end()...)
+}
+
+// tail returns the block that stands after the packets. Its size is always the same.
+func (pcapngFormat) tail(c Statistics) []byte {
+	b := newBlock(interfaceStatistics)
+	b = append(b, 0, 0, 0, 0) // the first interface
+	b = appendTime(b, c.Ended)
+	b = b.option(isbStartTime, appendTime(nil, c.Started)).option(isbEndTime, appendTime(nil, c.Ended))
+	b = b.count(isbIfRecv, c.Stats.Received).count(isbIfDrop, c.Stats.IfDropped)
+	return b.count(isbOSDrop, c.Stats.Dropped).count(isbUsrDeliv, c.Packets).end()
+}
+
+// appendTime appends a time. Its upper half comes first, whatever the order of bytes.
+func appendTime(to []byte, t time.Time) []byte {
+	nanos := uint64(t.UnixNano())
+	return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(to, uint32(nanos>>32)), uint32(nanos))
+}
+
+// legible returns a text of at most so many bytes that can be shown: what is
+// no UTF-8, or would control a terminal, is replaced. It is cut at a character.
+func legible(s string, most int) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, s)
+	if len(s) <= most {
+		return s
+	}
+	for !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most]
+}
+
+// A block is a block that is being made.
+type block []byte
+
+// newBlock begins a block of a type; its length follows at its end.
+func newBlock(kind uint32) block {
+	return append(binary.LittleEndian.AppendUint32(nil, kind), 0, 0, 0, 0)
+}
+
+// option appends an option. The value must not be longer than maxOption.
+func (b block) option(code uint16, value []byte) block {
+	b = binary.LittleEndian.AppendUint16(b, code)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(value)))
+	b = append(b, value...)
+	return append(b, make([]byte, -len(value)&(blockAlign-1))...)
+}
+
+// text appends an option for people, of any length, unless it is empty.
+func (b block) text(code uint16, value string) block {
+	if value == "" {
+		return b
+	}
+	return b.option(code, []byte(legible(value, maxOption)))
+}
+
+// count appends an option that counts something.
+func (b block) count(code uint16, n int64) block {
+	return b.option(code, binary.LittleEndian.AppendUint64(nil, uint64(n)))
+}
+
+// end ends the options and writes the length, which stands at both ends of a block.
+func (b block) end() []byte {
+	b = append(b, 0, 0, 0, 0) // opt_endofopt
+	size := uint32(len(b) + 4)
+	binary.LittleEndian.PutUint32(b[4:], size)
+	return binary.LittleEndian.AppendUint32(b, size)
+}
+
+// A blockReader reads the records of a pcap file as blocks. It makes them where
+// they are read to, as many as there is room for.
+type blockReader struct {
+	made   []byte   // of a block, not read yet
+	piece  []byte   // of the records, not made into blocks yet
+	pieces [][]byte // those after it
+	left   int64    // bytes of all these records
+	tail   []byte   // what follows the last block of a record; nil: it is made
+	spare  []byte   // memory for one block
+	err    error    // of all reads from now on
+}
+
+// newBlockReader returns a reader of what stands before the packets, of a block
+// for each record, and of what stands after them.
+func newBlockReader(head []byte, records [][]byte, tail []byte) *blockReader {
+	r := &blockReader{made: head, pieces: records, tail: tail}
+	for _, piece := range records {
+		r.left += int64(len(piece))
+	}
+	return r
+}
+
+// Read implements io.Reader.
+func (r *blockReader) Read(p []byte) (n int, err error) {
+	for n < len(p) && r.err == nil {
+		if len(r.made) == 0 {
+			made := r.makeBlocks(p[n:])
+			if n += made; made == 0 {
+				r.made, r.err = r.makeBlock()
+			}
+			continue
+		}
+		copied := copy(p[n:], r.made)
+		r.made = r.made[copied:]
+		n += copied
+	}
+	if n > 0 {
+		return n, nil
+	}
+	return 0, r.err
+}
+
+// makeBlocks makes blocks of the records that are whole in the current piece,
+// as far as they find room, and returns their bytes.
+func (r *blockReader) makeBlocks(room []byte) (made int) {
+	records := r.piece
+	for len(records) >= RecordHeaderSize {
+		stored := storedBytes(records)
+		size := packetLayout.Size(int(stored))
+		if int64(len(records)) < RecordHeaderSize+stored || int64(len(room)-made) < size {
+			break
+		}
+		block := room[made : made+int(size)]
+		surround(block, records)
+		copy(block[packetBlockHead:], records[RecordHeaderSize:RecordHeaderSize+stored])
+		made += int(size)
+		records = records[RecordHeaderSize+stored:]
+	}
+	r.left -= int64(len(r.piece) - len(records))
+	r.piece = records
+	return made
+}
+
+// makeBlock makes the next block, wherever its record lies, or returns io.EOF
+// after the last one.
+func (r *blockReader) makeBlock() ([]byte, error) {
+	if r.left == 0 {
+		tail := r.tail
+		if r.tail = nil; tail == nil {
+			return nil, io.EOF
+		}
+		return tail, nil
+	}
+	var header [RecordHeaderSize]byte
+	if r.left < RecordHeaderSize {
+		return nil, io.ErrUnexpectedEOF
+	}
+	r.take(header[:])
+	stored := storedBytes(header[:])
+	if r.left < stored {
+		return nil, io.ErrUnexpectedEOF
+	}
+	size := int(packetLayout.Size(int(stored)))
+	r.spare = slices.Grow(r.spare[:0], size)[:size]
+	surround(r.spare, header[:])
+	r.take(r.spare[packetBlockHead : packetBlockHead+stored])
+	return r.spare, nil
+}
+
+// take fills p with what comes next of the records, which has to be enough.
+func (r *blockReader) take(p []byte) {
+	r.left -= int64(len(p))
+	for len(p) > 0 {
+		if len(r.piece) == 0 {
+			r.piece, r.pieces = r.pieces[0], r.pieces[1:]
+		}
+		n := copy(p, r.piece)
+		p, r.piece = p[n:], r.piece[n:]
+	}
+}
+
+// storedBytes returns how many bytes of its packet a record holds.
+func storedBytes(record []byte) int64 { return int64(binary.LittleEndian.Uint32(record[8:])) }
+
+// surround writes all of an enhanced packet block but the packet, from the
+// header of its record.
+func surround(block, record []byte) {
+	seconds, nanos := binary.LittleEndian.Uint32(record), binary.LittleEndian.Uint32(record[4:])
+	stamp := uint64(seconds)*uint64(time.Second) + uint64(nanos)
+	order, size := binary.LittleEndian, uint32(len(block))
+	order.PutUint32(block[len(block)-8:], 0) // where the packet does not fill it up
+	order.PutUint32(block[len(block)-4:], size)
+	order.PutUint32(block, enhancedPacket)
+	order.PutUint32(block[4:], size)
+	order.PutUint32(block[8:], 0) // the first interface
+	order.PutUint32(block[12:], uint32(stamp>>32))
+	order.PutUint32(block[16:], uint32(stamp))
+	copy(block[20:packetBlockHead], record[8:RecordHeaderSize]) // stored and original length
+}

@@ -1,0 +1,331 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/dustin/go-humanize/english"
+
+	"pcapdaemon/pubsub"
+	"pcapdaemon/result"
+	"pcapdaemon/store"
+	"pcapdaemon/text"
+)
+
+// tick is how often a client looks at the clock.
+const tick = 100 * time.Millisecond
+
+// An exchange is where a client asks and hears the answers.
+type exchange interface {
+	// Publish publishes a request and returns how many listen.
+	Publish(ctx context.Context, request []byte) (listeners int, err error)
+	// Answers returns what anybody answers to anything.
+	Answers() <-chan []byte
+	// Changes returns why nothing can be heard for the time being, and nil when it can again.
+	Changes() <-chan error
+}
+
+// A view shows what a client hears. It is used from one goroutine.
+type view interface {
+	// heard shows what has come, word for word.
+	heard(message []byte)
+	// fetched shows where the file of a capture is now.
+	fetched(r result.Result, file string)
+	// ended shows the last word on a capture; the file is empty if none was fetched.
+	ended(r result.Result, file string)
+	// say shows what is no result.
+	say(text string)
+	// draw shows how everything stands.
+	draw(f *session, now time.Time)
+	// close shows what is left to be shown.
+	close()
+}
+
+// Options say whom a client asks, and how.
+type Options struct {
+	Server            *pubsub.Server
+	Requests, Results string // channels
+	// Dir is the absolute path of the directory into which captures are fetched; empty: none are.
+	Dir string
+	// Capture is how long a capture may last where neither the request nor its host
+	// says so, and Delivery how long its delivery may take.
+	Capture, Delivery time.Duration
+	// Judge judges a request as the hosts will that it names.
+	Judge func(message []byte) (Asked, error)
+	// Ends are the signals that end the client, at least one: the first ends its captures, the second the client.
+	Ends []os.Signal
+	// Name is what its errors begin with: the flag that the request stands in.
+	Name string
+}
+
+// Asked is what a client has to know of a request.
+type Asked struct {
+	ID, By       string
+	Node, NodeRE string // whom it names: one of them is empty
+	Interfaces   []string
+	Timeout      int64  // seconds; 0: not given
+	Stop         string // id of captures to be ended; nothing is captured
+	RollCall     bool   // nothing is captured
+}
+
+// An Outcome is how asking has ended.
+type Outcome int
+
+// Outcomes.
+const (
+	Done       Outcome = iota
+	Failed             // some host refused, failed or fell silent, or a file was not fetched
+	Misused            // the request is wrong; nobody was asked
+	Unanswered         // no host answered
+)
+
+// A client asks, and shows what it hears.
+type client struct {
+	exchange exchange
+	channel  string // for people
+	request  request
+	spans    spans
+	view     view
+	fetcher  *fetcher // nil: files stay where they are
+	session  *session
+	owed     bool // a stop could not be published
+	failed   bool // a file was not fetched
+}
+
+// An interruption is how somebody at a keyboard ends a client: once, and it
+// ends what it has begun; twice, and it leaves.
+type interruption struct{ once, twice context.Context }
+
+// newInterruption returns what signals do until it is released.
+func newInterruption(ends []os.Signal) (in interruption, release func()) {
+	twice, leave := context.WithCancel(context.Background())
+	once, stop := context.WithCancel(twice)
+	signals, done := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(signals, ends...)
+	go func() {
+		defer close(done)
+		for _, end := range []func(){stop, leave} {
+			select {
+			case <-signals:
+				end()
+			case <-twice.Done():
+				return
+			}
+		}
+	}()
+	return interruption{once, twice}, func() {
+		signal.Stop(signals)
+		leave()
+		<-done
+	}
+}
+
+// Ask publishes a request, shows the answers, and returns when the last one has
+// come or none is to be expected any more.
+func Ask(o Options, request []byte, stdout, stderr io.Writer) Outcome {
+	screen := openTerminal(stdout)
+	q, err := newRequest(request, o.Judge, asker{by: whoAmI(), watches: screen != nil, fetches: o.Dir != ""})
+	if err != nil {
+		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", o.Name, err)
+		return Misused
+	}
+	in, release := newInterruption(o.Ends)
+	defer release()
+	code, err := consult(in, o, q, newView(q, screen, stdout, stderr))
+	if err != nil && in.once.Err() != nil {
+		err = errors.New("interrupted before the request was published")
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %v\n", o.Server, err)
+	}
+	return code
+}
+
+// consult publishes a request and returns the outcome that the answers amount
+// to. An error means that it was not published.
+func consult(in interruption, o Options, q request, v view) (Outcome, error) {
+	ctx, cancel := context.WithCancel(in.twice)
+	defer cancel()
+	commit := context.AfterFunc(in.once, cancel) // until the request is out, once is enough
+	over, err := pubsub.NewClient(ctx, o.Server, o.Requests, o.Results)
+	if err != nil {
+		return Failed, err
+	}
+	defer over.Close()
+	asking := newClient(o, q, over, v)
+	if err := asking.ask(ctx); err != nil {
+		return Failed, err
+	}
+	if !commit() { // it is out, and nothing can be heard any more
+		return asking.leave(), nil
+	}
+	return asking.wait(in), nil
+}
+
+// newClient returns a client that asks over an exchange.
+func newClient(o Options, q request, over exchange, v view) *client {
+	asking := &client{exchange: over, channel: o.Requests, request: q, spans: q.spans(o), view: v}
+	if o.Dir != "" {
+		asking.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), o.Results+":"+q.id+":")
+	}
+	return asking
+}
+
+// newView returns a view that suits what is asked, and who looks.
+func newView(q request, screen *terminal, stdout, stderr io.Writer) view {
+	switch {
+	case q.rollCall:
+		return &roll{out: stdout, err: stderr, table: screen != nil}
+	case screen != nil:
+		return &display{terminal: screen, err: stderr}
+	}
+	return jsonLines{stdout, stderr}
+}
+
+// ask publishes the request.
+func (c *client) ask(ctx context.Context) error {
+	listeners, err := c.exchange.Publish(ctx, c.request.message)
+	if err != nil {
+		return err
+	}
+	c.view.say(fmt.Sprintf("request %s: %d %s on %s", text.Printable(c.request.id), listeners,
+		english.PluralWord(listeners, "host listens", "hosts listen"), c.channel))
+	c.session = newSession(c.request, listeners, c.spans, time.Now())
+	return nil
+}
+
+// wait shows the answers until the last one, and returns the outcome.
+func (c *client) wait(in interruption) Outcome {
+	var giveUp context.CancelFunc
+	in.twice, giveUp = context.WithCancel(in.twice)
+	defer giveUp()
+	if !c.hear(in) {
+		giveUp()
+		return c.leave()
+	}
+	c.view.close()
+	for _, t := range c.session.silent() {
+		c.view.say(text.Printable(t.Node) + " " + text.Printable(t.Interface) + ": no result")
+	}
+	code := c.session.outcome()
+	switch {
+	case code == Unanswered:
+		c.view.say("no host answered")
+	case c.failed:
+		return Failed
+	}
+	return code
+}
+
+// leave ends before the end, and returns the outcome.
+func (c *client) leave() Outcome {
+	if c.fetcher != nil {
+		c.fetcher.working.Wait() // not for long: it has been given up
+	}
+	c.view.close()
+	if c.request.begins {
+		c.view.say("left; to stop what still runs, with the flags of this command: " + c.request.stopByHand())
+	}
+	return Failed
+}
+
+// hear takes what comes until nothing more is to be expected; false means
+// that the client is to leave before.
+func (c *client) hear(in interruption) bool {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	once := in.once.Done()
+	for c.busy() || !c.session.over(time.Now()) {
+		select {
+		case message := <-c.exchange.Answers():
+			c.take(in.twice, message)
+		case f := <-c.fetcher.finished():
+			c.fetched(f)
+		case now := <-ticker.C:
+			c.view.draw(c.session, now)
+		case err := <-c.exchange.Changes():
+			c.change(in.twice, err)
+		case <-once:
+			if once = nil; !c.request.begins {
+				return false
+			}
+			c.stop(in.twice)
+		case <-in.twice.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// busy tells whether there is something to do that does not depend on hosts.
+func (c *client) busy() bool {
+	return len(c.exchange.Answers()) > 0 || c.fetcher != nil && c.fetcher.pending > 0
+}
+
+// take shows a result and sees to its file.
+func (c *client) take(ctx context.Context, message []byte) {
+	r, err := result.Decode(message)
+	if err != nil {
+		return // the channel is everybody's
+	}
+	t, news := c.session.take(r, time.Now())
+	if !news {
+		return
+	}
+	c.view.heard(message)
+	switch {
+	case r.State == result.Refused:
+		c.view.ended(r, "")
+	case t == nil || !t.Over():
+	case c.fetcher.wants(r):
+		c.fetcher.start(ctx, t)
+	default:
+		c.view.ended(r, "")
+	}
+}
+
+// fetched shows how fetching a file has ended.
+func (c *client) fetched(f fetched) {
+	c.fetcher.pending--
+	f.capture.fetching = false
+	if f.err != nil {
+		c.view.say(text.Escape(f.err.Error()))
+	}
+	if f.file != "" {
+		c.view.fetched(f.capture.Result, f.file)
+	}
+	c.failed = c.failed || f.file == ""
+	c.view.ended(f.capture.Result, f.file)
+}
+
+// change notes whether anything can be heard. It is told of every attempt.
+func (c *client) change(ctx context.Context, err error) {
+	if err != nil {
+		if c.session.lost.IsZero() {
+			c.view.say("no results are heard for the time being: " + text.Escape(err.Error()))
+		}
+		c.session.lose(time.Now())
+		return
+	}
+	c.session.regain(time.Now())
+	c.view.say("results are heard again")
+	if c.owed {
+		c.stop(ctx)
+	}
+}
+
+// stop asks the captures to end. If Redis is away, that is owed until it is back.
+func (c *client) stop(ctx context.Context) {
+	_, err := c.exchange.Publish(ctx, c.request.stop())
+	if c.owed = err != nil; c.owed {
+		c.view.say("stop not published: " + text.Escape(err.Error()))
+		return
+	}
+	c.session.stop(time.Now())
+	c.view.say("stop published; once more leaves without the results")
+}

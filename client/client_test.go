@@ -1,0 +1,417 @@
+package client
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pcapdaemon/pubsub"
+	"pcapdaemon/result"
+	"pcapdaemon/testbed"
+)
+
+// publisherACL is what docs/operations.md gives as the least for one who asks.
+const publisherACL = "resetchannels &capture &capture-results -@all +publish +subscribe +ping"
+
+// A fakeExchange is a Redis that does what its test wants.
+type fakeExchange struct {
+	listeners int
+	err       error
+	answers   chan []byte
+	changes   chan error
+	published chan string
+}
+
+// newFakeExchange returns an exchange with so many listeners.
+func newFakeExchange(listeners int) *fakeExchange {
+	return &fakeExchange{listeners: listeners, answers: make(chan []byte, 1000),
+		changes: make(chan error, 1), published: make(chan string, 10)}
+}
+
+// Publish implements exchange.
+func (e *fakeExchange) Publish(_ context.Context, request []byte) (int, error) {
+	e.published <- string(request)
+	return e.listeners, e.err
+}
+
+// Answers implements exchange.
+func (e *fakeExchange) Answers() <-chan []byte { return e.answers }
+
+// Changes implements exchange.
+func (e *fakeExchange) Changes() <-chan error { return e.changes }
+
+// newTestClient returns a client that asks any host for eth0.
+func newTestClient(e exchange, v view) *client {
+	return &client{exchange: e, channel: "capture", view: v, spans: spans{50 * time.Second, 10 * time.Second},
+		request: request{id: "r1", field: "node", value: "any", by: "me@here", begins: true,
+			asked: Asked{Interfaces: []string{"eth0"}}}}
+}
+
+// play does what a test says: it waits, acts, or answers with a result.
+func (e *fakeExchange) play(t *testing.T, events string, acts map[string]func()) {
+	for event := range strings.SplitSeq(events, ";") {
+		if wait, err := time.ParseDuration(event); err == nil {
+			time.Sleep(wait)
+		} else if act := acts[event]; act != nil {
+			act()
+			synctest.Wait()
+		} else {
+			e.answer(t, event)
+		}
+	}
+}
+
+// answer publishes a result of the request r1.
+func (e *fakeExchange) answer(t *testing.T, text string) {
+	t.Helper()
+	e.answers <- hear(t, text).Encode()
+}
+
+// ask asks as the program does, with a request in words or as JSON, and returns
+// what was printed and the outcome. The address is that of Redis.
+func ask(t *testing.T, address, dir string, request ...string) (stdout, stderr string, outcome Outcome) {
+	t.Helper()
+	server, err := pubsub.ParseURL(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := Spell(request[0], request[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	outcome = Ask(Options{Server: server, Requests: "capture", Results: "capture-results", Dir: dir,
+		Capture: time.Hour, Delivery: 5 * time.Minute, Judge: judgeJSON, Ends: []os.Signal{syscall.SIGTERM}}, []byte(message), &out, &errs)
+	return out.String(), errs.String(), outcome
+}
+
+// judgeJSON takes every request for a good one that is a JSON object.
+func judgeJSON(message []byte) (Asked, error) {
+	var r struct {
+		ID, By, Node, NodeRE, Stop string
+		Interface                  any
+		Timeout                    int64
+		RollCall                   bool
+	}
+	if err := json.Unmarshal(message, &r); err != nil {
+		return Asked{}, err
+	}
+	a := Asked{ID: cmp.Or(r.ID, "made up"), By: r.By, Node: r.Node, NodeRE: r.NodeRE, Timeout: r.Timeout,
+		Stop: r.Stop, RollCall: r.RollCall}
+	switch names := r.Interface.(type) {
+	case string:
+		a.Interfaces = []string{names}
+	case []any:
+		for _, name := range names {
+			a.Interfaces = append(a.Interfaces, name.(string))
+		}
+	}
+	return a, nil
+}
+
+// startHost answers a request with results, and waits, given in turn.
+func startHost(t *testing.T, r *testbed.Redis, results string) {
+	t.Helper()
+	requests, done := r.Hear(t, "capture"), make(chan struct{})
+	go func() {
+		defer close(done)
+		var asked struct{ ID string }
+		select {
+		case message := <-requests:
+			_ = json.Unmarshal(message, &asked)
+		case <-t.Context().Done():
+			return
+		}
+		for text := range strings.SplitSeq(results, ";") {
+			if wait, err := time.ParseDuration(text); err == nil {
+				time.Sleep(wait)
+			} else if text != "" {
+				answer := hear(t, text)
+				answer.ID = asked.ID
+				r.Do(t, "PUBLISH", "capture-results", answer.Encode())
+			}
+		}
+	}()
+	t.Cleanup(func() { <-done })
+}
+
+// states returns the states in lines of JSON.
+func states(t *testing.T, lines string) string {
+	t.Helper()
+	var all []string
+	for _, line := range testbed.ReadLines(lines) {
+		r, err := result.Decode([]byte(line))
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		all = append(all, r.State)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	const anybody = `{"node":"any","interface":"eth0"}`
+	for name, test := range map[string]struct {
+		request string
+		hosts   []string // what each of them answers
+		states  string
+		code    Outcome
+		within  time.Duration
+	}{
+		"one host":         {anybody, []string{"a started 1;a done 1"}, "started done", Done, time.Second},
+		"a late host":      {anybody, []string{"a refused", "1500ms;b done 1"}, "refused done", Failed, 3 * time.Second},
+		"a host is silent": {anybody, []string{"a started 1;a done 1", ""}, "started done", Done, 4 * time.Second},
+		"nobody answers":   {anybody, []string{""}, "", Unanswered, 4 * time.Second},
+		"nobody listens":   {anybody, nil, "", Unanswered, time.Second},
+		"with an id": {`{"id":"mine","node":"a","interface":"eth0"}`, []string{"a started 1;a done 1"},
+			"started done", Done, time.Second},
+		"one of two refuses": {`{"node":"a","interface":["eth0","lo"]}`, []string{"a/lo refused;a started 1;a done 1"},
+			"refused started done", Failed, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := testbed.StartRedis(t)
+			acl := []any{"SETUSER", "asker", "on", ">pw"}
+			for rule := range strings.FieldsSeq(publisherACL) {
+				acl = append(acl, rule)
+			}
+			r.Do(t, "ACL", acl...)
+			for _, results := range test.hosts {
+				startHost(t, r, results)
+			}
+			began := time.Now()
+			out, errs, code := ask(t, "redis://asker:pw@"+r.Address(), "", test.request)
+			if code != test.code {
+				t.Errorf("want outcome %d, got %d", test.code, code)
+			}
+			if got := states(t, out); got != test.states {
+				t.Errorf("want the states %q, got %q", test.states, got)
+			}
+			if took := time.Since(began); took > test.within {
+				t.Errorf("want an end within %v, got %v", test.within, took)
+			}
+			for text, want := range map[string]bool{
+				fmt.Sprintf(": %d host", len(test.hosts)): true,
+				"no host answered":                        code == Unanswered,
+			} {
+				if strings.Contains(errs, text) != want {
+					t.Errorf("want %q: %v, got %s", text, want, errs)
+				}
+			}
+		})
+	}
+}
+
+func TestPublishWithoutRedis(t *testing.T) {
+	r := testbed.StartRedis(t)
+	for name, test := range map[string]struct{ url, want string }{
+		"nobody there":   {fmt.Sprint("redis://127.0.0.1:", testbed.FreePort(t)), "connection refused"},
+		"wrong password": {"redis://u:geheim@" + r.Address(), "WRONGPASS"},
+	} {
+		out, errs, code := ask(t, test.url, "", "node=a", "interface=eth0")
+		if code != Failed || out != "" || !strings.Contains(errs, test.want) {
+			t.Errorf("%s: want outcome %d and %q, got %d, %s%s", name, Failed, test.want, code, out, errs)
+		}
+		last := testbed.ReadLines(errs)
+		if strings.Contains(last[len(last)-1], "geheim") {
+			t.Errorf("%s: want no password, got %s", name, errs)
+		}
+	}
+}
+
+// TestPublishSurvivesRestart: Redis may be restarted while captures go on.
+func TestPublishSurvivesRestart(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	startHost(t, r, "a started 1")
+	type end struct {
+		out, errs string
+		code      Outcome
+	}
+	ended := make(chan end, 1)
+	go func() {
+		out, errs, code := ask(t, "redis://"+r.Address(), "", "node=a", "interface=eth0", "id=r1")
+		ended <- end{out, errs, code}
+	}()
+	heardBy := func() bool {
+		counts := r.Do(t, "PUBSUB", "NUMSUB", "capture-results").([]any)
+		return counts[1].(int64) == 1
+	}
+	testbed.Eventually(t, 5*time.Second, "the client listens", heardBy)
+	time.Sleep(500 * time.Millisecond) // the start is heard
+	r.Signal(t, syscall.SIGKILL)
+	r.Wait(t, 5*time.Second)
+	time.Sleep(time.Second)
+	r.Restart(t)
+	testbed.Eventually(t, 10*time.Second, "the client listens again", heardBy)
+	r.Do(t, "PUBLISH", "capture-results", hear(t, "a done 1").Encode())
+	select {
+	case got := <-ended:
+		if states(t, got.out) != "started done" || got.code != Done {
+			t.Errorf("want started, done and outcome 0, got %d, %s%s", got.code, got.out, got.errs)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the client has not ended")
+	}
+}
+
+// TestClientHears: what the client makes of what comes, in virtual time.
+func TestClientHears(t *testing.T) {
+	for name, test := range map[string]struct {
+		events string // results, waits, and outages of Redis, in turn
+		code   Outcome
+		took   time.Duration
+		says   string
+	}{
+		"a host dies": {"a started 1;1s;b started 2;b done 2", Failed, 60 * time.Second, "a eth0: no result"},
+		"Redis comes back in time": {"a started 1;5s;lost;30s;lost;regained;a done 1", Done, 35 * time.Second,
+			"on capture\nno results are heard for the time being: gone\nresults are heard again\n"},
+		"all comes at once, at the end": {"a started 1;59s;a done 1;b started 2;b done 2", Done, 59 * time.Second,
+			"2 hosts listen"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				exchange := newFakeExchange(2)
+				var out, errs bytes.Buffer
+				c := newTestClient(exchange, jsonLines{&out, &errs})
+				go exchange.play(t, test.events, map[string]func(){
+					"lost":     func() { exchange.changes <- errors.New("gone") },
+					"regained": func() { exchange.changes <- nil }})
+				began := time.Now()
+				err := c.ask(t.Context())
+				code := c.wait(interruption{t.Context(), t.Context()})
+				if code != test.code || err != nil {
+					t.Errorf("want outcome %d, got %d, %v", test.code, code, err)
+				}
+				if took := time.Since(began); took < test.took || took > test.took+2*tick {
+					t.Errorf("want an end after %v, got %v", test.took, took)
+				}
+				if !strings.Contains(errs.String(), test.says) || strings.Contains(errs.String(), "no host answered") {
+					t.Errorf("want %q, got %s", test.says, errs.String())
+				}
+			})
+		})
+	}
+}
+
+// TestClientHearsWhatWaits: a client that was suspended looks at what has come before it looks at the clock.
+func TestClientHearsWhatWaits(t *testing.T) {
+	exchange := newFakeExchange(1)
+	f, _ := followed(t, 1, "eth0", "-1h a started 1")
+	exchange.answer(t, "a done 1")
+	var out bytes.Buffer
+	c := newTestClient(exchange, jsonLines{&out, &out})
+	c.session = f
+	if c.hear(interruption{t.Context(), t.Context()}); states(t, out.String()) != "done" {
+		t.Errorf("want the result that waits, got %q", out.String())
+	}
+}
+
+// TestClientIsInterrupted: once, and the captures end; twice, and the client does.
+func TestClientIsInterrupted(t *testing.T) {
+	const stop = `{"by":"me@here","node":"any","stop":"r1"}`
+	for name, test := range map[string]struct {
+		events    string // results, waits, interruptions and outages of Redis, in turn
+		published string
+		code      Outcome
+		took      time.Duration
+		says      string
+	}{
+		"once": {"a started 1;1s;once;200ms;a done 1", stop, Done, 2 * time.Second, "stop published"},
+		"once, and one is silent": {"a started 1;b started 2;1s;once;b done 2", stop, Failed,
+			11 * time.Second, "a eth0: no result"},
+		"once, nobody has answered": {"1s;once", stop, Unanswered, 2 * time.Second, "no host answered"},
+		"once, Redis is away": {"a started 1;4s;lost;once;9s;regained;200ms;a done 1", stop + "\n" + stop, Done,
+			14 * time.Second, "stop not published: gone"},
+		"twice": {"a started 1;1s;once;100ms;twice", stop, Failed, 1100 * time.Millisecond,
+			"pcapdaemon -publish node=any stop=r1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newFakeExchange(3)
+				once, interrupt := context.WithCancel(t.Context())
+				twice, leave := context.WithCancel(t.Context())
+				defer leave()
+				defer interrupt()
+				var out, errs bytes.Buffer
+				c := newTestClient(e, jsonLines{&out, &errs})
+				if err := c.ask(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				<-e.published
+				acts := map[string]func(){"once": interrupt, "twice": leave,
+					"lost":     func() { e.err = errors.New("gone"); e.changes <- e.err },
+					"regained": func() { e.err = nil; e.changes <- nil }}
+				go e.play(t, test.events, acts)
+				began := time.Now()
+				if code := c.wait(interruption{once, twice}); code != test.code {
+					t.Errorf("want outcome %d, got %d", test.code, code)
+				}
+				if took := time.Since(began); took < test.took || took > test.took+2*tick {
+					t.Errorf("want an end after %v, got %v", test.took, took)
+				}
+				close(e.published)
+				var published []string
+				for message := range e.published {
+					published = append(published, message)
+				}
+				if got := strings.Join(published, "\n"); got != test.published {
+					t.Errorf("want published\n%s\ngot\n%s", test.published, got)
+				}
+				if !strings.Contains(errs.String(), test.says) {
+					t.Errorf("want %q, got %s", test.says, errs.String())
+				}
+			})
+		})
+	}
+}
+
+// TestClientIsInterruptedWithoutCaptures: who has begun nothing has nothing to stop.
+func TestClientIsInterruptedWithoutCaptures(t *testing.T) {
+	e := newFakeExchange(1)
+	once, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	var out, errs bytes.Buffer
+	c := newTestClient(e, jsonLines{&out, &errs})
+	c.request.begins = false
+	if err := c.ask(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if code := c.wait(interruption{once, t.Context()}); code != Failed {
+		t.Errorf("want outcome %d, got %d", Failed, code)
+	}
+	if len(e.published) != 1 || strings.Contains(errs.String(), "stop") {
+		t.Errorf("want no stop, got %d messages, %s", len(e.published), errs.String())
+	}
+}
+
+// TestInterruption: both signals count, and after two there is no more to wait for.
+func TestInterruption(t *testing.T) {
+	for _, signals := range [][]syscall.Signal{{syscall.SIGINT, syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGINT}} {
+		in, release := newInterruption([]os.Signal{syscall.SIGTERM, syscall.SIGINT})
+		for n, ctx := range []context.Context{in.once, in.twice} {
+			if ctx.Err() != nil {
+				t.Errorf("interrupted by %d signals of %d", n, n+1)
+			}
+			if err := syscall.Kill(os.Getpid(), signals[n]); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Second):
+				t.Fatalf("not interrupted by %v", signals[n])
+			}
+		}
+		release()
+	}
+}

@@ -1,0 +1,161 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"pcapdaemon/result"
+	"pcapdaemon/store"
+)
+
+// A keys is where hosts leave the captures that they return.
+type keys interface {
+	// Fetch writes what a key holds and returns how many bytes that are.
+	Fetch(ctx context.Context, key string, to io.Writer) (size int64, err error)
+	// Remove removes a key.
+	Remove(ctx context.Context, key string) error
+}
+
+const (
+	// fetchers is how many files are fetched at one time.
+	fetchers = 4
+	// maxFileName is the longest name of a file that is fetched, in bytes: file
+	// systems take 255, and -2 may have to be added.
+	maxFileName = 240
+)
+
+// A fetcher fetches captures into a directory. It is used from one goroutine.
+type fetcher struct {
+	keys    keys
+	dir     *store.Directory
+	prefix  string // of all keys that are ours
+	pending int    // files that are on their way
+	seen    map[string]bool
+	slots   chan struct{}
+	ended   chan fetched
+	working sync.WaitGroup
+}
+
+// A fetched is how fetching the file of a capture has ended. It may be an
+// error and a file: when only the key could not be removed.
+type fetched struct {
+	capture *progress
+	file    string
+	err     error
+}
+
+// newFetcher returns a fetcher that touches only keys with a prefix.
+func newFetcher(from keys, into *store.Directory, prefix string) *fetcher {
+	return &fetcher{keys: from, dir: into, prefix: prefix, seen: map[string]bool{},
+		slots: make(chan struct{}, fetchers), ended: make(chan fetched)}
+}
+
+// finished returns what has been fetched. Whoever takes it counts pending down.
+func (f *fetcher) finished() <-chan fetched {
+	if f == nil {
+		return nil
+	}
+	return f.ended
+}
+
+// wants tells whether there is something to fetch.
+func (f *fetcher) wants(r result.Result) bool { return f != nil && r.Key != "" && !f.seen[r.Key] }
+
+// start fetches the file of a capture, until the context ends.
+func (f *fetcher) start(ctx context.Context, t *progress) {
+	f.seen[t.Key] = true
+	f.pending++
+	t.fetching = true
+	r := t.Result // another result may come meanwhile
+	f.working.Go(func() {
+		done := fetched{capture: t}
+		select {
+		case f.slots <- struct{}{}:
+			done.file, done.err = f.fetch(ctx, r)
+			<-f.slots
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case f.ended <- done:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// fetch brings the file of a capture into the directory and removes the key.
+func (f *fetcher) fetch(ctx context.Context, r result.Result) (file string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s %s: %w", r.Node, r.Interface, err)
+		}
+	}()
+	if !strings.HasPrefix(r.Key, f.prefix) {
+		return "", fmt.Errorf("key %s is not of this request", r.Key)
+	}
+	var fetching sync.WaitGroup
+	defer fetching.Wait()
+	reader, writer := io.Pipe()
+	defer reader.Close() // ends the writer
+	fetching.Go(func() {
+		_, err := f.keys.Fetch(ctx, r.Key, writer)
+		writer.CloseWithError(err)
+	})
+	content := &whole{from: reader, missing: r.Bytes}
+	place, err := f.dir.Store(ctx, store.File{ID: r.ID, Name: localName(r), Size: r.Bytes,
+		Content: func() io.Reader { return content }})
+	switch {
+	case content.err != nil:
+		return "", content.err // and not what the directory makes of it
+	case err != nil:
+		return "", err
+	}
+	if err := f.keys.Remove(ctx, r.Key); err != nil {
+		return place.File, fmt.Errorf("fetched, but: %w", err)
+	}
+	return place.File, nil
+}
+
+// localName returns what to name the file of a capture. What a result says is
+// foreign text: no name leaves the directory, or hides in it.
+func localName(r result.Result) string {
+	extension := ".pcap"
+	if filepath.Ext(r.Name) == ".pcapng" {
+		extension = ".pcapng"
+	}
+	base := strings.TrimSuffix(store.PlainName(r.Name), extension)
+	if strings.Trim(base, "._-") == "" {
+		base = store.FileName(r.Node, r.Interface, time.Time(r.Started), "")
+	}
+	base = strings.TrimLeft(base, ".-")
+	return base[:min(len(base), maxFileName-len(extension))] + extension
+}
+
+// A whole reads a file of known length, and all of it or an error.
+type whole struct {
+	from    io.Reader
+	missing int64 // bytes
+	err     error // why it is not whole
+}
+
+// Read implements io.Reader.
+func (w *whole) Read(p []byte) (int, error) {
+	n, err := w.from.Read(p)
+	w.missing -= int64(n)
+	switch {
+	case w.missing < 0:
+		err = errors.New("the file is longer than its result says")
+	case err == io.EOF && w.missing > 0:
+		err = fmt.Errorf("%d bytes of the file are missing", w.missing)
+	}
+	if err != nil && err != io.EOF {
+		w.err = err
+	}
+	return n, err
+}

@@ -1,0 +1,265 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/pubsub"
+	"pcapdaemon/result"
+	"pcapdaemon/store"
+	"pcapdaemon/testbed"
+)
+
+// fetchingACL is what docs/operations.md gives as the least for one who fetches files.
+const fetchingACL = publisherACL + " (~capture-results:* +getrange +strlen +del)"
+
+// listDir returns the names in a directory, hidden ones included.
+func listDir(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}
+
+// setUser gives a server a user with the password pw and returns it as that user reaches it.
+func setUser(t *testing.T, r *testbed.Redis, name, rules string) *pubsub.Server {
+	t.Helper()
+	acl := []any{"SETUSER", name, "on", ">pw"}
+	inBrackets := false
+	for word := range strings.FieldsSeq(rules) {
+		if inBrackets { // a selector is one argument
+			acl[len(acl)-1] = acl[len(acl)-1].(string) + " " + word
+		} else {
+			acl = append(acl, word)
+		}
+		inBrackets = strings.HasPrefix(word, "(") || inBrackets && !strings.HasSuffix(word, ")")
+	}
+	r.Do(t, "ACL", acl...)
+	return &pubsub.Server{Addresses: []string{r.Address()}, User: name, Password: "pw"}
+}
+
+// returned is a result with a key of three bytes.
+func returned(t *testing.T, key, name string) result.Result {
+	t.Helper()
+	r := say(t, `"node":"a","interface":"eth0","state":"done","stop":"packets","packets":1,"bytes":3`)
+	r.Key, r.Name = key, name
+	return r
+}
+
+func TestFetch(t *testing.T) {
+	r := testbed.StartRedis(t)
+	server := setUser(t, r, "asker", fetchingACL)
+	dir := t.TempDir()
+	f := newFetcher(server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:")
+	for _, want := range []string{"x.pcap", "x-2.pcap"} {
+		r.Do(t, "SET", "capture-results:r1:a:eth0", "abc")
+		file, err := f.fetch(t.Context(), returned(t, "capture-results:r1:a:eth0", "x.pcap"))
+		if err != nil || file != filepath.Join(dir, want) {
+			t.Fatalf("want %s, got %s, %v", want, file, err)
+		}
+		if content, err := os.ReadFile(file); string(content) != "abc" {
+			t.Errorf("want the content of the key, got %q, %v", content, err)
+		}
+		if info, err := os.Stat(file); err != nil || info.Mode() != 0o640 {
+			t.Errorf("want mode 0640, got %v, %v", info.Mode(), err)
+		}
+		if left := r.Do(t, "EXISTS", "capture-results:r1:a:eth0"); left != int64(0) {
+			t.Error("the key is still there")
+		}
+	}
+	if want, got := []string{"x-2.pcap", "x.pcap"}, listDir(t, dir); !slices.Equal(want, got) {
+		t.Errorf("want %q in the directory, got %q", want, got)
+	}
+}
+
+// TestFetchFails: a file that is not whole is none, and its key stays.
+func TestFetchFails(t *testing.T) {
+	r := testbed.StartRedis(t)
+	reader := setUser(t, r, "reader", publisherACL+" (~capture-results:* +getrange +strlen)")
+	asker := setUser(t, r, "asker", publisherACL)
+	fetching := setUser(t, r, "fetching", fetchingACL)
+	const key = "capture-results:r1:a:eth0"
+	for name, test := range map[string]struct {
+		server     *pubsub.Server
+		key, value string
+		files      int
+		want       string
+	}{
+		"a key of others":      {fetching, "capture-results:r10:a:eth0", "abc", 0, "not of this request"},
+		"a key of other kind":  {fetching, "secret", "abc", 0, "not of this request"},
+		"expired":              {fetching, key, "", 0, "no such key"},
+		"shorter":              {fetching, key, "ab", 0, "1 bytes of the file are missing"},
+		"longer":               {fetching, key, "abcd", 0, "longer"},
+		"reading not allowed":  {asker, key, "abc", 0, "NOPERM"},
+		"removing not allowed": {reader, key, "abc", 1, "NOPERM"},
+	} {
+		r.Do(t, "FLUSHALL")
+		if test.value != "" {
+			r.Do(t, "SET", test.key, test.value)
+		}
+		dir := t.TempDir()
+		f := newFetcher(test.server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:")
+		file, err := f.fetch(t.Context(), returned(t, test.key, "x.pcap"))
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "a eth0: ") {
+			t.Errorf("%s: want an error with %q, got %v", name, test.want, err)
+		}
+		if got := listDir(t, dir); len(got) != test.files || (file != "") != (test.files == 1) {
+			t.Errorf("%s: want %d files, got %q and %q", name, test.files, got, file)
+		}
+		if left := r.Do(t, "EXISTS", test.key); test.value != "" && left != int64(1) {
+			t.Errorf("%s: want the key left alone", name)
+		}
+	}
+}
+
+// TestFetchIntoFullDirectory: what the disk says is the reason, and not what that does to Redis.
+func TestFetchIntoFullDirectory(t *testing.T) {
+	testbed.NeedRoot(t)
+	r := testbed.StartRedis(t)
+	dir := t.TempDir()
+	testbed.MountTmpfs(t, dir, "size=64k")
+	big := strings.Repeat("x", 1<<20)
+	r.Do(t, "SET", "capture-results:r1:k", big)
+	server := &pubsub.Server{Addresses: []string{r.Address()}}
+	f := newFetcher(server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:")
+	done := returned(t, "capture-results:r1:k", "x.pcap")
+	done.Bytes = int64(len(big))
+	if _, err := f.fetch(t.Context(), done); err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("want no space left, got %v", err)
+	}
+	if got := listDir(t, dir); len(got) != 0 {
+		t.Errorf("want nothing left behind, got %q", got)
+	}
+}
+
+// TestLocalName: what a result says of its file is foreign text.
+func TestLocalName(t *testing.T) {
+	const own = "a-eth0-20260102T030405.000000001Z.pcap"
+	for name, want := range map[string]string{
+		"web1-eth0-20260102T030405.000000001Z.pcap":   "web1-eth0-20260102T030405.000000001Z.pcap",
+		"web1-eth0-20260102T030405.000000001Z.pcapng": "web1-eth0-20260102T030405.000000001Z.pcapng",
+		"../../etc/cron.d/x.pcap":                     "_.._etc_cron.d_x.pcap",
+		"/etc/passwd":                                 "_etc_passwd.pcap",
+		".bashrc":                                     "bashrc.pcap",
+		"-rf":                                         "rf.pcap",
+		"a\x00b\nc.pcap":                              "a_b_c.pcap",
+		"":                                            own,
+		"..":                                          own,
+		".pcap":                                       own,
+		"/":                                           own,
+		"...___---.pcap":                              own,
+		strings.Repeat("x", 300) + ".pcap":            strings.Repeat("x", 235) + ".pcap",
+	} {
+		if got := localName(returned(t, "k", name)); got != want {
+			t.Errorf("%q: want %s, got %s", name, want, got)
+		}
+	}
+}
+
+// A stuckVault gives one byte, and then nothing until it is left.
+type stuckVault struct{}
+
+// Fetch implements vault.
+func (stuckVault) Fetch(ctx context.Context, _ string, to io.Writer) (int64, error) {
+	_, _ = to.Write([]byte("a"))
+	<-ctx.Done()
+	return 1, ctx.Err()
+}
+
+// Remove implements vault.
+func (stuckVault) Remove(context.Context, string) error { return errors.New("never reached") }
+
+// TestFetchIsLeft: who leaves in the middle of a file leaves nothing behind.
+func TestFetchIsLeft(t *testing.T) {
+	for name, begins := range map[string]bool{"by twice": true, "by once, what others have begun": false} {
+		dir := t.TempDir()
+		e := newFakeExchange(2)
+		c := newTestClient(e, jsonLines{io.Discard, io.Discard})
+		c.request.begins = begins
+		c.fetcher = newFetcher(stuckVault{}, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:")
+		if err := c.ask(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 2 * fetchers { // more than are fetched at one time
+			r := returned(t, fmt.Sprint("capture-results:r1:", n), "x.pcap")
+			r.Interface = fmt.Sprint("eth", n)
+			e.answers <- r.Encode()
+		}
+		interrupted, interrupt := context.WithCancel(t.Context())
+		in := interruption{t.Context(), interrupted}
+		if !begins {
+			in = interruption{interrupted, t.Context()}
+		}
+		time.AfterFunc(200*time.Millisecond, interrupt)
+		if code := c.wait(in); code != Failed {
+			t.Errorf("%s: want outcome %d, got %d", name, Failed, code)
+		}
+		if got := listDir(t, dir); len(got) != 0 {
+			t.Errorf("%s: want nothing left behind, got %q", name, got)
+		}
+	}
+}
+
+// TestFetchIsShown: a capture is under way as long as its file is.
+func TestFetchIsShown(t *testing.T) {
+	e := newFakeExchange(1)
+	c := newTestClient(e, jsonLines{io.Discard, io.Discard})
+	c.fetcher = newFetcher(stuckVault{}, &store.Directory{Path: t.TempDir(), Disk: &store.Disk{}}, "capture-results:r1:")
+	if err := c.ask(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	defer c.fetcher.working.Wait()
+	defer leave()
+	c.take(ctx, returned(t, "capture-results:r1:k", "x.pcap").Encode())
+	capture := c.session.captures[0]
+	if !capture.fetching || !c.busy() {
+		t.Error("want the file under way")
+	}
+	c.fetched(fetched{capture: capture, file: "/x.pcap"})
+	if capture.fetching || c.busy() || c.failed {
+		t.Error("want the file here")
+	}
+}
+
+// TestPublishFetches: with -destdir, files are asked for, fetched, and told of.
+func TestPublishFetches(t *testing.T) {
+	r := testbed.StartRedis(t)
+	setUser(t, r, "asker", fetchingACL)
+	requests := r.Hear(t, "capture")
+	go func() {
+		<-requests
+		for _, host := range []string{"a", "b"} {
+			done := returned(t, "capture-results:r1:"+host, host+".pcap")
+			done.Node = host
+			r.Do(t, "PUBLISH", "capture-results", done.Encode())
+		}
+	}()
+	r.Do(t, "SET", "capture-results:r1:a", "abc") // b's has expired
+	dir := t.TempDir()
+	out, errs, code := ask(t, "redis://asker:pw@"+r.Address(), dir, "node=any", "interface=eth0", "id=r1")
+	if code != Failed || !strings.Contains(errs, "b eth0: fetch capture-results:r1:b: no such key") {
+		t.Errorf("want outcome %d and what was not fetched, got %d, %s", Failed, code, errs)
+	}
+	if want, got := "done done fetched", states(t, out); got != want {
+		t.Errorf("want the states %q, got %q", want, got)
+	}
+	want := `{"id":"r1","node":"a","interface":"eth0","state":"fetched","file":"` + dir + `/a.pcap"}`
+	if !strings.Contains(out, want) {
+		t.Errorf("want the line %s, got %s", want, out)
+	}
+}

@@ -1,0 +1,127 @@
+package client
+
+import (
+	"encoding/json"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"pcapdaemon/result"
+	"pcapdaemon/text"
+)
+
+// A request is a request as its asker publishes it, and what the asker has to know of it.
+type request struct {
+	message []byte
+	id      string // of the results
+	asked   Asked
+	// field and value are whom it names: node or nodere.
+	field, value string
+	by           string
+	// Captures begin with it, unless it ends some or asks who listens.
+	begins, rollCall bool
+}
+
+// A asker says who asks, and what is to become of the answers.
+type asker struct {
+	by      string // user@host
+	watches bool   // captures are watched on a terminal
+	fetches bool   // files are to be returned
+}
+
+// whoAmI returns user@host, as far as they are known.
+func whoAmI() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname()
+	return name + "@" + host
+}
+
+// newRequest has a request judged and fills in what its asker leaves open.
+func newRequest(message []byte, judge func([]byte) (Asked, error), who asker) (request, error) {
+	r, err := judge(message)
+	if err != nil {
+		return request{}, err
+	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(message, &given); err != nil {
+		return request{}, err
+	}
+	q := request{message: message, asked: r, id: r.ID, by: r.By, field: "node", value: r.Node,
+		begins: r.Stop == "" && !r.RollCall, rollCall: r.RollCall}
+	if q.value == "" {
+		q.field, q.value = "nodere", r.NodeRE
+	}
+	added := map[string]any{}
+	if q.by == "" {
+		q.by, added["by"] = who.by, who.by
+	}
+	switch {
+	case r.Stop != "":
+		q.id = r.Stop
+	case given["id"] == nil || string(given["id"]) == `""`:
+		added["id"] = q.id
+	}
+	if q.begins && who.watches && given["progress"] == nil {
+		added["progress"] = 1
+	}
+	if q.begins && who.fetches && given["return"] == nil {
+		added["return"] = true
+	}
+	if len(added) == 0 {
+		return q, nil
+	}
+	for name, value := range given {
+		if _, filled := added[name]; !filled {
+			added[name] = value
+		}
+	}
+	q.message = text.JSON(added)
+	_, err = judge(q.message)
+	return q, err
+}
+
+// exact tells whether it names one host.
+func (q request) exact() bool { return q.field == "node" && q.value != "any" }
+
+// stop returns the message that ends the captures of this question.
+func (q request) stop() []byte {
+	return text.JSON(map[string]any{q.field: q.value, "stop": q.id, "by": q.by})
+}
+
+// stopByHand returns the command that does the same.
+func (q request) stopByHand() string {
+	return "pcapdaemon -publish " + shellWord(q.field+"="+q.value) + " " + shellWord("stop="+q.id)
+}
+
+// shellWord quotes a word for a shell, if it needs to be.
+func shellWord(word string) string {
+	plain := func(r rune) bool {
+		return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("@%+=:,./_-", r)
+	}
+	if strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// spans say how long a capture takes at most, as far as its asker can know.
+type spans struct {
+	capture  time.Duration // until it ends, where the host does not say
+	delivery time.Duration // from there to its last result
+}
+
+// spans returns what was asked for, and where nothing was, what the asker's
+// own flags say of hosts.
+func (q request) spans(o Options) spans {
+	s := spans{capture: o.Capture, delivery: o.Delivery + lateness}
+	if q.asked.Timeout > 0 {
+		s.capture = time.Duration(min(q.asked.Timeout, result.MaxSeconds)) * time.Second
+	}
+	return s
+}

@@ -1,0 +1,101 @@
+package client
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/capfile"
+	"pcapdaemon/result"
+	"pcapdaemon/testbed"
+)
+
+// presentHosts are the answers of four hosts to a roll call, two of one name.
+func presentHosts() [][]byte {
+	recorded, size := 125.4, int64(16<<20)
+	large := &result.Limits{Packets: 100_000, Bytes: 100 << 20, Timeout: 3600, Snap: capfile.MaxSnap, Captures: 16, Return: &size}
+	small := &result.Limits{Packets: 5, Bytes: 1500, Timeout: 90, Snap: 96, Captures: 1, Return: new(int64)}
+	wan := []result.Interface{{Name: "eth0", Alias: "wan", Up: true, Recorded: &recorded}, {Name: "lo"}}
+	tab := []result.Interface{{Name: "e\t", Up: true}}
+	var messages [][]byte
+	for _, r := range []result.Result{
+		{Node: "web2", Limits: large, Presence: &result.Presence{Version: "1.0", Format: "pcap", Running: 3, Interfaces: wan}},
+		{Node: "web1", Limits: small, Presence: &result.Presence{Version: "1.0", Format: "pcapng", Running: 0, Interfaces: []result.Interface{{Name: "eth0", Up: true}}}},
+		{Node: "web2", Limits: large, Presence: &result.Presence{Version: "0.9", Format: "pcap", Running: 0, Interfaces: nil}},
+		{Node: "a\x1b[2J\tb", Limits: small, Presence: &result.Presence{Version: "1\n", Format: "pcap", Running: 0, Interfaces: tab}},
+	} {
+		r.ID, r.State = "r1", result.Present
+		messages = append(messages, r.Encode())
+	}
+	return messages
+}
+
+func TestRosterTable(t *testing.T) {
+	var out, errs bytes.Buffer
+	v := &roll{out: &out, err: &errs, table: true}
+	for _, message := range presentHosts() {
+		v.heard(message)
+	}
+	v.heard([]byte(`{"id":"r1","node":"web9","state":"done"}`))
+	v.close()
+	want := []string{
+		`NODE           VERSION  FORMAT  RUNNING  AT MOST                          RETURNS  INTERFACE   LINK  RECORDED`,
+		`a\x1b[2J\tb    1\n      pcap    0 of 1   5 packets, 1500, 1m30s, snap 96  -        e\t         up    -`,
+		`web1           1.0      pcapng  0 of 1   5 packets, 1500, 1m30s, snap 96  -        eth0        up    -`,
+		`web2 (1 of 2)  1.0      pcap    3 of 16  100000 packets, 100MiB, 1h       16MiB    eth0 (wan)  up    2m5s`,
+		`                                                                                   lo          down  -`,
+		`web2 (2 of 2)  0.9      pcap    0 of 16  100000 packets, 100MiB, 1h       16MiB    none        -     -`,
+	}
+	if got := testbed.ReadLines(out.String()); !slices.Equal(want, got) {
+		t.Errorf("want\n%s\ngot\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+	}
+}
+
+func TestRosterLines(t *testing.T) {
+	var out, errs bytes.Buffer
+	v := &roll{out: &out, err: &errs}
+	messages := presentHosts()
+	for _, message := range messages {
+		v.heard(message)
+	}
+	v.close()
+	if want, got := string(bytes.Join(messages, []byte("\n")))+"\n", out.String(); want != got {
+		t.Errorf("want the answers as they came:\n%s\ngot\n%s", want, got)
+	}
+	if want, got := "web2: 2 hosts have this name\n", errs.String(); want != got {
+		t.Errorf("want %q, got %q", want, got)
+	}
+}
+
+// TestRosterOfHosts drives the program: it asks, and ends when all have answered or nobody does.
+func TestRosterOfHosts(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	requests := r.Hear(t, "capture")
+	asked := make(chan map[string]any, 1)
+	go func() {
+		var request map[string]any
+		_ = json.Unmarshal(<-requests, &request)
+		asked <- request
+		for _, message := range presentHosts()[:1] {
+			message = bytes.Replace(message, []byte(`"r1"`), []byte(`"`+request["id"].(string)+`"`), 1)
+			r.Do(t, "PUBLISH", "capture-results", message)
+		}
+	}()
+	redis := "redis://" + r.Address()
+	began := time.Now()
+	out, errs, code := ask(t, redis, "", "rollcall=true", "nodere=^web")
+	if code != Done || states(t, out) != "present" || time.Since(began) > time.Second {
+		t.Errorf("want one host at once, got outcome %d after %v: %s%s", code, time.Since(began), out, errs)
+	}
+	request := <-asked
+	if by, _ := request["by"].(string); request["nodere"] != "^web" || request["rollcall"] != true || by == "" {
+		t.Errorf("want a roll call, got %v", request)
+	}
+	if out, errs, code := ask(t, redis, "", "rollcall=true"); code != Unanswered || out != "" {
+		t.Errorf("want outcome %d when nobody answers, got %d: %s%s", Unanswered, code, out, errs)
+	}
+}

@@ -1,0 +1,205 @@
+package client
+
+import (
+	"slices"
+	"time"
+
+	"pcapdaemon/result"
+)
+
+const (
+	// nextAnswer is how long whoever asks waits for the next host to answer.
+	nextAnswer = 3 * time.Second
+	// lastAnswer is how long that is when no other host is expected to.
+	lastAnswer = time.Second
+	// lateness is what a capture's last result may take beyond its timeout and its delivery.
+	lateness = 10 * time.Second
+	// reconnection is the time in which everybody is connected again after an outage of Redis.
+	reconnection = 6 * time.Second
+)
+
+// A session is what somebody who asked has heard so far. It has no clock: its
+// methods are told the time.
+type session struct {
+	request   request
+	listeners int // that the request has reached
+	spans     spans
+
+	answered time.Time // the newest answer of a host, or the publication
+	stopped  time.Time // when the captures were asked to end; zero if they were not
+	lost     time.Time // since when nothing can be heard; zero if it can
+	// answers counts the hosts that have answered, by node and interface, so
+	// that two hosts of one name are two.
+	answers  map[string]map[string]int
+	refused  int
+	captures []*progress // in the order of their answers
+	known    map[progressKey]*progress
+}
+
+// A progressKey tells captures apart: two hosts of one name do not start in the same nanosecond.
+type progressKey struct {
+	node, iface string
+	started     int64 // since 1970, in nanoseconds
+}
+
+// A progress is one capture as whoever asked for it sees it.
+type progress struct {
+	result.Result           // the newest
+	heard         time.Time // when the first one was
+	deadline      time.Time // for the last one
+	fetching      bool      // its file is on its way
+}
+
+// newSession returns what is known of a request that was just published.
+func newSession(q request, listeners int, s spans, now time.Time) *session {
+	return &session{request: q, listeners: listeners, spans: s, answered: now,
+		answers: map[string]map[string]int{}, known: map[progressKey]*progress{}}
+}
+
+// take notes a result, and returns the capture if it is of one. What is not
+// for this request, or is known already, is no news: results may come twice.
+func (f *session) take(r result.Result, now time.Time) (t *progress, news bool) {
+	if r.ID != f.request.id {
+		return nil, false
+	}
+	key := progressKey{r.Node, r.Interface, time.Time(r.Started).UnixNano()}
+	if t := f.known[key]; t != nil {
+		return t, t.take(r)
+	}
+	switch {
+	case r.State == result.Refused:
+		f.refused++
+	case !r.Started.IsZero():
+		t = &progress{Result: r, heard: now, deadline: now.Add(f.lasting(r))}
+		f.captures, f.known[key] = append(f.captures, t), t
+	}
+	f.answered = now
+	if f.answers[r.Node] == nil {
+		f.answers[r.Node] = map[string]int{}
+	}
+	f.answers[r.Node][r.Interface]++
+	return t, true
+}
+
+// lasting returns what a capture takes at most, until its last result.
+func (f *session) lasting(r result.Result) time.Duration {
+	if r.Limits == nil {
+		return f.spans.capture + f.spans.delivery
+	}
+	return r.Limits.Duration() + f.spans.delivery
+}
+
+// take notes a result of this capture; false means that it says nothing new.
+func (t *progress) take(r result.Result) bool {
+	if t.Over() && (r.State == t.State || !r.Over()) || r.State == result.Started {
+		return false
+	}
+	if r.Limits == nil {
+		r.Limits = t.Limits // only the first one has them
+	}
+	t.Result = r
+	return true
+}
+
+// hosts returns how many hosts have said all that is to be expected: a word
+// for each interface, or one for all.
+func (f *session) hosts() int {
+	n := 0
+	for _, answers := range f.answers {
+		if len(f.request.asked.Interfaces) > 0 {
+			n += slices.Min(f.each(answers))
+		}
+		n += answers[""]
+	}
+	return n
+}
+
+// each returns how many hosts of one name have answered for each interface.
+func (f *session) each(answers map[string]int) []int {
+	var counts []int
+	for _, iface := range f.request.asked.Interfaces {
+		counts = append(counts, answers[iface])
+	}
+	return counts
+}
+
+// gathered tells whether no further host is to be expected.
+func (f *session) gathered(now time.Time) bool {
+	since, wait := f.answered, nextAnswer
+	if f.request.exact() && len(f.answers) > 0 {
+		wait = lastAnswer
+	}
+	if !f.stopped.IsZero() {
+		wait = lastAnswer
+		if f.stopped.After(since) {
+			since = f.stopped
+		}
+	}
+	return f.hosts() >= f.listeners || now.Sub(since) >= wait
+}
+
+// over tells whether no more results are to be expected.
+func (f *session) over(now time.Time) bool {
+	switch {
+	case !f.lost.IsZero() && now.Sub(f.lost) < f.spans.capture+f.spans.delivery:
+		return false
+	case f.lost.IsZero() && !f.gathered(now):
+		return false
+	}
+	return !slices.ContainsFunc(f.captures, func(t *progress) bool { return !t.Over() && now.Before(t.deadline) })
+}
+
+// stop notes that the captures have been asked to end.
+func (f *session) stop(now time.Time) {
+	f.stopped = now
+	for _, t := range f.captures {
+		if latest := now.Add(f.spans.delivery); t.deadline.After(latest) {
+			t.deadline = latest
+		}
+	}
+}
+
+// lose notes that from now on nothing can be heard.
+func (f *session) lose(now time.Time) {
+	if f.lost.IsZero() {
+		f.lost = now
+	}
+}
+
+// regain notes that from now on everything can be heard again. What hosts have
+// to say comes when they are back too.
+func (f *session) regain(now time.Time) {
+	f.lose(now) // an outage that was shorter than the look at it
+	if !f.gathered(f.lost) {
+		f.answered = now.Add(reconnection)
+	}
+	for _, t := range f.captures {
+		if earliest := now.Add(reconnection + lateness); t.deadline.Before(earliest) {
+			t.deadline = earliest
+		}
+	}
+	f.lost = time.Time{}
+}
+
+// silent returns the captures that have not told their end.
+func (f *session) silent() []*progress {
+	var silent []*progress
+	for _, t := range f.captures {
+		if !t.Over() {
+			silent = append(silent, t)
+		}
+	}
+	return silent
+}
+
+// outcome returns what the answers amount to.
+func (f *session) outcome() Outcome {
+	failed := func(t *progress) bool { return !t.Over() || t.State == result.Failed }
+	switch {
+	case len(f.answers) == 0:
+		return Unanswered
+	case f.refused > 0 || slices.ContainsFunc(f.captures, failed):
+		return Failed
+	}
+	return Done
+}

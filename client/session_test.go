@@ -1,0 +1,231 @@
+package client
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/result"
+)
+
+// hear returns a result of the request r1 in a few words: node[/interface] state [start].
+// Without one, the interface is eth0.
+func hear(t *testing.T, words string) result.Result {
+	t.Helper()
+	parts := append(strings.Fields(words), "")
+	node, iface, given := strings.Cut(parts[0], "/")
+	if !given {
+		iface = "eth0"
+	}
+	fields := map[string]string{"id": "r1", "node": node, "interface": iface, "state": parts[1]}
+	if parts[2] != "" {
+		fields["started"] = "2026-01-02T03:04:05.00000000" + parts[2] + "Z"
+	}
+	message, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := result.Decode(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// followed returns a following that has heard all this, given as times after the
+// publication and results, and when it began.
+func followed(t *testing.T, listeners int, interfaces, heard string) (f *session, began time.Time) {
+	t.Helper()
+	began = time.Now()
+	q := request{id: "r1", field: "node", value: "any", asked: Asked{Interfaces: strings.Fields(interfaces)}}
+	f = newSession(q, listeners, spans{50 * time.Second, 10 * time.Second}, began)
+	for event := range strings.SplitSeq(heard, ";") {
+		at, what, _ := strings.Cut(strings.TrimSpace(event), " ")
+		now := began.Add(after(t, at))
+		switch what {
+		case "":
+		case "lost":
+			f.lose(now)
+		case "regained":
+			f.regain(now)
+		case "stop":
+			f.stop(now)
+		default:
+			f.take(hear(t, what), now)
+		}
+	}
+	return f, began
+}
+
+// after returns a duration; none is 0.
+func after(t *testing.T, text string) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(text)
+	if err != nil && text != "" {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestFollowing(t *testing.T) {
+	const ms, s = time.Millisecond, time.Second
+	for name, test := range map[string]struct {
+		listeners int
+		heard     string
+		over      time.Duration // after the publication
+		code      Outcome
+	}{
+		"nobody answers":                {2, "", 3 * s, Unanswered},
+		"the only host is done":         {1, "0s a started 1; 50ms a done 1", 50 * ms, Done},
+		"the only host refuses":         {1, "40ms a refused", 40 * ms, Failed},
+		"the only host fails":           {1, "0s a started 1; 1s a failed 1", s, Failed},
+		"another host may be late":      {2, "0s a started 1; 50ms a done 1", 3 * s, Done},
+		"another host is late":          {2, "0s a started 1; 1s a done 1; 1500ms b started 2; 2s b done 2", 2 * s, Done},
+		"a third host may be later":     {3, "0s a refused; 2s b refused", 5 * s, Failed},
+		"a long capture, then no wait":  {2, "0s a started 1; 30s a done 1", 30 * s, Done},
+		"a host falls silent":           {1, "1s a started 1", 61 * s, Failed},
+		"one of two falls silent":       {2, "1s a started 1; 1s b started 2; 20s b done 2", 61 * s, Failed},
+		"two hosts of one name":         {2, "0s a started 1; 0s a started 2; 1s a done 1; 9s a done 2", 9 * s, Done},
+		"two of one name refuse":        {2, "0s a refused; 1s a refused", s, Failed},
+		"one of two of one name":        {2, "0s a started 1; 1s a done 1", 3 * s, Done},
+		"results come twice":            {2, "0s a started 1; 1s a done 1; 1s a started 1; 2s a done 1", 3 * s, Done},
+		"the start was missed":          {1, "2s a done 1", 2 * s, Done},
+		"how far it is":                 {1, "0s a started 1; 1s a running 1; 5s a done 1", 5 * s, Done},
+		"how far it is, then silence":   {1, "0s a started 1; 50s a running 1", 60 * s, Failed},
+		"a state of the future":         {1, "0s a started 1; 1s a archived 1; 5s a done 1", 5 * s, Done},
+		"a state without a capture":     {1, "1s a/ present", s, Done},
+		"done stays done":               {2, "0s a started 1; 1s a done 1; 2s a running 1", 3 * s, Done},
+		"Redis is away, then an answer": {1, "1s lost; 30s regained; 32s a refused", 32 * s, Failed},
+		"Redis is away, then none":      {1, "1s lost; 30s regained", 39 * s, Unanswered},
+		"Redis is away at the end":      {1, "0s a started 1; 50s lost; 90s regained", 106 * s, Failed},
+		"Redis stays away":              {1, "0s a started 1; 10s lost", 70 * s, Failed},
+		"its upload has to wait":        {1, "0s a started 1; 5s a kept 1", 5 * s, Done},
+		"kept, and refused after all":   {2, "0s a started 1; 1s a kept 1; 2s a failed 1", 3 * s, Failed},
+		"stopped, and done":             {2, "0s a started 1; 1s stop; 1200ms a done 1", 2 * s, Done},
+		"stopped, others are late": {3, "0s a started 1; 1s stop; 2s b started 1; 2s a done 1; 2s b done 1",
+			3 * s, Done},
+		"stopped, and silent":       {1, "0s a started 1; 1s stop", 11 * s, Failed},
+		"stopped at its end":        {1, "0s a started 1; 55s stop", 60 * s, Failed},
+		"stopped before any answer": {1, "1s stop", 2 * s, Unanswered},
+		"all were there before":     {2, "0s a started 1; 10s lost; 11s regained; 12s a done 1", 12 * s, Done},
+	} {
+		f, began := followed(t, test.listeners, "eth0", test.heard)
+		last, _, _ := strings.Cut(strings.TrimSpace(test.heard[strings.LastIndex(test.heard, ";")+1:]), " ")
+		if test.over > after(t, last) && f.over(began.Add(test.over-ms)) {
+			t.Errorf("%s: over before %v", name, test.over)
+		}
+		if !f.over(began.Add(test.over)) {
+			t.Errorf("%s: not over after %v", name, test.over)
+		}
+		if got := f.outcome(); got != test.code {
+			t.Errorf("%s: want outcome %d, got %d", name, test.code, got)
+		}
+	}
+}
+
+// TestFollowingOneHost: who names one host waits for it, and not for others.
+func TestFollowingOneHost(t *testing.T) {
+	for name, test := range map[string]struct {
+		heard string
+		over  time.Duration
+	}{
+		"no answer":     {"", nextAnswer},
+		"done at once":  {"0s a started 1; 1ms a done 1", lastAnswer},
+		"done later":    {"0s a started 1; 9s a done 1", 9 * time.Second},
+		"refused later": {"2s a refused", 2*time.Second + lastAnswer},
+	} {
+		f, began := followed(t, 5, "eth0", test.heard)
+		f.request.value = "a"
+		if test.over < 4*time.Second && f.over(began.Add(test.over-time.Millisecond)) {
+			t.Errorf("%s: over before %v", name, test.over)
+		}
+		if !f.over(began.Add(test.over)) {
+			t.Errorf("%s: not over after %v", name, test.over)
+		}
+	}
+}
+
+// TestFollowingLimits: what a host says of its limits counts more than what a client can guess.
+func TestFollowingLimits(t *testing.T) {
+	for name, test := range map[string]struct {
+		limits string
+		over   time.Duration
+	}{
+		"shorter":    {`{"packets":1,"bytes":2,"timeout":2}`, 12 * time.Second},
+		"longer":     {`{"packets":1,"bytes":2,"timeout":3600}`, time.Hour + 10*time.Second},
+		"a fraction": {`{"packets":1,"bytes":2,"timeout":0.5}`, 10500 * time.Millisecond},
+		"negative":   {`{"timeout":-5}`, 10 * time.Second},
+		"for ever":   {`{"timeout":1e300}`, 365*24*time.Hour + 10*time.Second},
+		"not said":   {"null", time.Minute},
+	} {
+		f, began := followed(t, 1, "eth0", "")
+		r, err := result.Decode([]byte(`{"id":"r1","node":"a","interface":"eth0","state":"started",` +
+			`"started":"2026-01-02T03:04:05.000000001Z","limits":` + test.limits + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.take(r, began)
+		f.take(hear(t, "a running 1"), began)
+		if (f.captures[0].Limits == nil) != (test.limits == "null") {
+			t.Errorf("%s: want the limits kept, got %v", name, f.captures[0].Limits)
+		}
+		if f.over(began.Add(test.over-time.Millisecond)) || !f.over(began.Add(test.over)) {
+			t.Errorf("%s: want it over after %v", name, test.over)
+		}
+	}
+}
+
+// TestFollowingInterfaces: a host has answered when it has for each interface, or once for all.
+func TestFollowingInterfaces(t *testing.T) {
+	for name, test := range map[string]struct {
+		listeners int
+		heard     string
+		over      bool
+	}{
+		"one of two":            {1, "0s a refused", false},
+		"both":                  {1, "0s a refused; 0s a/eth1 refused", true},
+		"one word for all":      {1, "0s a/ refused", true},
+		"one of them goes on":   {1, "0s a refused; 0s a/eth1 started 1", false},
+		"two hosts of one name": {2, "0s a refused; 0s a/eth1 refused; 0s a/eth1 refused", false},
+		"not asked for":         {1, "0s a refused; 0s a/eth9 refused", false},
+	} {
+		f, began := followed(t, test.listeners, "eth0 eth1", test.heard)
+		if got := f.over(began.Add(time.Second)); got != test.over {
+			t.Errorf("%s: want over %v, got %v", name, test.over, got)
+		}
+	}
+}
+
+// TestFollowingNews: what is not for this request, or was heard before, is no news.
+func TestFollowingNews(t *testing.T) {
+	f, began := followed(t, 1, "eth0", "0s a started 1; 0s a done 1")
+	for result, want := range map[string]bool{
+		"a started 1": false,
+		"a done 1":    false,
+		"a running 1": false,
+		"b refused":   true,
+	} {
+		if _, got := f.take(hear(t, result), began); got != want {
+			t.Errorf("%s: want news %v, got %v", result, want, got)
+		}
+	}
+	other := hear(t, "c refused")
+	other.ID = "r2"
+	if _, news := f.take(other, began); news {
+		t.Error("a result for another request is news")
+	}
+}
+
+// TestFollowingNamesTheSilent: who has started and said no more is known by name.
+func TestFollowingNamesTheSilent(t *testing.T) {
+	f, _ := followed(t, 2, "eth0", "0s a started 1; 0s b started 2; 0s a done 1")
+	var got []string
+	for _, track := range f.silent() {
+		got = append(got, track.Node)
+	}
+	if want := []string{"b"}; !slices.Equal(want, got) {
+		t.Errorf("want %q silent, got %q", want, got)
+	}
+}

@@ -1,0 +1,82 @@
+package status
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// An Endpoint tells over HTTP how the daemon is. It changes nothing, and
+// whoever reaches it may read it.
+type Endpoint struct {
+	Registry *prometheus.Registry
+	Health   func() error // what is wrong, or nil
+	Remarks  func() error // what is about to be wrong, or nil
+	Page     *page
+}
+
+// Serve answers until the context ends.
+func (e Endpoint) Serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{Handler: e.handler(), ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(listener); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// handler answers GET and HEAD; the mux refuses what else is asked for, and how.
+func (e Endpoint) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(e.Registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", e.serveHealth)
+	mux.HandleFunc("GET /{$}", e.servePage)
+	return guard(mux)
+}
+
+// guard tells browsers to take every answer for what it says it is, to load and
+// frame nothing, and to keep it from everybody else.
+func guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for name, value := range map[string]string{
+			"Content-Security-Policy":      "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+			"Cross-Origin-Resource-Policy": "same-origin",
+			"Referrer-Policy":              "no-referrer",
+			"X-Content-Type-Options":       "nosniff",
+			"Cache-Control":                "no-store",
+		} {
+			w.Header().Set(name, value)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// serveHealth answers /healthz.
+func (e Endpoint) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	if err := e.Health(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "subscribed")
+	if remark := e.Remarks(); remark != nil {
+		fmt.Fprintln(w, remark)
+	}
+}
+
+// servePage answers /, and /?still with a page that does not reload itself.
+func (e Endpoint) servePage(w http.ResponseWriter, r *http.Request) {
+	html, err := e.Page.render(r.URL.Query().Has("still"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", e.Page.policy)
+	_, _ = w.Write(html) // who has gone needs no answer
+}

@@ -1,0 +1,118 @@
+package status
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// askEndpoint returns the answer of an endpoint.
+func askEndpoint(t *testing.T, e Endpoint, method, path string) (*http.Response, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	e.handler().ServeHTTP(w, httptest.NewRequest(method, path, nil))
+	answer := w.Result()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer, string(body)
+}
+
+// newEndpoint returns the endpoint of a daemon that is subscribed, or is not because of trouble.
+func newEndpoint(trouble error) Endpoint {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewBuildInfoCollector())
+	return Endpoint{
+		Registry: registry,
+		Health:   func() error { return trouble },
+		Remarks:  func() error { return nil },
+		Page:     NewPage(func() State { return State{Node: "web1", Trouble: trouble} }),
+	}
+}
+
+func TestEndpoint(t *testing.T) {
+	for _, test := range []struct {
+		method, path string
+		trouble      error
+		status       int
+		body         string // part of it
+	}{
+		{"GET", "/metrics", nil, 200, "go_build_info"},
+		{"HEAD", "/metrics", nil, 200, ""},
+		{"POST", "/metrics", nil, 405, ""},
+		{"GET", "/healthz", nil, 200, "subscribed"},
+		{"GET", "/healthz", errors.New("not subscribed: so it goes"), 503, "not subscribed: so it goes"},
+		{"DELETE", "/healthz", nil, 405, ""},
+		{"GET", "/healthz/", nil, 404, ""},
+		{"GET", "/", nil, 200, "<h1>web1</h1>\n<p class=\"good\">subscribed</p>"},
+		{"GET", "/", errors.New("not subscribed: so it goes"), 200, "<p class=\"trouble\">not subscribed: so it goes</p>"},
+		{"GET", "/?still", nil, 200, "reload every 5 s"},
+		{"HEAD", "/", nil, 200, ""},
+		{"POST", "/", nil, 405, ""},
+		{"PUT", "/?still", nil, 405, ""},
+		{"OPTIONS", "/", nil, 405, ""},
+		{"GET", "/index.html", nil, 404, ""},
+		{"GET", "/nosuch", nil, 404, ""},
+		{"POST", "/nosuch", nil, 404, ""},
+	} {
+		answer, body := askEndpoint(t, newEndpoint(test.trouble), test.method, test.path)
+		if answer.StatusCode != test.status || !strings.Contains(body, test.body) {
+			t.Errorf("%s %s: want %d and %q, got %d and %q",
+				test.method, test.path, test.status, test.body, answer.StatusCode, body)
+		}
+	}
+}
+
+// TestEndpointGuards: what a browser must not do with an answer, every answer says.
+func TestEndpointGuards(t *testing.T) {
+	for _, path := range []string{"/", "/?still", "/metrics", "/healthz", "/nosuch"} {
+		answer, body := askEndpoint(t, newEndpoint(nil), "GET", path)
+		for name, want := range map[string]string{
+			"X-Content-Type-Options":       "nosniff",
+			"Referrer-Policy":              "no-referrer",
+			"Cross-Origin-Resource-Policy": "same-origin",
+			"Cache-Control":                "no-store",
+		} {
+			if got := answer.Header.Get(name); got != want {
+				t.Errorf("%s: want %s %s, got %q", path, name, want, got)
+			}
+		}
+		style := ""
+		if _, css, found := strings.Cut(body, "<style>"); found {
+			css, _, _ = strings.Cut(css, "</style>")
+			hash := sha256.Sum256([]byte(css))
+			style = "style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'; "
+		}
+		want := "default-src 'none'; " + style + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+		if got := answer.Header.Get("Content-Security-Policy"); got != want {
+			t.Errorf("%s: want the policy %s, got %s", path, want, got)
+		}
+	}
+}
+
+// TestEndpointOverHTTP: HEAD has no body, and the page says what it is.
+func TestEndpointOverHTTP(t *testing.T) {
+	server := httptest.NewServer(newEndpoint(nil).handler())
+	defer server.Close()
+	answer, err := http.Head(server.URL + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || len(body) > 0 {
+		t.Errorf("want no body, got %q (%v)", body, err)
+	}
+	if want, got := "text/html; charset=utf-8", answer.Header.Get("Content-Type"); want != got {
+		t.Errorf("want %s, got %s", want, got)
+	}
+}

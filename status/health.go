@@ -1,0 +1,64 @@
+package status
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// errNotConnected is the health of a daemon that has just started.
+var errNotConnected = errors.New("not connected yet")
+
+// A Health says whether requests can be received and results be published,
+// and if not, why.
+type Health struct {
+	Changed chan struct{} // holds a token when something may have changed; of capacity one
+
+	mu                sync.Mutex
+	requests, results error
+}
+
+// NewHealth returns the health of a daemon that has just started.
+func NewHealth() *Health { return &Health{Changed: make(chan struct{}, 1), requests: errNotConnected} }
+
+// SetRequests notes why no requests come, or nil.
+func (h *Health) SetRequests(err error) { h.set(&h.requests, err) }
+
+// SetResults notes why no results can be published, or nil.
+func (h *Health) SetResults(err error) { h.set(&h.results, err) }
+
+// set changes one of the two.
+func (h *Health) set(part *error, err error) {
+	h.mu.Lock()
+	*part = err
+	h.mu.Unlock()
+	h.Notify()
+}
+
+// Notify says that something has changed. It never blocks.
+func (h *Health) Notify() {
+	select {
+	case h.Changed <- struct{}{}:
+	default: // nobody has looked since the last time
+	}
+}
+
+// Trouble returns what is wrong, or nil.
+func (h *Health) Trouble() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.requests != nil:
+		return fmt.Errorf("not subscribed: %w", h.requests)
+	case h.results != nil:
+		return fmt.Errorf("results are not published: %w", h.results)
+	}
+	return nil
+}
+
+// Subscribed tells whether requests come.
+func (h *Health) Subscribed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.requests == nil
+}

@@ -1,0 +1,343 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// LateDelivery is how long after -draintimeout local files may be on their way
+// without any of their bytes reaching the disk.
+const LateDelivery = 5 * time.Second
+
+// A File is a finished capture and what there is to say about it.
+type File struct {
+	ID       string // of the request
+	Name     string // of the file
+	Size     int64  // bytes
+	Content  func() io.Reader
+	Tags     []string
+	Comments string
+	Key      string // where it is returned to whoever asked; empty: it is not
+	Note     []byte // handed back when an upload has had to wait
+}
+
+// A Place says where a recording is now.
+type Place struct {
+	File string // absolute path
+	URL  string // for people
+	Key  string // in Redis
+	Name string // of the file that the key holds
+	Kept bool   // in the spool: the upload has to wait
+}
+
+// A destination keeps recordings.
+type destination interface {
+	Name() string
+	Store(context.Context, File) (Place, error)
+}
+
+// A Refusal is the answer of a destination that another try would not change.
+type Refusal struct{ Err error }
+
+// Error implements error.
+func (r Refusal) Error() string { return r.Err.Error() }
+
+// Unwrap returns the answer.
+func (r Refusal) Unwrap() error { return r.Err }
+
+// IsRefusal reports whether a destination has refused a recording for good.
+func IsRefusal(err error) bool { return errors.As(err, new(Refusal)) }
+
+// An archive is a destination that gives recordings names of their own.
+type archive interface {
+	destination
+	// Unused returns a name like the wanted one that nothing bears yet.
+	Unused(name string) string
+}
+
+// An Observer is told how deliveries go; several may go on at one time.
+type Observer interface {
+	// Delivered tells how storing a recording at a destination ended.
+	Delivered(destination string, took time.Duration, err error)
+	// Retried tells of a try that failed and of the wait for the next one.
+	Retried(r File, err error, wait time.Duration)
+	// Removed tells of old captures that have made room, and their bytes.
+	Removed(names []string, size int64)
+	// Troubled tells of what went wrong with the files of a destination,
+	// beside the delivery of any recording.
+	Troubled(err error)
+}
+
+// A Delivery brings recordings to their destinations.
+type Delivery struct {
+	upload destination // nil: none
+	local  archive     // nil: none
+	// directory is local if that is one of the file system.
+	directory *Directory
+	back      destination // for what is returned; nil: nothing is
+	spool     *spool      // for what could not be uploaded yet; nil: none
+	// always is set if every recording goes to the archive; otherwise it
+	// keeps what could not be uploaded.
+	always   bool
+	disk     *Disk
+	observer Observer
+}
+
+// Names returns the names under which deliveries are counted, beside that of the upload.
+func Names() []string {
+	return []string{(&Directory{}).Name(), redisStore{}.Name(), (&spool{}).name()}
+}
+
+// Options say where captures go.
+type Options struct {
+	Node string // this host, as names of files begin with it
+	// Dir is the absolute path of a directory; empty: none. Always is set if every
+	// capture goes there; else those do that cannot be uploaded.
+	Dir    string
+	Always bool
+	// Local stands in for the directory; nil: Dir says where it is.
+	Local archive
+	// DirSize and DirAge bound what lies there, in bytes and by age; 0: no bound.
+	DirSize int64
+	DirAge  time.Duration
+	// Upload is a destination that tries again until it gives up; nil: none.
+	Upload destination
+	// Retry is the same destination, but tries only once: the spool has waits of its own.
+	Retry destination
+	// Spool is the absolute path of the directory for captures whose upload has to
+	// wait, and SpoolSize its bound in bytes; empty: none, and so it is without Upload.
+	Spool     string
+	SpoolSize int64
+	// Redis keeps what is returned to requesters; nil: nothing is.
+	Redis keeper
+	// Settled is called with what became of a capture that had to wait in the
+	// spool, and the note that came with it. It may be called at any time.
+	Settled  func(note []byte, place Place, err error)
+	Observer Observer
+}
+
+// New returns a delivery to destinations.
+func New(o Options) *Delivery {
+	disk := &Disk{}
+	to := &Delivery{upload: o.Upload, local: o.Local, always: o.Always, disk: disk, observer: o.Observer}
+	if o.Dir != "" && o.Local == nil {
+		to.directory = &Directory{Path: o.Dir, Disk: disk, node: o.Node,
+			maxSize: o.DirSize, maxAge: o.DirAge, observer: o.Observer}
+		to.local = to.directory
+	}
+	if o.Upload != nil && o.Spool != "" {
+		to.spool = &spool{spoolDirectory: spoolDirectory{o.Spool, disk}, maxSize: o.SpoolSize, upload: o.Retry,
+			local: to.local, settled: o.Settled, observer: o.Observer}
+	}
+	if o.Redis != nil {
+		to.back = redisStore{o.Redis}
+	}
+	return to
+}
+
+// Run looks after the directory and the spool until their contexts end: it removes
+// what a killed daemon has left, keeps the directory within its bounds, and
+// uploads what had to wait. From the end of stop on, no further upload is begun;
+// those under way go on until ctx ends. It returns when the spool is at rest: a
+// directory that hangs holds up no end.
+func (d *Delivery) Run(ctx, stop context.Context) {
+	if d.directory != nil {
+		go d.directory.run(stop)
+	}
+	if d.spool != nil {
+		d.spool.run(ctx, stop.Done())
+	}
+}
+
+// Spools reports whether there is a spool.
+func (d *Delivery) Spools() bool { return d.spool != nil }
+
+// SpoolStats returns how many captures wait in the spool, how many bytes they
+// have, and since when the oldest one waits. It may be called at any time, if there is a spool.
+func (d *Delivery) SpoolStats() (captures int, size int64, oldest time.Time) { return d.spool.stats() }
+
+// HasDirectory reports whether there is a local directory.
+func (d *Delivery) HasDirectory() bool { return d.directory != nil }
+
+// Free returns the bytes that are free on the directory's file system, or 0 if
+// that is not known. It may be called at any time, if there is a directory.
+func (d *Delivery) Free() uint64 {
+	s, _ := d.directory.space()
+	return s.free
+}
+
+// NearlyFull returns in words that the directory's file system has little space
+// left, or nil. It may be called at any time.
+func (d *Delivery) NearlyFull() error {
+	if d.directory == nil {
+		return nil
+	}
+	return d.directory.nearlyFull()
+}
+
+// Written returns how many bytes have reached the disk so far.
+func (d *Delivery) Written() int64 { return d.disk.written.Load() }
+
+// Deliver stores a recording at all destinations at once; none waits for
+// another one or suffers from its failure. The receipt holds what succeeded.
+// What cannot be uploaded in time goes to the spool, else to the archive; what
+// CloudShark refuses for good goes to the archive.
+//
+// A context that ends stops what goes over the network only: a file is always
+// finished. From stop on, the daemon is about to end: what is still being
+// uploaded is written at once, and a local file stays even if the upload then
+// succeeds after all.
+func (d *Delivery) Deliver(ctx context.Context, stop <-chan struct{}, r File) (Place, error) {
+	if d.local != nil {
+		r.Name = d.local.Unused(r.Name) // all of them bear the same name
+	}
+	var back Place
+	var failed error
+	var returning sync.WaitGroup
+	if r.Key != "" {
+		returning.Go(func() { back, failed = storeAt(ctx, d.back, r, d.observer) })
+	}
+	place, err := d.keep(ctx, stop, r)
+	returning.Wait()
+	place.Key, place.Name = back.Key, back.Name
+	return place, errors.Join(err, failed)
+}
+
+// keep stores a recording where it stays.
+func (d *Delivery) keep(ctx context.Context, stop <-chan struct{}, r File) (Place, error) {
+	switch {
+	case d.upload == nil && !d.always:
+		return Place{}, nil
+	case d.upload == nil:
+		return storeAt(ctx, d.local, r, d.observer)
+	}
+	c := &copies{Delivery: d, file: r}
+	ended := make(chan error, 1) // holds what became of the upload
+	var copying sync.WaitGroup
+	copying.Go(func() { c.make(stop, ended) })
+	uploaded, err := storeAt(ctx, d.upload, r, d.observer)
+	ended <- err
+	copying.Wait()
+	if err == nil {
+		return c.uploaded(uploaded)
+	}
+	return c.failed(err)
+}
+
+// storeAt stores a recording at one destination, counted and timed.
+func storeAt(ctx context.Context, to destination, r File, o Observer) (Place, error) {
+	began := time.Now()
+	place, err := to.Store(ctx, r)
+	o.Delivered(to.Name(), time.Since(began), err)
+	return place, err
+}
+
+// copies are what there is of a recording beside its upload.
+type copies struct {
+	*Delivery
+	file     File
+	place    Place // of the file
+	fileErr  error
+	entry    *entry // in the spool; nil: none
+	spoolErr error
+}
+
+// make makes the copies that are wanted in any case, and those that are needed
+// because of a stop or of what became of the upload.
+func (c *copies) make(stop <-chan struct{}, ended <-chan error) {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		if c.always {
+			c.write()
+		}
+	}()
+	defer func() { <-written }()
+	var err error
+	select {
+	case err = <-ended:
+	default:
+		select {
+		case err = <-ended:
+		case <-stop:
+			err = errors.New("stopped")
+		}
+	}
+	if err == nil {
+		return
+	}
+	if c.spool != nil && !IsRefusal(err) {
+		c.keep(written)
+	}
+	if c.entry == nil && c.local != nil && !c.always {
+		c.write()
+	}
+}
+
+// keep puts the recording into the spool, with what has become of its file. A
+// directory that hangs keeps nothing out of another one.
+func (c *copies) keep(written <-chan struct{}) {
+	var place Place
+	var problem error
+	select {
+	case <-written:
+		place, problem = c.place, c.fileErr
+	case <-time.After(LateDelivery):
+	}
+	began := time.Now()
+	c.entry, c.spoolErr = c.spool.keep(c.file, place, problem)
+	c.observer.Delivered(c.spool.name(), time.Since(began), c.spoolErr)
+}
+
+// write writes the file, however long it takes.
+func (c *copies) write() {
+	c.place, c.fileErr = storeAt(context.Background(), c.local, c.file, c.observer)
+}
+
+// uploaded returns where a recording is that was uploaded.
+func (c *copies) uploaded(place Place) (Place, error) {
+	if c.entry != nil {
+		c.spool.drop(c.entry)
+	}
+	place.File = c.place.File
+	if !c.always {
+		return place, nil // nobody asked for the file
+	}
+	return place, c.fileErr
+}
+
+// failed returns where a recording is that was not uploaded.
+func (c *copies) failed(err error) (Place, error) {
+	switch {
+	case c.entry == nil:
+		return c.place, errors.Join(err, c.spoolErr, c.fileErr)
+	case IsRefusal(err): // after it was kept because of a stop
+		return c.spool.refuse(c.entry, c.file, err)
+	}
+	c.observer.Retried(c.file, err, c.spool.release(c.entry, err))
+	return Place{File: c.place.File, Kept: true}, c.fileErr
+}
+
+// fileTime is the start of a capture as its file's name tells it.
+const fileTime = "20060102T150405.000000000Z"
+
+// FileName returns the name of a capture's file: node, interface and time of
+// the start.
+func FileName(node, iface string, start time.Time, extension string) string {
+	return PlainName(node + "-" + iface + "-" + start.UTC().Format(fileTime) + extension)
+}
+
+// PlainName returns a text without characters that mean something to a shell or a file system.
+func PlainName(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', strings.ContainsRune("._-", r):
+			return r
+		}
+		return '_'
+	}, text)
+}

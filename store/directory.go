@@ -1,0 +1,291 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// tidyPeriod is how often a directory is looked at as a whole.
+	tidyPeriod = time.Hour
+	// mostStuck is how many files that cannot be removed are passed over.
+	mostStuck = 100
+)
+
+// A Directory is a local destination. What it removes when its bounds are
+// passed are captures that bear a name as this node gives them, the oldest
+// first, and never the newest.
+type Directory struct {
+	Path     string // absolute
+	Disk     *Disk
+	node     string
+	maxSize  int64         // bytes of all captures of this node; 0: no bound
+	maxAge   time.Duration // of a capture; 0: no bound
+	observer Observer
+	probe    spaceProbe
+
+	mu    sync.Mutex
+	files []captureFile // sorted; nil: not looked yet
+	size  int64         // of the files, in bytes
+}
+
+// NewDirectory returns a directory without bounds, of which nothing is ever removed.
+func NewDirectory(path string) *Directory { return &Directory{Path: path, Disk: &Disk{}} }
+
+// A captureFile is a file that bears a capture's name.
+type captureFile struct {
+	start time.Time // of the capture, as the name says
+	name  string
+	size  int64 // bytes
+}
+
+// compare orders files by age, the oldest first.
+func (f captureFile) compare(other captureFile) int {
+	return cmp.Or(f.start.Compare(other.start), strings.Compare(f.name, other.name))
+}
+
+// Name implements destination.
+func (*Directory) Name() string { return "local" }
+
+// Unused implements archive.
+func (d *Directory) Unused(name string) string {
+	return freeName(name, func(name string) bool { return exists(filepath.Join(d.Path, name)) })
+}
+
+// freeName returns the name, with -2, -3 … before its extension if it is taken.
+func freeName(name string, taken func(string) bool) string {
+	base, extension := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name)
+	for n := 2; taken(name); n++ {
+		name = base + "-" + strconv.Itoa(n) + extension
+	}
+	return name
+}
+
+// Store writes a recording to a file of its own. A context that ends does not
+// stop it: part of a capture is worth nothing.
+func (d *Directory) Store(_ context.Context, r File) (Place, error) {
+	path, err := d.write(r)
+	if err != nil {
+		return Place{}, fmt.Errorf("write %s: %w", path, cause(err))
+	}
+	d.wrote(filepath.Base(path), r.Size)
+	return Place{File: path}, nil
+}
+
+// write writes the file and returns its path.
+func (d *Directory) write(r File) (string, error) {
+	path := filepath.Join(d.Path, r.Name)
+	draft, err := d.Disk.draft(d.Path, r.Content())
+	if err != nil {
+		return path, err
+	}
+	defer draft.discard()
+	for {
+		if err = draft.publish(path); !errors.Is(err, fs.ErrExist) {
+			return path, err
+		}
+		path = filepath.Join(d.Path, d.Unused(r.Name)) // taken since unused looked
+	}
+}
+
+// cause returns the kernel's own words, without those paths that only we know.
+func cause(err error) error {
+	if number := syscall.Errno(0); errors.As(err, &number) {
+		return number
+	}
+	return err
+}
+
+// run removes what a killed daemon has left, and keeps the directory within its
+// bounds until the context ends.
+func (d *Directory) run(ctx context.Context) {
+	if err := d.Disk.sweep(d.Path); err != nil {
+		d.observer.Troubled(fmt.Errorf("remove what was left in %s: %w", d.Path, cause(err)))
+	}
+	again := time.NewTicker(tidyPeriod)
+	defer again.Stop()
+	for {
+		d.tidy()
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
+}
+
+// bounded tells whether anything is ever removed.
+func (d *Directory) bounded() bool { return d.maxSize > 0 || d.maxAge > 0 }
+
+// tidy looks at all files anew, because others may have removed some, and
+// removes what is beyond the bounds.
+func (d *Directory) tidy() {
+	if !d.bounded() {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.look() {
+		d.prune("")
+	}
+}
+
+// wrote takes a file that has just been written into account, and removes what
+// is beyond the bounds now.
+func (d *Directory) wrote(name string, size int64) {
+	if !d.bounded() {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.files == nil && !d.look() {
+		return
+	}
+	if start, ours := captureTime(d.node, name); ours {
+		file := captureFile{start, name, size}
+		if i, found := slices.BinarySearchFunc(d.files, file, captureFile.compare); !found {
+			d.files = slices.Insert(d.files, i, file)
+			d.size += size
+		}
+	}
+	d.prune(name)
+}
+
+// look reads the directory; false means that it cannot.
+func (d *Directory) look() bool {
+	entries, err := readDirectory(d.Path)
+	if err != nil {
+		d.observer.Troubled(fmt.Errorf("keep %s within its bounds: %w", d.Path, cause(err)))
+		return false
+	}
+	d.files, d.size = make([]captureFile, 0, len(entries)), 0
+	for _, entry := range entries {
+		start, ours := captureTime(d.node, entry.Name())
+		if !ours || !entry.Type().IsRegular() {
+			continue
+		}
+		if info, err := entry.Info(); err == nil { // else it has just gone
+			d.files = append(d.files, captureFile{start, entry.Name(), info.Size()})
+			d.size += info.Size()
+		}
+	}
+	slices.SortFunc(d.files, captureFile.compare)
+	return true
+}
+
+// prune removes the oldest files beyond the bounds, but neither the newest one
+// nor the one that has just been written.
+func (d *Directory) prune(written string) {
+	var names []string
+	var size int64
+	oldest := time.Now().Add(-d.maxAge)
+	n := 0 // files at the front that are dealt with
+	var spared []captureFile
+	var trouble error // the first one: a disk that cannot be written has it with each file
+	for ; n < len(d.files)-1; n++ {
+		file := d.files[n]
+		tooOld := d.maxAge > 0 && file.start.Before(oldest)
+		if !tooOld && (d.maxSize == 0 || d.size <= d.maxSize) {
+			break
+		}
+		if file.name == written {
+			spared = append(spared, file)
+			continue
+		}
+		err := d.Disk.remove(filepath.Join(d.Path, file.name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			trouble = cmp.Or(trouble, fmt.Errorf("keep %s within its bounds: remove %s: %w", d.Path, file.name, cause(err)))
+			if spared = append(spared, file); len(spared) > mostStuck {
+				n++
+				break
+			}
+			continue
+		}
+		d.size -= file.size
+		if err == nil {
+			names, size = append(names, file.name), size+file.size
+		}
+	}
+	n -= len(spared)
+	copy(d.files[n:], spared)
+	d.files = d.files[n:]
+	if trouble != nil {
+		d.observer.Troubled(trouble)
+	}
+	if len(names) > 0 {
+		d.observer.Removed(names, size)
+	}
+}
+
+// nearlyFull says that less than a twentieth of the file system is free, or
+// nothing. Writing is tried all the same.
+func (d *Directory) nearlyFull() error {
+	s, err := d.space()
+	if err == nil && s.free < s.size/20 {
+		err = fmt.Errorf("%s is nearly full: %s free of %s", d.Path, humanize.IBytes(s.free), humanize.IBytes(s.size))
+	}
+	return err
+}
+
+// space returns what its file system has.
+func (d *Directory) space() (space, error) { return d.probe.measure(d.Path, readSpace) }
+
+// captureTime returns the start that the name of a capture's file tells; false
+// means that this node does not name captures so.
+func captureTime(node, name string) (time.Time, bool) {
+	rest, found := strings.CutPrefix(name, PlainName(node)+"-")
+	if !found {
+		return time.Time{}, false
+	}
+	extension := filepath.Ext(rest)
+	if extension != ".pcap" && extension != ".pcapng" {
+		return time.Time{}, false
+	}
+	rest = strings.TrimSuffix(rest, extension)
+	if before, number, found := cutLast(rest, "Z-"); found {
+		if n, err := strconv.ParseUint(number, 10, 32); err == nil && n > 1 {
+			rest = before + "Z" // one of several that would bear the name
+		}
+	}
+	iface, stamp, _ := cutLast(rest, "-")
+	start, err := time.Parse(fileTime, stamp)
+	return start, err == nil && iface != "" && len(iface) < unix.IFNAMSIZ
+}
+
+// cutLast cuts a text around the last separator.
+func cutLast(text, separator string) (before, after string, found bool) {
+	if i := strings.LastIndex(text, separator); i >= 0 {
+		return text[:i], text[i+len(separator):], true
+	}
+	return text, "", false
+}
+
+// CheckWritable returns why files cannot be made in a directory, without its name, or nil.
+func CheckWritable(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = unix.ENOTDIR
+	}
+	if err == nil {
+		err = unix.Access(dir, unix.W_OK|unix.X_OK)
+	}
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err // the caller names the directory
+	}
+	return err
+}

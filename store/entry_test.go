@@ -1,0 +1,62 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestParcelComesBack: a waybill holds whatever its capture's upload needs, letter by letter.
+func TestParcelComesBack(t *testing.T) {
+	r, content := newRecording(5000)
+	r.Tags = []string{"a<b>&", "ü", ""}
+	r.Comments = "filter: \"x\"\nline \u2028 \x00 é"
+	r.Note = []byte{0, 255, '\n'}
+	p, err := newEntry(r, Place{File: "/a file"}, errors.New("disk\nbroken"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	bill, capture := filepath.Join(dir, "bill"), filepath.Join(dir, "capture")
+	if err := errors.Join(os.WriteFile(bill, p.encode(), 0o600), os.WriteFile(capture, content, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readEntry(bill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkEqual(t, "waybill", p.metadata, got.metadata)
+	checkEqual(t, "bytes", p.bytes(), got.bytes())
+	file, err := got.open(capture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	back := got.capture(file)
+	for range 2 { // as a second try reads it
+		var read bytes.Buffer
+		if _, err := read.ReadFrom(back.Content()); err != nil || !bytes.Equal(content, read.Bytes()) {
+			t.Errorf("want the content, got %d bytes, %v", read.Len(), err)
+		}
+	}
+	r.Content, back.Content = nil, nil
+	checkEqual(t, "recording", r, back)
+}
+
+// TestParcelWaits: waits grow to five minutes at most, and a long night does not end them.
+func TestParcelWaits(t *testing.T) {
+	waits := newEntryBackOff()
+	longest := time.Duration(0)
+	for n := range 1000 {
+		wait := waits.NextBackOff()
+		if longest = max(longest, wait); wait <= 0 || n == 0 && wait > 10*time.Second {
+			t.Fatalf("wait %d is %v", n, wait)
+		}
+	}
+	if longest < 4*time.Minute || longest > 5*time.Minute {
+		t.Errorf("want up to five minutes, got %v", longest)
+	}
+}

@@ -1,0 +1,41 @@
+package store
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestSpaceOfDiskThatHangs: a hundred who want to know hold one look, and none
+// of them waits for long; when the disk is back, its space is told.
+func TestSpaceOfDiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s spaceProbe
+		var looks atomic.Int64
+		read := func(string) (space, error) {
+			looks.Add(1)
+			time.Sleep(time.Minute)
+			return space{1, 2}, nil
+		}
+		began := time.Now()
+		var asking sync.WaitGroup
+		for range 100 {
+			asking.Go(func() {
+				if _, err := s.measure("/x", read); err == nil || !strings.Contains(err.Error(), "space of /x: no answer for 1s") {
+					t.Errorf("want no answer, got %v", err)
+				}
+			})
+		}
+		asking.Wait()
+		checkEqual(t, "took", spaceTime, time.Since(began))
+		checkEqual(t, "looks", int64(1), looks.Load())
+		time.Sleep(time.Minute - spaceTime/2 - spaceTime)
+		got, err := s.measure("/x", read)
+		if err != nil || got != (space{1, 2}) || looks.Load() != 1 {
+			t.Errorf("want what the first look saw, got %+v, %v after %d", got, err, looks.Load())
+		}
+	})
+}

@@ -1,0 +1,131 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"path/filepath"
+)
+
+// Endings of names on a shelf. A capture bears its own name there, and its
+// waybill that name and one of the first two.
+const (
+	waitingSuffix = ".waybill"
+	refusedSuffix = ".refused" // waybill of a capture that is not tried again
+	damagedSuffix = ".damaged" // of anything that cannot be used
+)
+
+// A spoolDirectory is a directory that holds parcels. Whatever happens to the process, a
+// capture is there whole with its waybill, or not at all: the waybill comes
+// before the capture and goes after it, and alone it means nothing.
+type spoolDirectory struct {
+	path string // absolute
+	disk *Disk
+}
+
+// at returns the path of a parcel's capture, or of what else has its name with an ending.
+func (h spoolDirectory) at(p *entry, ending string) string {
+	return filepath.Join(h.path, p.file+ending)
+}
+
+// put writes a parcel and names it. Until done is called, no other process
+// takes it for what a killed one has left.
+func (h spoolDirectory) put(p *entry, content io.Reader) (done func(), err error) {
+	bill, err := h.disk.draft(h.path, bytes.NewReader(p.encode()))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			bill.discard()
+		}
+	}()
+	capture, err := h.disk.draft(h.path, content)
+	if err != nil {
+		return nil, err
+	}
+	defer capture.discard()
+	for err = fs.ErrExist; errors.Is(err, fs.ErrExist); {
+		p.file = freeName(p.Name, h.taken)
+		err = bill.publish(h.at(p, waitingSuffix))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := capture.publish(h.at(p, "")); err != nil {
+		_ = h.disk.remove(h.at(p, waitingSuffix))
+		return nil, err
+	}
+	return bill.discard, nil
+}
+
+// taken tells whether a file or anything that belongs to it bears a name.
+func (h spoolDirectory) taken(name string) bool {
+	for _, ending := range []string{"", waitingSuffix, refusedSuffix, damagedSuffix, waitingSuffix + damagedSuffix} {
+		if exists(filepath.Join(h.path, name+ending)) {
+			return true
+		}
+	}
+	return false
+}
+
+// remove removes a parcel. A capture that survives that still has its waybill.
+func (h spoolDirectory) remove(p *entry) error {
+	if err := unlessGone(h.disk.remove(h.at(p, ""))); err != nil {
+		return err
+	}
+	h.disk.syncDirectory(h.path)
+	return unlessGone(h.disk.remove(h.at(p, waitingSuffix)))
+}
+
+// retire leaves a parcel where it is, as one that is not tried again.
+func (h spoolDirectory) retire(p *entry) error {
+	return unlessGone(h.disk.move(h.at(p, waitingSuffix), h.at(p, refusedSuffix)))
+}
+
+// setAside takes what there is of a parcel out of the way.
+func (h spoolDirectory) setAside(p *entry) error {
+	for _, ending := range []string{"", waitingSuffix} { // a waybill that is left alone means nothing
+		if err := unlessGone(h.disk.move(h.at(p, ending), h.at(p, ending+damagedSuffix))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlessGone takes a file that is not there for one that is dealt with.
+func unlessGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// read returns the parcel of a name, or nil if there is none: because it is
+// being written just now, or because its waybill is alone, which then goes.
+func (h spoolDirectory) read(name string) (*entry, error) {
+	p := &entry{file: name}
+	bill := h.at(p, waitingSuffix)
+	if !isAbandoned(bill) {
+		return nil, nil
+	}
+	if !exists(h.at(p, "")) {
+		_ = h.disk.remove(bill)
+		return nil, nil
+	}
+	p, err := readEntry(bill)
+	if err != nil {
+		return nil, err
+	}
+	p.file = name
+	return p, nil
+}
+
+// isStray tells whether a capture has no waybill. One that is being written has
+// its waybill before, and one that is being removed still has it then.
+func (h spoolDirectory) isStray(name string) bool {
+	path := filepath.Join(h.path, name)
+	billed := func() bool { return exists(path+waitingSuffix) || exists(path+refusedSuffix) }
+	return !billed() && exists(path) && !billed()
+}

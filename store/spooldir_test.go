@@ -1,0 +1,238 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestShelfIsDamaged: what cannot be used is set aside and said, and stops nothing.
+func TestShelfIsDamaged(t *testing.T) {
+	const capture, bill = "bad.pcap", "bad.pcap.waybill"
+	change := func(name string, how func([]byte) []byte) func(string) error {
+		return func(dir string) error {
+			content, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(dir, name), how(content), 0o640)
+		}
+	}
+	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
+	half := func(b []byte) []byte { return b[:len(b)/2] }
+	both := []string{"bad.pcap.damaged", "bad.pcap.waybill.damaged"}
+	for name, test := range map[string]struct {
+		damage func(dir string) error
+		left   []string
+		said   string
+		told   bool // to whoever asked
+	}{
+		"bit of the capture":  {change(capture, flip), both, "damaged", true},
+		"half of the capture": {change(capture, half), both, "damaged", true},
+		"capture is too long": {change(capture, func(b []byte) []byte { return append(b, 0) }), both, "damaged", true},
+		"bit of the waybill":  {change(bill, flip), both, "damaged", false},
+		"half of the waybill": {change(bill, half), both, "damaged", false},
+		"waybill is empty":    {change(bill, func([]byte) []byte { return nil }), both, "damaged", false},
+		"capture without waybill": {func(dir string) error { return os.Remove(filepath.Join(dir, bill)) },
+			[]string{"bad.pcap.damaged"}, "no waybill", false},
+		"waybill without capture": {func(dir string) error { return os.Remove(filepath.Join(dir, capture)) },
+			[]string{}, "", false},
+		"left by a killed daemon": {func(dir string) error {
+			err := os.WriteFile(filepath.Join(dir, draftPrefix+"123"), []byte("x"), 0o600)
+			return errors.Join(err, os.Remove(filepath.Join(dir, capture)))
+		}, []string{}, "", false},
+		"of somebody else": {func(dir string) error {
+			return errors.Join(os.Mkdir(filepath.Join(dir, "lost+found"), 0o700),
+				os.WriteFile(filepath.Join(dir, "README"), nil, 0o600), os.Remove(filepath.Join(dir, capture)))
+		}, []string{"README", "lost+found"}, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir, shark := t.TempDir(), &fakeShark{}
+				newTestSpool(dir, shark).fill(t, capture, "good.pcap")
+				if err := test.damage(dir); err != nil {
+					t.Fatal(err)
+				}
+				s := newTestSpool(dir, shark)
+				s.work(t, time.Hour)
+				checkEqual(t, "uploads", []string{"good.pcap"}, shark.names())
+				checkEqual(t, "left", test.left, files(t, dir))
+				if said := fmt.Sprint(s.seen.troubles); len(s.seen.troubles) > 1 || !strings.Contains(said, test.said) {
+					t.Errorf("want %q said once, got %s", test.said, said)
+				}
+				checkEqual(t, "told", test.told, len(s.ends) == 2)
+				again := newTestSpool(dir, shark)
+				again.work(t, time.Hour)
+				checkEqual(t, "said again", 0, len(again.seen.troubles))
+			})
+		})
+	}
+}
+
+// A killing ends a process, as far as others can see, at one operation on its
+// disk: that one and whatever it does later have no effect.
+type killing struct {
+	at         int // number of the operation, from 0
+	mu         sync.Mutex
+	operations []string
+	dead       bool
+}
+
+// errKilled is what a dead process hears.
+var errKilled = errors.New("killed")
+
+// fault implements the fault of a disk.
+func (k *killing) fault(operation, path string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.dead {
+		k.operations = append(k.operations, operation+filepath.Ext(path))
+		k.dead = len(k.operations)-1 == k.at
+	}
+	if k.dead {
+		return errKilled
+	}
+	return nil
+}
+
+// isDead tells whether the process has ended.
+func (k *killing) isDead() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.dead
+}
+
+// TestShelfIsKilled ends the process at every moment of a capture's way through
+// the spool. Afterwards the capture is whole with what its upload needs, or not
+// there; it is uploaded once, or again if the end came between the answer and
+// the removal; and nothing is in the way.
+func TestShelfIsKilled(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer error
+		local  bool
+		left   []string // in the spool, once it was answered
+	}{
+		"uploaded":              {nil, false, []string{}},
+		"refused, directory":    {Refusal{errors.New("401")}, true, []string{}},
+		"refused, no directory": {Refusal{errors.New("401")}, false, []string{"x.pcap", "x.pcap.refused"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			killed := &killing{}
+			for at := 0; at == 0 || killed.dead; at++ {
+				killed = &killing{at: at}
+				synctest.Test(t, func(t *testing.T) {
+					b := &buried{spool: t.TempDir(), killed: killed, answer: test.answer}
+					if test.local {
+						b.local = newTestDirectory(t)
+					}
+					b.liveTwice(t)
+					left := test.left
+					if b.before+b.after == 0 {
+						left = []string{}
+					}
+					checkEqual(t, "spool", left, files(t, b.spool))
+					if t.Failed() {
+						t.Fatalf("killed at %d of %v", at, killed.operations)
+					}
+				})
+			}
+			if n := len(killed.operations); n < 12 {
+				t.Errorf("want many moments, got %d", n)
+			}
+		})
+	}
+}
+
+// buried is a spool whose first process is killed.
+type buried struct {
+	spool         string
+	local         *Directory // nil: none
+	killed        *killing
+	answer        error // of CloudShark
+	before, after int   // answers that a process heard
+}
+
+// liveTwice keeps a capture and works the spool off in a process that is
+// killed, then in another one, and checks what came out.
+func (b *buried) liveTwice(t *testing.T) {
+	r, content := newRecording(100_000)
+	r.Name = "x.pcap"
+	r.Content = func() io.Reader { return struct{ io.Reader }{bytes.NewReader(content)} } // in pieces
+	first := newTestSpool(b.spool, &fakeShark{answer: func(File, int) error {
+		if b.killed.isDead() {
+			return errKilled
+		}
+		b.before++
+		return b.answer
+	}})
+	first.disk = &Disk{fault: b.killed.fault}
+	second := newTestSpool(b.spool, &fakeShark{answer: func(File, int) error {
+		b.after++
+		return b.answer
+	}})
+	if b.local != nil {
+		first.local = &Directory{Path: b.local.Path, Disk: first.disk, node: "web1", observer: first.seen}
+		second.local = b.local
+	}
+	p, err := first.keep(r, Place{}, nil)
+	kept := err == nil && !b.killed.isDead()
+	if err == nil {
+		first.release(p, nil)
+		first.work(t, time.Minute)
+	}
+	second.work(t, time.Hour)
+	answers := b.before + b.after
+	if kept && answers == 0 || b.before > 1 || b.after > 1 || b.after > 0 && !b.killed.dead {
+		t.Errorf("want it uploaded once by each at most, got %d before and %d after", b.before, b.after)
+	}
+	uploads := append(first.shark.got, second.shark.got...)
+	for _, upload := range uploads {
+		if !bytes.Equal(content, upload.content) || upload.comments != r.Comments {
+			t.Error("the upload differs")
+		}
+	}
+	if b.local != nil {
+		b.checkLocal(t, content, answers)
+	}
+}
+
+// checkLocal checks that what was refused is whole in the directory.
+func (b *buried) checkLocal(t *testing.T, content []byte, most int) {
+	if err := b.local.Disk.sweep(b.local.Path); err != nil {
+		t.Error(err)
+	}
+	names := files(t, b.local.Path)
+	if len(names) > most || len(names) == 0 && most > 0 {
+		t.Errorf("want 1 to %d files, got %v", most, names)
+	}
+	for _, name := range names {
+		if got, err := os.ReadFile(filepath.Join(b.local.Path, name)); err != nil || !bytes.Equal(content, got) {
+			t.Errorf("%s: the content differs, %v", name, err)
+		}
+	}
+}
+
+// TestShelfIsWritten: a process that starts while another one writes a capture
+// takes nothing of that for damaged, at no moment.
+func TestShelfIsWritten(t *testing.T) {
+	dir := t.TempDir()
+	writing, starting := newTestSpool(dir, &fakeShark{}), newTestSpool(dir, &fakeShark{})
+	writing.disk.fault = func(string, string) error { starting.look(); return nil }
+	r, _ := newRecording(100)
+	p, err := writing.keep(r, Place{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkEqual(t, "files", []string{"web1-eth0.pcap", "web1-eth0.pcap.waybill"}, files(t, dir))
+	writing.drop(p)
+	checkEqual(t, "files", []string{}, files(t, dir))
+	checkEqual(t, "troubles", 0, len(starting.seen.troubles))
+}
