@@ -1,3 +1,7 @@
+// Package capfile knows what capture files look like, pcap and pcapng, and holds
+// captures in memory within a budget. In memory a capture is always the records
+// of a pcap file; what another format needs around them is made where the file
+// is read. It knows nothing of requests and of where files go.
 package capfile
 
 import (

@@ -1,3 +1,7 @@
+// Package client is who asks: it publishes a request, follows the results of all
+// hosts that answer, shows them on a terminal or as lines of JSON, and fetches
+// files that are returned. It judges no request by itself and knows nothing of
+// capturing.
 package client
 
 import (

@@ -1,3 +1,6 @@
+// Package result holds what hosts answer to requests: states, fields, their JSON,
+// and how people are shown them. It knows neither captures nor Redis: whoever
+// publishes a result encodes it, whoever hears one decodes it.
 package result
 
 import (

@@ -1,3 +1,6 @@
+// Package status shows people and Prometheus how the daemon is: the page, its
+// history of results, the health, and the HTTP endpoint that serves them. It is
+// given results and numbers, changes nothing, and knows neither requests nor captures.
 package status
 
 import (

@@ -1,3 +1,7 @@
+// Package store brings capture files to where they stay: an upload, the local
+// directory, the spool for uploads that have to wait, and Redis for what is
+// returned to a requester. Each destination succeeds or fails by itself. The package
+// knows no CloudShark, which is a Destination that it is given, and no requests.
 package store
 
 import (

@@ -1,3 +1,6 @@
+// Package text writes and reads what people see: foreign text that has to be
+// quoted, sizes, durations, and JSON that a person can read. It knows nothing of
+// what the text is about, and imports no other package of the program.
 package text
 
 import (
