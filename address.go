@@ -5,20 +5,36 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+	"unicode/utf8"
 )
 
 // anyNode is the node name that matches every host.
 const anyNode = "any"
+
+const (
+	maxPattern = 1024 // characters of a nodere
+	// maxEffort is how many steps a compiled pattern may have, about. The
+	// names of a hundred hosts need a thousand.
+	maxEffort = 2000
+	// maxProperties is how many character properties (\pL) a pattern may hold:
+	// parsing each one takes as long as a thousand ordinary characters.
+	maxProperties = 8
+)
 
 var (
 	// errOtherNode says that a request is for another host: not a word about it.
 	errOtherNode = errors.New("request for another node")
 	// errMalformed says that nobody can tell whom a message is for.
 	errMalformed = errors.New("not a request")
+	// errEffort refuses a pattern that would cost every host more than all its other work.
+	errEffort = errors.New("the expression repeats too much to be compiled")
 )
 
-// An addressee decides which messages are for this host. It is used from one goroutine.
-type addressee struct {
+// A matcher decides which messages are for this host. It is used from one goroutine.
+type matcher struct {
 	node string
 	// implied makes a message that names no node one for this host.
 	implied bool
@@ -41,7 +57,7 @@ const (
 
 // isForeign tells quickly, for most messages, that they are for another host:
 // there, only their address is read. It may say no where judge knows better.
-func (a *addressee) isForeign(message []byte) bool {
+func (m *matcher) isForeign(message []byte) bool {
 	if !bytes.Contains(message, []byte(`"node"`)) && !bytes.Contains(message, []byte(`"nodere"`)) {
 		return false // json takes names in other letters, too
 	}
@@ -49,8 +65,8 @@ func (a *addressee) isForeign(message []byte) bool {
 	if json.NewDecoder(bytes.NewReader(message)).Decode(&head) != nil || len(head.Node)+len(head.NodeRE) != 1 {
 		return false
 	}
-	byName, _ := strongest(head.Node, a.claimOfName)
-	byPattern, _ := strongest(head.NodeRE, a.claimOfPattern)
+	byName, _ := strongest(head.Node, m.claimOfName)
+	byPattern, _ := strongest(head.NodeRE, m.claimOfPattern)
 	return max(byName, byPattern) == claimOther
 }
 
@@ -65,9 +81,9 @@ func (v *values) UnmarshalJSON(value []byte) error {
 }
 
 // judge judges the address of a message; nil means this host.
-func (a *addressee) judge(f fields) error {
-	byName, nameErr := strongest(f.values("node"), a.claimOfName)
-	byPattern, patternErr := strongest(f.values("nodere"), a.claimOfPattern)
+func (m *matcher) judge(f fields) error {
+	byName, nameErr := strongest(f.values("node"), m.claimOfName)
+	byPattern, patternErr := strongest(f.values("nodere"), m.claimOfPattern)
 	const mine, other, both, noName, noPattern, nobody = 0, 1, 2, 3, 4, 5
 	switch [...][4]int{
 		// nodere:    none, other, wrong, ours
@@ -85,7 +101,7 @@ func (a *addressee) judge(f fields) error {
 	case noPattern:
 		return fmt.Errorf("%w: nodere: %w", errMalformed, patternErr)
 	case nobody:
-		if !a.implied {
+		if !m.implied {
 			return fmt.Errorf("%w: neither node nor nodere is given", errMalformed)
 		}
 	}
@@ -104,36 +120,73 @@ func strongest(values []json.RawMessage, judge func(json.RawMessage) (claim, err
 }
 
 // claimOfName judges the field node; the error says why it cannot be matched.
-func (a *addressee) claimOfName(value json.RawMessage) (claim, error) {
+func (m *matcher) claimOfName(value json.RawMessage) (claim, error) {
 	name, err := decodeText(value)
 	switch {
 	case err != nil:
 		return claimWrong, err
 	case name == "":
 		return claimNone, nil
-	case name == a.node || name == anyNode:
+	case name == m.node || name == anyNode:
 		return claimOurs, nil
 	}
 	return claimOther, nil
 }
 
 // claimOfPattern judges the field nodere; the error says why it cannot be matched.
-func (a *addressee) claimOfPattern(value json.RawMessage) (claim, error) {
+func (m *matcher) claimOfPattern(value json.RawMessage) (claim, error) {
 	pattern, err := decodeText(value)
 	switch {
 	case err != nil:
 		return claimWrong, err
 	case pattern == "":
 		return claimNone, nil
-	case pattern != a.pattern:
+	case pattern != m.pattern:
 		re, err := compilePattern(pattern)
 		if err != nil {
 			return claimWrong, err
 		}
-		a.pattern, a.matched = pattern, re.MatchString(a.node)
+		m.pattern, m.matched = pattern, re.MatchString(m.node)
 	}
-	if a.matched {
+	if m.matched {
 		return claimOurs, nil
 	}
 	return claimOther, nil
+}
+
+// compilePattern compiles a regular expression that anybody may have sent. Its
+// repetitions are counted before: a{1000} written three thousand times would
+// take seconds and hundreds of megabytes.
+func compilePattern(pattern string) (*regexp.Regexp, error) {
+	if n := utf8.RuneCountInString(pattern); n > maxPattern {
+		return nil, fmt.Errorf("%d characters are more than %d", n, maxPattern)
+	}
+	if strings.Count(pattern, `\p`)+strings.Count(pattern, `\P`) > maxProperties {
+		return nil, errEffort
+	}
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	if effort(tree) > maxEffort {
+		return nil, errEffort
+	}
+	return regexp.Compile(pattern)
+}
+
+// effort returns about how many steps an expression becomes when it is
+// compiled: repetitions are written out.
+func effort(tree *syntax.Regexp) int {
+	steps := 1
+	switch tree.Op {
+	case syntax.OpLiteral:
+		steps = len(tree.Rune)
+	case syntax.OpRepeat:
+		// The parser allows a thousand repetitions, nested ones multiplied.
+		return max(tree.Min, tree.Max, 1) * effort(tree.Sub[0])
+	}
+	for _, part := range tree.Sub {
+		steps += effort(part)
+	}
+	return steps
 }

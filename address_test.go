@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestDecodeKeepsQuiet(t *testing.T) {
@@ -42,7 +43,7 @@ func TestDecodeKeepsQuiet(t *testing.T) {
 		"broken expression, other name": {`{"node":"web2","nodere":"("}`, errMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := (&addressee{node: "web1"}).decode([]byte(test.message)); !errors.Is(err, test.want) {
+			if _, err := (&matcher{node: "web1"}).decode([]byte(test.message)); !errors.Is(err, test.want) {
 				t.Errorf("want %v, got %v", test.want, err)
 			}
 		})
@@ -50,7 +51,7 @@ func TestDecodeKeepsQuiet(t *testing.T) {
 }
 
 func TestDecodeRemembersPattern(t *testing.T) {
-	a := &addressee{node: "web1"}
+	a := &matcher{node: "web1"}
 	for _, pattern := range []string{"web", "web", "wea", "web", "db", "db", "(", "web", "("} {
 		_, err := a.decode([]byte(`{"nodere":"` + pattern + `"}`))
 		want := map[string]error{"web": nil, "wea": errOtherNode, "db": errOtherNode, "(": errMalformed}[pattern]
@@ -61,11 +62,38 @@ func TestDecodeRemembersPattern(t *testing.T) {
 }
 
 func TestDecodeImplied(t *testing.T) {
-	a := &addressee{node: "web1", implied: true}
+	a := &matcher{node: "web1", implied: true}
 	if _, err := a.decode([]byte(`{"interface":"lo"}`)); err != nil {
 		t.Error("no node: ", err)
 	}
 	if _, err := a.decode([]byte(`{"node":"web2","interface":"lo"}`)); !errors.Is(err, errOtherNode) {
 		t.Errorf("other node: want %v, got %v", errOtherNode, err)
+	}
+}
+
+func TestCompilePattern(t *testing.T) {
+	for name, test := range map[string]struct{ pattern, culprit string }{
+		"an ordinary one":             {`^web[0-9]{1,3}\.(fra|ams)$`, ""},
+		"a hundred hosts":             {strings.Repeat("web1234|", 100), ""},
+		"longest":                     {strings.Repeat("ü", 1024), ""},
+		"a few properties":            {strings.Repeat(`\pL`, 8), ""},
+		"repeated a little":           {`(ab?c){100}`, ""},
+		"too long":                    {strings.Repeat("ü", 1025), "1025 characters"},
+		"repeated side by side":       {strings.Repeat("a{1000}", 100), "repeats"},
+		"repeated within repetitions": {`((a{10}){10}){10}`, ""},
+		"repeated far too often":      {`((a{10}b{10}){10}c?){10}`, "repeats"},
+		"open repetition":             {strings.Repeat("(abc){900,}", 2), "repeats"},
+		"more than the parser allows": {`((a{100}){100}){100}`, "invalid repeat count"},
+		"many properties":             {strings.Repeat(`\PL`, 9), "repeats"},
+		"broken":                      {`(`, "missing closing"},
+	} {
+		began := time.Now()
+		_, err := compilePattern(test.pattern)
+		if mentions(err, test.culprit) != (test.culprit != "") {
+			t.Errorf("%s: want %q in the error, got %v", name, test.culprit, err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("%s: took %v", name, took)
+		}
 	}
 }

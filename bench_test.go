@@ -113,7 +113,7 @@ func BenchmarkDecode(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()
-			a := addressee{node: "web1"}
+			a := matcher{node: "web1"}
 			for n := 0; b.Loop(); n++ {
 				if _, err := a.decode([]byte(bench.messages[n%len(bench.messages)])); !errors.Is(err, bench.want) {
 					b.Fatal(err)

@@ -24,7 +24,7 @@ const statusPeriod = 10 * time.Second
 // A daemon serves requests: it judges them, and has its jobs make the captures.
 type daemon struct {
 	config    config
-	inbox     addressee
+	inbox     matcher
 	jobs      *jobs
 	disk      *disk
 	recorders *recorders
@@ -45,7 +45,7 @@ func newDaemon(c config, results outlet, health *health, log *logrus.Logger) (*d
 	}
 	d := &daemon{
 		config:    c,
-		inbox:     addressee{node: c.node, implied: c.mode == requesting},
+		inbox:     matcher{node: c.node, implied: c.mode == requesting},
 		disk:      &disk{},
 		recorders: recorders,
 		compiler:  compiler,

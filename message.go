@@ -93,15 +93,15 @@ func (f fields) values(name string) []json.RawMessage {
 // decode reads a message. The error is errOtherNode, wraps errMalformed, or
 // names the field that is wrong; only in the last case the request holds
 // what could be read, for the refusal.
-func (a *addressee) decode(message []byte) (request, error) {
-	if a.isForeign(message) {
+func (m *matcher) decode(message []byte) (request, error) {
+	if m.isForeign(message) {
 		return request{}, errOtherNode
 	}
 	fields, rest, err := readFields(message)
 	if err != nil {
 		return request{}, err
 	}
-	wrong := a.judge(fields)
+	wrong := m.judge(fields)
 	if errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed) {
 		return request{}, wrong
 	}
@@ -117,7 +117,7 @@ func checkRequest(message []byte) (request, error) {
 	if err != nil {
 		return request{}, err
 	}
-	var host addressee
+	var host matcher
 	if names := fields.values("node"); len(names) > 0 {
 		host.node, _ = decodeText(names[0]) // judged next
 	}

@@ -39,7 +39,7 @@ func TestDecode(t *testing.T) {
 		"the other one of the two unused": {`{"node":"web1","nodere":"","id":"x"}`, request{ID: "x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := (&addressee{node: "web1"}).decode([]byte(test.message))
+			got, err := (&matcher{node: "web1"}).decode([]byte(test.message))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +114,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"first wrong of two fields": {`{"node":"web1","zzz":1,"bpf":7}`, "bpf"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := (&addressee{node: "web1"}).decode([]byte(test.message))
+			got, err := (&matcher{node: "web1"}).decode([]byte(test.message))
 			if err == nil || errors.Is(err, errOtherNode) || errors.Is(err, errMalformed) {
 				t.Fatalf("want a refusal, got %+v, %v", got, err)
 			}
@@ -138,7 +138,7 @@ func FuzzDecode(f *testing.F) {
 	known := map[string]bool{"node": true, "nodere": true, "interface": true, "tags": true, "bpf": true, "customer": true,
 		"by": true, "snap": true, "packets": true, "bytes": true, "timeout": true, "alertid": true, "id": true}
 	f.Fuzz(func(t *testing.T, message []byte) {
-		r, err := (&addressee{node: "web1"}).decode(message)
+		r, err := (&matcher{node: "web1"}).decode(message)
 		if err != nil {
 			return
 		}
