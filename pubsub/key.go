@@ -94,15 +94,19 @@ func (s *Server) discard(ctx context.Context, key string) {
 func (s *Server) insist(ctx context.Context, work func(conn redis.Conn, alive func()) error) error {
 	delay := newReconnectDelay(shortDelay)
 	answered := time.Now()
+	var failure error // the last one that is not the end of the context
 	for {
 		passing, err := s.attempt(ctx, func(conn redis.Conn) error {
 			return work(conn, func() { answered = time.Now() })
 		})
+		if failure == nil || ctx.Err() == nil {
+			failure = err
+		}
 		switch {
 		case err == nil || !passing:
 			return err
 		case ctx.Err() != nil:
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
+			return fmt.Errorf("%w: %w", ctx.Err(), failure)
 		case time.Since(answered) > awayTimeout:
 			return fmt.Errorf("away for %v: %w", awayTimeout, err)
 		}

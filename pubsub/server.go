@@ -6,7 +6,6 @@ package pubsub
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -110,22 +109,25 @@ func (s *Server) inTurn(try func(address string) error) error {
 	return failed
 }
 
+// A connection is one to a server that has been opened by open.
+type connection struct {
+	redis.ConnWithTimeout
+	replies *replyReader
+}
+
 // open connects to an address and authenticates.
 func (s *Server) open(ctx context.Context, address, user, password string) (redis.Conn, error) {
-	conn, err := redis.DialContext(ctx, "tcp", address,
-		redis.DialContextFunc(s.connect),
-		redis.DialUseTLS(s.TLS),
-		redis.DialTLSConfig(&tls.Config{RootCAs: s.CAs}),
-		redis.DialTLSHandshakeTimeout(pingPeriod),
-		redis.DialWriteTimeout(answerTimeout))
+	conn, err := s.connect(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	if err := authenticate(conn, user, password); err != nil {
-		conn.Close()
+	replies := newReplyReader(conn, address)
+	c := &connection{redis.NewConn(replies, 0, answerTimeout).(redis.ConnWithTimeout), replies}
+	if err := authenticate(c, user, password); err != nil {
+		c.Close()
 		return nil, err
 	}
-	return conn, nil
+	return c, nil
 }
 
 // authenticate sends AUTH if there is anything to send. It is not left to
