@@ -12,38 +12,40 @@ func TestDecodeKeepsQuiet(t *testing.T) {
 		message string
 		want    error
 	}{
-		"other name":                    {`{"node":"web2","interface":"eth0"}`, errOtherNode},
-		"other case":                    {`{"node":"WEB1"}`, errOtherNode},
-		"expression for another":        {`{"nodere":"^web1.$"}`, errOtherNode},
-		"other name, wrong fields":      {`{"node":"web2","bfp":1,"packets":"x"}`, errOtherNode},
-		"other name, data after":        {`{"node":"web2"} {"node":"web1"}`, errOtherNode},
-		"both for others":               {`{"node":"web2","nodere":"web3"}`, errOtherNode},
-		"other name, too long":          {`{"node":"web2","tags":"` + strings.Repeat("x", 64<<10) + `"}`, errOtherNode},
-		"empty":                         {``, errMalformed},
-		"no JSON":                       {`capture eth0`, errMalformed},
-		"cut off":                       {`{"node":"web1","interface":"eth`, errMalformed},
-		"a list":                        {`["web1"]`, errMalformed},
-		"a string":                      {`"web1"`, errMalformed},
-		"null":                          {`null`, errMalformed},
-		"nobody named":                  {`{"interface":"eth0"}`, errMalformed},
-		"empty names":                   {`{"node":"","nodere":""}`, errMalformed},
-		"broken expression":             {`{"nodere":"we("}`, errMalformed},
-		"look-ahead, which RE2 has not": {`{"nodere":"(?=web1)"}`, errMalformed},
-		"name is a number":              {`{"node":1}`, errMalformed},
-		"name is null":                  {`{"node":null}`, errMalformed},
-		"expression is a list":          {`{"nodere":["web1"]}`, errMalformed},
-		"field in capitals is no name":  {`{"Node":"web1"}`, errMalformed},
-		"… nor another one":             {`{"Node":"web2"}`, errMalformed},
-		"… nor a pattern":               {`{"nodeRE":"web2"}`, errMalformed},
-		"other name, given twice":       {`{"node":"web2","node":"web3"}`, errOtherNode},
-		"other name, also in capitals":  {`{"node":"web2","NODE":"web1"}`, errOtherNode},
-		"expression that repeats":       {`{"nodere":"` + strings.Repeat("a{1000}", 100) + `"}`, errMalformed},
-		"expression too long":           {`{"nodere":"` + strings.Repeat("x", 1025) + `"}`, errMalformed},
-		"expression of 22 KB":           {`{"nodere":"` + strings.Repeat("a{1000}", 3200) + `"}`, errMalformed},
-		"broken expression, other name": {`{"node":"web2","nodere":"("}`, errMalformed},
+		"other name":                       {`{"node":"web2","interface":"eth0"}`, errOtherNode},
+		"other case":                       {`{"node":"WEB1"}`, errOtherNode},
+		"expression for another":           {`{"nodere":"^web1.$"}`, errOtherNode},
+		"other name, wrong fields":         {`{"node":"web2","bfp":1,"packets":"x"}`, errOtherNode},
+		"other name, data after":           {`{"node":"web2"} {"node":"web1"}`, errOtherNode},
+		"both for others":                  {`{"node":"web2","nodere":"web3"}`, errOtherNode},
+		"other name, too long":             {`{"node":"web2","tags":"` + strings.Repeat("x", 64<<10) + `"}`, errOtherNode},
+		"expression for another, too long": {`{"nodere":"^db","tags":"` + strings.Repeat("x", 1<<20) + `"}`, errOtherNode},
+		"name after what is cut off":       {`{"tags":"` + strings.Repeat("x", 64<<10) + `","node":"web1"}`, errMalformed},
+		"empty":                            {``, errMalformed},
+		"no JSON":                          {`capture eth0`, errMalformed},
+		"cut off":                          {`{"node":"web1","interface":"eth`, errMalformed},
+		"a list":                           {`["web1"]`, errMalformed},
+		"a string":                         {`"web1"`, errMalformed},
+		"null":                             {`null`, errMalformed},
+		"nobody named":                     {`{"interface":"eth0"}`, errMalformed},
+		"empty names":                      {`{"node":"","nodere":""}`, errMalformed},
+		"broken expression":                {`{"nodere":"we("}`, errMalformed},
+		"look-ahead, which RE2 has not":    {`{"nodere":"(?=web1)"}`, errMalformed},
+		"name is a number":                 {`{"node":1}`, errMalformed},
+		"name is null":                     {`{"node":null}`, errMalformed},
+		"expression is a list":             {`{"nodere":["web1"]}`, errMalformed},
+		"field in capitals is no name":     {`{"Node":"web1"}`, errMalformed},
+		"… nor another one":                {`{"Node":"web2"}`, errMalformed},
+		"… nor a pattern":                  {`{"nodeRE":"web2"}`, errMalformed},
+		"other name, given twice":          {`{"node":"web2","node":"web3"}`, errOtherNode},
+		"other name, also in capitals":     {`{"node":"web2","NODE":"web1"}`, errOtherNode},
+		"expression that repeats":          {`{"nodere":"` + strings.Repeat("a{1000}", 100) + `"}`, errMalformed},
+		"expression too long":              {`{"nodere":"` + strings.Repeat("x", 1025) + `"}`, errMalformed},
+		"expression of 22 KB":              {`{"nodere":"` + strings.Repeat("a{1000}", 3200) + `"}`, errMalformed},
+		"broken expression, other name":    {`{"node":"web2","nodere":"("}`, errMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := (&matcher{node: "web1"}).decode([]byte(test.message)); !errors.Is(err, test.want) {
+			if _, err := (&matcher{node: "web1"}).decode(received(test.message)); !errors.Is(err, test.want) {
 				t.Errorf("want %v, got %v", test.want, err)
 			}
 		})
@@ -53,7 +55,7 @@ func TestDecodeKeepsQuiet(t *testing.T) {
 func TestDecodeRemembersPattern(t *testing.T) {
 	a := &matcher{node: "web1"}
 	for _, pattern := range []string{"web", "web", "wea", "web", "db", "db", "(", "web", "("} {
-		_, err := a.decode([]byte(`{"nodere":"` + pattern + `"}`))
+		_, err := a.decode(received(`{"nodere":"` + pattern + `"}`))
 		want := map[string]error{"web": nil, "wea": errOtherNode, "db": errOtherNode, "(": errMalformed}[pattern]
 		if !errors.Is(err, want) {
 			t.Errorf("%q: want %v, got %v", pattern, want, err)
@@ -63,10 +65,10 @@ func TestDecodeRemembersPattern(t *testing.T) {
 
 func TestDecodeImplied(t *testing.T) {
 	a := &matcher{node: "web1", implied: true}
-	if _, err := a.decode([]byte(`{"interface":"lo"}`)); err != nil {
+	if _, err := a.decode(received(`{"interface":"lo"}`)); err != nil {
 		t.Error("no node: ", err)
 	}
-	if _, err := a.decode([]byte(`{"node":"web2","interface":"lo"}`)); !errors.Is(err, errOtherNode) {
+	if _, err := a.decode(received(`{"node":"web2","interface":"lo"}`)); !errors.Is(err, errOtherNode) {
 		t.Errorf("other node: want %v, got %v", errOtherNode, err)
 	}
 }

@@ -115,7 +115,7 @@ func BenchmarkDecode(b *testing.B) {
 			b.ReportAllocs()
 			a := matcher{node: "web1"}
 			for n := 0; b.Loop(); n++ {
-				if _, err := a.decode([]byte(bench.messages[n%len(bench.messages)])); !errors.Is(err, bench.want) {
+				if _, err := a.decode(received(bench.messages[n%len(bench.messages)])); !errors.Is(err, bench.want) {
 					b.Fatal(err)
 				}
 			}

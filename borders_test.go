@@ -22,7 +22,8 @@ func TestBorders(t *testing.T) {
 		"net/http":                         {"upload.go", "endpoint.go"},
 		"os/exec":                          nil, // the daemon runs no other program
 		"flag":                             {"main.go", "config.go", "flags.go", "flagvalue.go"},
-		"pcapdaemon/pubsub":                {"main.go", "serve.go", "daemon.go", "config.go", "client.go", "fetcher.go"},
+		"pcapdaemon/pubsub": {"main.go", "serve.go", "daemon.go", "config.go", "client.go", "fetcher.go",
+			"message.go"},
 		"pcapdaemon/tap": {"main.go", "daemon.go", "system.go", "recorders.go", "job.go", "capture.go",
 			"format.go", "metrics.go"},
 		"github.com/sirupsen/logrus": {"main.go", "log.go", "serve.go", "daemon.go", "witness.go", "recorders.go",

@@ -108,7 +108,7 @@ func (d *daemon) watchDisks() {
 }
 
 // receive is the main loop. Nothing in it waits for a capture, a filter or a network.
-func (d *daemon) receive(life lifetime, messages <-chan []byte) {
+func (d *daemon) receive(life lifetime, messages <-chan pubsub.Message) {
 	watchdog, stop := watchdogTicker()
 	defer stop()
 	status := time.NewTicker(statusPeriod) // what is recorded reaches further back by the second
@@ -174,7 +174,7 @@ func (d *daemon) drain(life lifetime) bool {
 }
 
 // handle serves one message. It starts captures and does not wait for them.
-func (d *daemon) handle(life lifetime, message []byte) error {
+func (d *daemon) handle(life lifetime, message pubsub.Message) error {
 	request, err := d.inbox.decode(message)
 	switch {
 	case errors.Is(err, errOtherNode):

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"pcapdaemon/pubsub"
 	"pcapdaemon/tap"
 )
 
@@ -110,7 +111,7 @@ func runOnce(c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) in
 		log.WithError(err).Error("not started")
 		return exitFailed
 	}
-	switch err := d.handle(life, message); {
+	switch err := d.handle(life, pubsub.Message{Data: message}); {
 	case errors.Is(err, errOtherNode):
 		log.WithField("node", c.node).Error("request is for another node")
 		return exitFailed

@@ -333,7 +333,7 @@ func TestPublisherAwait(t *testing.T) {
 	r := testbed.StartRedis(t)
 	p := newPublisher(t, reach(r), quietLog())
 	open := make(chan int, 10)
-	s := Subscriber{Server: reach(r), Channel: "capture", Messages: make(chan []byte), Before: p.Await, Log: quietLog(),
+	s := Subscriber{Server: reach(r), Channel: "capture", Messages: make(chan Message), Before: p.Await, Log: quietLog(),
 		State: func(err error) {
 			if err == nil {
 				open <- strings.Count(string(r.Do(t, "CLIENT", "LIST", "TYPE", "normal").([]byte)), "cmd=ping")

@@ -115,6 +115,14 @@ type connection struct {
 	replies *replyReader
 }
 
+// repliesOf returns what reads from a connection.
+func repliesOf(conn redis.Conn) *replyReader {
+	if m, ok := conn.(*masterConn); ok {
+		return m.replies
+	}
+	return conn.(*connection).replies
+}
+
 // open connects to an address and authenticates.
 func (s *Server) open(ctx context.Context, address, user, password string) (redis.Conn, error) {
 	conn, err := s.connect(ctx, address)
