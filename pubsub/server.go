@@ -148,26 +148,51 @@ func authenticate(conn redis.Conn, user, password string) error {
 	if user != "" {
 		credentials = credentials.Add(user)
 	}
-	_, err := redis.DoWithTimeout(conn, pingPeriod, "AUTH", credentials.Add(password)...)
-	if refusal := redis.Error(""); errors.As(err, &refusal) && password != "" {
-		// A server that does not know AUTH repeats what it was sent.
-		err = redis.Error(strings.ReplaceAll(string(refusal), password, "<password>"))
-	}
-	if err != nil {
+	answer, err := redis.DoWithTimeout(conn, pingPeriod, "AUTH", credentials.Add(password)...)
+	var refusal redis.Error
+	switch {
+	case errors.As(err, &refusal):
+		return fmt.Errorf("AUTH: %w", explainRefusal(refusal))
+	case err != nil:
 		return fmt.Errorf("AUTH: %w", err)
+	case answer != "OK":
+		return errNotRedis
 	}
 	return nil
 }
 
+// refusals are the first words of errors that servers answer to AUTH, and what they mean.
+var refusals = map[string]string{
+	"WRONGPASS":  "user or password is wrong, or the user is disabled",
+	"ERR":        "no password is set there, or AUTH is unknown",
+	"NOAUTH":     "another password is asked for",
+	"NOPERM":     "AUTH is not permitted",
+	"LOADING":    "the server is starting",
+	"BUSY":       "the server is busy",
+	"MASTERDOWN": "the master is down",
+}
+
+// explainRefusal returns the refusal of an AUTH in words of our own. Servers repeat what they
+// did not understand, a part of the password or a changed form of it, wherever they like.
+func explainRefusal(refusal redis.Error) redis.Error {
+	code, _, _ := strings.Cut(string(refusal), " ")
+	if meaning, known := refusals[code]; known {
+		return redis.Error(code + " " + meaning)
+	}
+	return "refused by the server"
+}
+
 // ping asks for a sign of life. That the user may not ping is one, too.
 func ping(conn redis.Conn, timeout time.Duration) error {
-	_, err := redis.DoWithTimeout(conn, timeout, "PING")
+	answer, err := redis.DoWithTimeout(conn, timeout, "PING")
 	var refusal redis.Error
-	if errors.As(err, &refusal) && strings.HasPrefix(string(refusal), "NOPERM") {
+	switch {
+	case errors.As(err, &refusal) && strings.HasPrefix(string(refusal), "NOPERM"):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("ping: %w", err)
+	case answer != "PONG":
+		return fmt.Errorf("ping: %w", errNotRedis)
 	}
 	return nil
 }

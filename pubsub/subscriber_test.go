@@ -237,7 +237,7 @@ func TestSubscriberWithoutAUTH(t *testing.T) {
 	var log testbed.Transcript
 	server := &Server{Addresses: []string{r.Address()}, User: "host", Password: "geheim"}
 	_, state := startSubscriber(t, server, logTo(&log))
-	testbed.Eventually(t, 5*time.Second, "refused", func() bool { return strings.Contains(state(), "unknown command") })
+	testbed.Eventually(t, 5*time.Second, "refused", func() bool { return strings.Contains(state(), "AUTH: ERR") })
 	if text := state() + log.String(); strings.Contains(text, "geheim") {
 		t.Errorf("the password is shown: %s", text)
 	}
