@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -94,33 +95,30 @@ func (s *Subscriber) session(ctx context.Context, long *cuts, subscribed func())
 		cancel()
 	}
 	replies := repliesOf(conn)
-	keep := cmp.Or(s.keep, MaxMessage)
-	replies.cutMessages(int64(keep))
+	replies.cutMessages(int64(cmp.Or(s.keep, MaxMessage)))
 	if err := channel.Subscribe(s.Channel); err != nil {
 		return err
 	}
 	var pinging sync.WaitGroup
 	defer pinging.Wait()
 	defer cancel()
-	for {
+	for confirmed := false; ; {
 		switch v := channel.ReceiveWithTimeout(pingPeriod + pongMargin).(type) {
 		case redis.Subscription:
-			if v.Kind != "subscribe" {
-				return errors.New("unsubscribed by the server")
+			if err := s.checkConfirmation(v); err != nil {
+				return err
 			}
-			subscribed()
-			pinging.Go(func() { keepTalking(ctx, channel) })
+			if !confirmed {
+				confirmed = true
+				subscribed()
+				pinging.Go(func() { keepTalking(ctx, channel) })
+			}
 		case redis.Message:
-			message := Message{Data: v.Data}
-			if len(v.Data) > keep {
-				message = Message{v.Data[:keep], replies.cutLength() - int64(keep)}
-				long.add(message)
-				if s.TooLong != nil {
-					s.TooLong()
-				}
+			if v.Channel != s.Channel || !confirmed {
+				return fmt.Errorf("%s: message on a channel that was not subscribed", replies.address)
 			}
 			select {
-			case s.Messages <- message:
+			case s.Messages <- s.receive(v.Data, replies, long):
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -128,6 +126,31 @@ func (s *Subscriber) session(ctx context.Context, long *cuts, subscribed func())
 			return v
 		}
 	}
+}
+
+// checkConfirmation returns what is wrong with what a server says about a subscription.
+func (s *Subscriber) checkConfirmation(v redis.Subscription) error {
+	switch {
+	case v.Kind != "subscribe":
+		return errors.New("unsubscribed by the server")
+	case v.Channel != s.Channel:
+		return fmt.Errorf("the server has subscribed another channel than %s", s.Channel)
+	}
+	return nil
+}
+
+// receive returns the message that the server has sent data of.
+func (s *Subscriber) receive(data []byte, replies *replyReader, long *cuts) Message {
+	keep := cmp.Or(s.keep, MaxMessage)
+	if len(data) <= keep {
+		return Message{Data: data}
+	}
+	message := Message{data[:keep], replies.cutLength() - int64(keep)}
+	long.add(message)
+	if s.TooLong != nil {
+		s.TooLong()
+	}
+	return message
 }
 
 // keepTalking keeps a subscribed connection talking until the context ends. A failure

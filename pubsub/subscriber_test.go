@@ -379,3 +379,50 @@ func TestSkippingEnds(t *testing.T) {
 		}
 	})
 }
+
+// pubsubReply returns what a server says about a channel to who has subscribed.
+func pubsubReply(kind, channel, last string) string {
+	return fmt.Sprintf("*3\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n%s\r\n", len(kind), kind, len(channel), channel, last)
+}
+
+// TestSubscriberBelievesNoOther: only the confirmation of its own channel counts, and only
+// once, and only messages of that channel come.
+func TestSubscriberBelievesNoOther(t *testing.T) {
+	t.Parallel()
+	good := pubsubReply("subscribe", "capture", ":1")
+	for name, test := range map[string]struct {
+		answer, want  string
+		subscriptions int
+	}{
+		"as asked":                {good, "subscribed", 1},
+		"another channel":         {pubsubReply("subscribe", "other", ":1"), "another channel than capture", 0},
+		"a part of its name":      {pubsubReply("subscribe", "captur", ":1"), "another channel than capture", 0},
+		"a pattern":               {pubsubReply("psubscribe", "capture", ":1"), "unsubscribed by the server", 0},
+		"unsubscribed":            {pubsubReply("unsubscribe", "capture", ":0"), "unsubscribed by the server", 0},
+		"unsubscribed later":      {good + pubsubReply("unsubscribe", "capture", ":0"), "unsubscribed by the server", 1},
+		"another channel later":   {good + pubsubReply("subscribe", "other", ":2"), "another channel than capture", 1},
+		"confirmed again":         {strings.Repeat(good, 1000), "subscribed", 1},
+		"message of another one":  {good + pubsubReply("message", "other", "$1\r\nx"), "not subscribed", 1},
+		"message before that":     {pubsubReply("message", "capture", "$1\r\nx"), "not subscribed", 0},
+		"long one of another one": {good + pubsubReply("message", "other", fmt.Sprintf("$%d\r\n%0*d", 99999, 99999, 0)), "not subscribed", 1},
+		"unknown":                 {good + pubsubReply("unknown", "capture", ":1"), "unknown", 1},
+		"a status":                {"+OK\r\n", "redigo", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var calls atomic.Int64
+			fake := startFakeServer(t, func(to io.Writer, words []string) {
+				if words[0] == "SUBSCRIBE" && calls.Add(1) == 1 {
+					fmt.Fprint(to, test.answer)
+				}
+			})
+			var log testbed.Transcript
+			messages, state := startSubscriber(t, &Server{Addresses: []string{fake}}, logTo(&log))
+			testbed.Eventually(t, 5*time.Second, test.want, func() bool { return strings.Contains(state(), test.want) })
+			checkSilence(t, messages, 20*time.Millisecond)
+			if n := strings.Count(log.String(), "level=info msg=subscribed"); n != test.subscriptions {
+				t.Errorf("want %d subscriptions, got %d: %s", test.subscriptions, n, log.String())
+			}
+		})
+	}
+}
