@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -22,6 +23,11 @@ const (
 	// maxProperties is how many character properties (\pL) a pattern may hold:
 	// parsing each one takes as long as a thousand ordinary characters.
 	maxProperties = 8
+	// maxFolding is how many characters the ranges of a pattern may hold, about, where
+	// upper and lower case may be the same: the parser looks at each of them.
+	maxFolding = 20_000
+	// classSize is how many bounds of ranges in a class take as long as one step more.
+	classSize = 32
 )
 
 var (
@@ -29,6 +35,8 @@ var (
 	errOtherNode = errors.New("request for another node")
 	// errMalformed says that nobody can tell whom a message is for.
 	errMalformed = errors.New("not a request")
+	// errTwice refuses a pattern beside another one.
+	errTwice = errors.New("given twice")
 	// errEffort refuses a pattern that would cost every host more than all its other work.
 	errEffort = errors.New("the expression repeats too much to be compiled")
 )
@@ -38,11 +46,12 @@ type matcher struct {
 	node string
 	// implied makes a message that names no node one for this host.
 	implied bool
-	// pattern is the newest nodere and matched what came of it: most
+	// pattern is the newest nodere, matched and broken are what came of it: most
 	// messages of a busy channel bear the same one, and compiling it costs more
 	// than all the rest.
 	pattern string
 	matched bool
+	broken  error
 }
 
 // A claim is what a field says of this host, the stronger the higher.
@@ -83,7 +92,11 @@ func (v *values) UnmarshalJSON(value []byte) error {
 // judge judges the address of a message; nil means this host.
 func (m *matcher) judge(f fields) error {
 	byName, nameErr := strongest(f.values("node"), m.claimOfName)
-	byPattern, patternErr := strongest(f.values("nodere"), m.claimOfPattern)
+	patterns := f.values("nodere")
+	byPattern, patternErr := claimWrong, errTwice
+	if len(patterns) < 2 { // each of many would have to be compiled
+		byPattern, patternErr = strongest(patterns, m.claimOfPattern)
+	}
 	const mine, other, both, noName, noPattern, nobody = 0, 1, 2, 3, 4, 5
 	switch [...][4]int{
 		// nodere:    none, other, wrong, ours
@@ -142,11 +155,14 @@ func (m *matcher) claimOfPattern(value json.RawMessage) (claim, error) {
 	case pattern == "":
 		return claimNone, nil
 	case pattern != m.pattern:
-		re, err := compilePattern(pattern)
-		if err != nil {
-			return claimWrong, err
+		m.pattern, m.matched = pattern, false
+		var re *regexp.Regexp
+		if re, m.broken = compilePattern(pattern); m.broken == nil {
+			m.matched = re.MatchString(m.node)
 		}
-		m.pattern, m.matched = pattern, re.MatchString(m.node)
+	}
+	if m.broken != nil {
+		return claimWrong, m.broken
 	}
 	if m.matched {
 		return claimOurs, nil
@@ -161,7 +177,7 @@ func compilePattern(pattern string) (*regexp.Regexp, error) {
 	if n := utf8.RuneCountInString(pattern); n > maxPattern {
 		return nil, fmt.Errorf("%d characters are more than %d", n, maxPattern)
 	}
-	if strings.Count(pattern, `\p`)+strings.Count(pattern, `\P`) > maxProperties {
+	if strings.Count(pattern, `\p`)+strings.Count(pattern, `\P`) > maxProperties || folding(pattern) > maxFolding {
 		return nil, errEffort
 	}
 	tree, err := syntax.Parse(pattern, syntax.Perl)
@@ -174,6 +190,30 @@ func compilePattern(pattern string) (*regexp.Regexp, error) {
 	return regexp.Compile(pattern)
 }
 
+// folding returns how many characters the parser looks at for their other case, at most:
+// those of each range beyond ASCII, from zero on, if there can be flags at all.
+func folding(pattern string) (characters int) {
+	if !strings.Contains(pattern, "(?") {
+		return 0
+	}
+	for _, after := range strings.Split(pattern, "-")[1:] {
+		end, size := utf8.DecodeRuneInString(after)
+		if end == '\\' {
+			end = unicode.MaxRune // as a number, perhaps
+			if next, _ := utf8.DecodeRuneInString(after[size:]); next < utf8.RuneSelf && !isAlphanumeric(next) {
+				end = next
+			}
+		}
+		if end >= utf8.RuneSelf {
+			characters += int(end)
+		}
+	}
+	return characters
+}
+
+// isAlphanumeric reports whether an ASCII character is a letter or a digit.
+func isAlphanumeric(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
+
 // effort returns about how many steps an expression becomes when it is
 // compiled: repetitions are written out.
 func effort(tree *syntax.Regexp) int {
@@ -181,6 +221,8 @@ func effort(tree *syntax.Regexp) int {
 	switch tree.Op {
 	case syntax.OpLiteral:
 		steps = len(tree.Rune)
+	case syntax.OpCharClass:
+		steps += len(tree.Rune) / classSize
 	case syntax.OpRepeat:
 		// The parser allows a thousand repetitions, nested ones multiplied.
 		return max(tree.Min, tree.Max, 1) * effort(tree.Sub[0])

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +42,7 @@ func TestDecodeKeepsQuiet(t *testing.T) {
 		"other name, given twice":          {`{"node":"web2","node":"web3"}`, errOtherNode},
 		"other name, also in capitals":     {`{"node":"web2","NODE":"web1"}`, errOtherNode},
 		"expression that repeats":          {`{"nodere":"` + strings.Repeat("a{1000}", 100) + `"}`, errMalformed},
+		"expression given twice":           {`{"nodere":"web","nodere":"web"}`, errMalformed},
 		"expression too long":              {`{"nodere":"` + strings.Repeat("x", 1025) + `"}`, errMalformed},
 		"expression of 22 KB":              {`{"nodere":"` + strings.Repeat("a{1000}", 3200) + `"}`, errMalformed},
 		"broken expression, other name":    {`{"node":"web2","nodere":"("}`, errMalformed},
@@ -86,6 +89,16 @@ func TestCompilePattern(t *testing.T) {
 		"repeated far too often":      {`((a{10}b{10}){10}c?){10}`, "repeats"},
 		"open repetition":             {strings.Repeat("(abc){900,}", 2), "repeats"},
 		"more than the parser allows": {`((a{100}){100}){100}`, "invalid repeat count"},
+		"folded":                      {`(?i)^web-[0-9a-z\-]+\.[à-ÿа-я]$`, ""},
+		"hosts, folded":               {"(?i)" + strings.Repeat("web-1|", 170), ""},
+		"wide range, folded":          {"(?i)[" + strings.Repeat("B-\U0001E942", 337) + "]x", "repeats"},
+		"… once":                      {"(?i)[B-\U0001E942]", "repeats"},
+		"… as a number":               {`(?i)[B-\x{1E942}]`, "repeats"},
+		"… in octal digits":           {`(?i)[B-\777]`, "repeats"},
+		"… in a group":                {`x(?mi:[B-\x{1E942}])`, "repeats"},
+		"… of all":                    {`(?i)[\x00-\x{10FFFF}]`, "repeats"},
+		"… not folded":                {strings.Repeat("[B-\U0001E942]", 100), ""},
+		"property that is repeated":   {`\pL{1000}`, "repeats"},
 		"many properties":             {strings.Repeat(`\PL`, 9), "repeats"},
 		"broken":                      {`(`, "missing closing"},
 	} {
@@ -98,4 +111,86 @@ func TestCompilePattern(t *testing.T) {
 			t.Errorf("%s: took %v", name, took)
 		}
 	}
+}
+
+// slowest is ten times what judging a message may take on a slow machine.
+const slowest = 500 * time.Millisecond
+
+// checkQuick expects that a message is judged in time. Who was held up by others is asked again.
+func checkQuick(t *testing.T, message string) {
+	t.Helper()
+	took := time.Hour
+	for try := 0; try < 5 && took > slowest; try++ {
+		m := matcher{node: "web1." + strings.Repeat("x", 59)}
+		began := time.Now()
+		_, _ = m.decode(received(message))
+		took = min(took, time.Since(began))
+	}
+	if took > slowest {
+		t.Errorf("want %d bytes judged within %v, took %v: %.200s", len(message), slowest, took, message)
+	}
+}
+
+// slowMessages are those that take longest.
+func slowMessages() map[string]string {
+	endings := ""
+	for n := range 30 {
+		endings += fmt.Sprintf(`,"nodere":"(?i)[%s]x%d"`, strings.Repeat("B-\U0001E942", 337), n)
+	}
+	pattern := func(text string) string { return `{"nodere":"` + text + `"}` }
+	return map[string]string{
+		"wide ranges, folded":      pattern("(?i)[" + strings.Repeat("B-\U0001E942", 337) + "]x"),
+		"… thirty of them":         "{" + endings[1:] + "}",
+		"as many as may be folded": pattern("(?i)[" + strings.Repeat("B-\u0401", 19) + "]x"),
+		"ASCII ranges, folded":     pattern("(?i)[" + strings.Repeat("!-~", 339) + "]"),
+		"properties, folded":       pattern("(?i)" + strings.Repeat(`\\pL`, 8) + "{2}"),
+		"properties, anchored":     pattern("^(?i:(" + strings.Repeat(`\\pLa|`, 8) + "x){8})$"),
+		"negated classes":          pattern("(?i)" + strings.Repeat(`[^k]`, 250)),
+		"alternatives":             pattern("^(" + strings.Repeat("ab|cd|", 168) + "x)$"),
+		"nested repetitions":       pattern(`(((x{0,10}){0,10}){0,10})*y`),
+		"stars":                    pattern(strings.Repeat("x*", 500) + "y"),
+		"options":                  pattern(strings.Repeat("x?", 500) + "y"),
+		"groups":                   pattern(strings.Repeat("(", 400) + "x" + strings.Repeat(")*", 200) + strings.Repeat(")", 200)),
+		"named groups":             pattern(strings.Repeat("(?P<a>x)", 120)),
+		"many fields":              `{"node":"any"` + strings.Repeat(`,"":0`, 13_000) + `}`,
+		"many names":               `{` + strings.Repeat(`"node":"a",`, 5_900) + `"x":1}`,
+		"many patterns":            `{` + strings.Repeat(`"nodere":"a",`, 5_000) + `"x":1}`,
+		"many lists":               `{"node":"any"` + strings.Repeat(`,"interface":["a","b"]`, 2_900) + `}`,
+		"one list":                 `{"node":"any","interface":[` + strings.Repeat(`"",`, 21_000) + `""]}`,
+		"lists within each other":  `{"node":"any","x":` + strings.Repeat(`[`, 9_000) + strings.Repeat(`]`, 9_000) + `}`,
+		"an open one":              `{"node":"any","x":` + strings.Repeat(`[`, 60_000),
+		"a long number":            `{"node":"any","packets":` + strings.Repeat(`9`, 65_000) + `}`,
+		"a long name":              `{"node":"any","` + strings.Repeat(`\u0000`, 10_000) + `":1}`,
+		"a long text":              `{"node":"any","tags":"` + strings.Repeat(`\u0000`, 10_000) + `"}`,
+		"more than is kept":        `{"node":"any"` + strings.Repeat(`,"x":0`, 100_000) + `}`,
+	}
+}
+
+// TestDecodeIsQuick: the receive loop judges every message, and the watchdog waits for it.
+func TestDecodeIsQuick(t *testing.T) {
+	for name, message := range slowMessages() {
+		t.Run(name, func(t *testing.T) { checkQuick(t, message) })
+	}
+}
+
+// FuzzDecodeIsQuick looks for messages that take long.
+func FuzzDecodeIsQuick(f *testing.F) {
+	for _, message := range slowMessages() {
+		f.Add(message)
+	}
+	f.Fuzz(func(t *testing.T, message string) { checkQuick(t, message) })
+}
+
+// FuzzPatternIsQuick looks for patterns that take long.
+func FuzzPatternIsQuick(f *testing.F) {
+	for _, message := range slowMessages() {
+		var r struct{ NodeRE string }
+		if json.Unmarshal([]byte(message), &r) == nil && r.NodeRE != "" {
+			f.Add(r.NodeRE)
+		}
+	}
+	f.Fuzz(func(t *testing.T, pattern string) {
+		text, _ := json.Marshal(map[string]string{"nodere": pattern})
+		checkQuick(t, string(text))
+	})
 }
