@@ -560,3 +560,26 @@ func TestListIdle(t *testing.T) {
 	}
 	reading.checkPieces(t, "header", "0", "1", "2", "3", "4")
 }
+
+// TestListReaderRecovers: what was taken over a connection that broke may have been
+// removed, or not.
+func TestListReaderRecovers(t *testing.T) {
+	r := testbed.StartRedis(t)
+	for name, left := range map[string]string{"it was not": "a b c", "it was": "b c"} {
+		r.Do(t, "DEL", list)
+		r.Do(t, "RPUSH", redis.Args{list}.AddFlat(strings.Fields(left)).Add("")...)
+		conn, err := reach(r).dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		reader := listReader{name: list, taken: []byte("a"), take: func(piece []byte) error {
+			got = append(got, string(piece))
+			return nil
+		}}
+		if err := reader.read(t.Context(), conn, func() {}); err != nil || fmt.Sprint(got) != "[b c]" {
+			t.Errorf("%s: want b and c, got %s, %v", name, got, err)
+		}
+		conn.Close()
+	}
+}
