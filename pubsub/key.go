@@ -112,6 +112,9 @@ func retry(ctx context.Context, attempt func(alive func()) (passing bool, err er
 		case err == nil || !passing:
 			return err
 		case ctx.Err() != nil:
+			if errors.Is(failure, ctx.Err()) {
+				return failure
+			}
 			return fmt.Errorf("%w: %w", ctx.Err(), failure)
 		case time.Since(answered) > awayTimeout:
 			return fmt.Errorf("away for %v: %w", awayTimeout, err)

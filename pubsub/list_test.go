@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -255,6 +256,12 @@ func TestListWithoutReader(t *testing.T) {
 			time.Sleep(w.stall + 100*time.Millisecond)
 			r.Do(t, "LPOP", list)
 			return w.Push(t.Context(), []byte("y"))
+		}, nil},
+		"nothing waited for long": {[]byte("x"), func(t *testing.T, r *testbed.Redis, w *ListWriter) error {
+			r.Do(t, "LPOP", list)
+			err := w.Look(t.Context())
+			time.Sleep(w.stall + 100*time.Millisecond)
+			return cmp.Or(err, w.Push(t.Context(), []byte("y")))
 		}, nil},
 		"one is read now and then": {full, func(t *testing.T, r *testbed.Redis, w *ListWriter) error {
 			for range 6 {
