@@ -410,3 +410,18 @@ func TestPublisherClosesWhenAllIsSaid(t *testing.T) {
 	p.Close()
 	checkNumbers(t, heard, 1, 20_000)
 }
+
+// TestPublisherBeginsAnew: the next outage is not treated as the one that is over.
+func TestPublisherBeginsAnew(t *testing.T) {
+	p := &Publisher{state: func(error) {}, log: quietLog(), delay: newReconnectDelay(longDelay), hold: moving}
+	for range 10 {
+		p.delay.NextBackOff()
+	}
+	p.nowConnected()
+	if wait := p.delay.NextBackOff(); wait > 150*time.Millisecond {
+		t.Errorf("want the first attempt soon, got it after %v", wait)
+	}
+	if p.hold != 0 {
+		t.Errorf("want nothing held back, got %v", p.hold)
+	}
+}
