@@ -26,7 +26,7 @@ const statusPeriod = 10 * time.Second
 // A daemon serves requests: it judges them, and has its jobs make the captures.
 type daemon struct {
 	config    config
-	inbox     addressee
+	inbox     matcher
 	jobs      *jobs
 	recorders *recorders
 	compiler  *tap.Compiler
@@ -47,7 +47,7 @@ func newDaemon(c config, results outlet, health *status.Health, log *logrus.Logg
 	}
 	d := &daemon{
 		config:    c,
-		inbox:     addressee{node: c.node, implied: c.mode == requesting},
+		inbox:     matcher{node: c.node, implied: c.mode == requesting},
 		recorders: recorders,
 		compiler:  compiler,
 		metrics:   newMetrics(version),
@@ -120,7 +120,7 @@ func (d *daemon) watchDisks() {
 }
 
 // receive is the main loop. Nothing in it waits for a capture, a filter or a network.
-func (d *daemon) receive(life lifetime, messages <-chan []byte) {
+func (d *daemon) receive(life lifetime, messages <-chan pubsub.Message) {
 	watchdog, stop := watchdogTicker()
 	defer stop()
 	status := time.NewTicker(statusPeriod) // what is recorded reaches further back by the second
@@ -186,7 +186,7 @@ func (d *daemon) drain(life lifetime) bool {
 }
 
 // handle serves one message. It starts captures and does not wait for them.
-func (d *daemon) handle(life lifetime, message []byte) error {
+func (d *daemon) handle(life lifetime, message pubsub.Message) error {
 	request, err := d.inbox.decode(message)
 	switch {
 	case errors.Is(err, errOtherNode):

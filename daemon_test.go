@@ -180,7 +180,7 @@ func quietLog() *logrus.Logger {
 // ask hands the daemon a request and lets it begin.
 func (b *bench) ask(t *testing.T, request string) {
 	t.Helper()
-	if err := b.handle(b.life, []byte(request)); err != nil {
+	if err := b.handle(b.life, received(request)); err != nil {
 		t.Errorf("%s: %v", request, err)
 	}
 	synctest.Wait()
@@ -246,7 +246,7 @@ func TestDaemonKeepsQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		for request, want := range map[string]error{`{"node":"web2"}`: errOtherNode, `{`: errMalformed} {
-			if err := b.handle(b.life, []byte(request)); !errors.Is(err, want) {
+			if err := b.handle(b.life, received(request)); !errors.Is(err, want) {
 				t.Errorf("%s: want %v, got %v", request, want, err)
 			}
 		}

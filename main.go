@@ -18,6 +18,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"pcapdaemon/client"
+	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/status"
 	"pcapdaemon/tap"
@@ -113,7 +114,7 @@ func runOnce(c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) in
 		log.WithError(err).Error("not started")
 		return exitFailed
 	}
-	switch err := d.handle(life, message); {
+	switch err := d.handle(life, pubsub.Message{Data: message}); {
 	case errors.Is(err, errOtherNode):
 		log.WithField("node", c.node).Error("request is for another node")
 		return exitFailed

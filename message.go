@@ -13,17 +13,18 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/text"
 )
 
 const (
-	maxMessage = 64 << 10 // bytes of a request
-	maxFilter  = 2048     // characters: compiling time grows with the square of the length
-	maxID      = 128      // characters
-	maxText    = 1024     // characters of tags, customer and by: each result repeats them
-	maxNames   = 64       // interfaces in one request
-	maxName    = 128      // characters of a node or an interface
+	maxMessage = pubsub.MaxMessage // bytes of a request
+	maxFilter  = 2048              // characters: compiling time grows with the square of the length
+	maxID      = 128               // characters
+	maxText    = 1024              // characters of tags, customer and by: each result repeats them
+	maxNames   = 64                // interfaces in one request
+	maxName    = 128               // characters of a node or an interface
 	// maxLookback is a day, in seconds.
 	maxLookback = 24 * 60 * 60
 )
@@ -65,11 +66,15 @@ type field struct {
 type fields []field
 
 // readFields returns the fields of the first object in a message, and what follows it.
+// With an error, the fields are those before it.
 func readFields(message []byte) (found fields, rest []byte, err error) {
 	decoder := json.NewDecoder(bytes.NewReader(message))
 	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
 		return nil, nil, fmt.Errorf("%w: no JSON object", errMalformed)
 	}
+	defer func() {
+		slices.SortStableFunc(found, func(a, b field) int { return cmp.Compare(a.name, b.name) })
+	}()
 	for decoder.More() {
 		var f field
 		name, err := decoder.Token()
@@ -77,14 +82,13 @@ func readFields(message []byte) (found fields, rest []byte, err error) {
 			f.name, err = name.(string), decoder.Decode(&f.value) // names are strings
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
+			return found, nil, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
 		}
 		found = append(found, f)
 	}
 	if _, err := decoder.Token(); err != nil {
-		return nil, nil, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
+		return found, nil, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
 	}
-	slices.SortStableFunc(found, func(a, b field) int { return cmp.Compare(a.name, b.name) })
 	return found, bytes.TrimLeft(message[decoder.InputOffset():], " \t\r\n"), nil
 }
 
@@ -101,21 +105,25 @@ func (f fields) values(name string) []json.RawMessage {
 
 // decode reads a message. The error is errOtherNode, wraps errMalformed, or
 // names the field that is wrong; only in the last case the request holds
-// what could be read, for the refusal.
-func (a *addressee) decode(message []byte) (request, error) {
-	if a.isForeign(message) {
+// what could be read, for the refusal. Of a message that was cut off, the address
+// is the one that stands before the cut.
+func (m *matcher) decode(message pubsub.Message) (request, error) {
+	if m.isForeign(message.Data) {
 		return request{}, errOtherNode
 	}
-	fields, rest, err := readFields(message)
-	if err != nil {
+	fields, rest, err := readFields(message.Data)
+	if err != nil && message.Rest == 0 {
 		return request{}, err
 	}
-	wrong := a.judge(fields)
-	if errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed) {
+	wrong := m.judge(fields)
+	switch {
+	case errors.Is(wrong, errMalformed) && message.Rest > 0:
+		return request{}, fmt.Errorf("%w, %d bytes long", wrong, message.Len())
+	case errors.Is(wrong, errOtherNode) || errors.Is(wrong, errMalformed):
 		return request{}, wrong
 	}
-	r, err := fields.request(message, rest, wrong)
-	r.raw = bytes.TrimSpace(message[:len(message)-len(rest)])
+	r, err := fields.request(message.Len(), rest, wrong)
+	r.raw = bytes.TrimSpace(message.Data[:len(message.Data)-len(rest)])
 	return r, err
 }
 
@@ -126,7 +134,7 @@ func checkRequest(message []byte) (request, error) {
 	if err != nil {
 		return request{}, err
 	}
-	var host addressee
+	var host matcher
 	if names := fields.values("node"); len(names) > 0 {
 		host.node, _ = decodeText(names[0]) // judged next
 	}
@@ -137,15 +145,15 @@ func checkRequest(message []byte) (request, error) {
 	case errors.Is(wrong, errOtherNode):
 		wrong = nil // for the hosts of a pattern
 	}
-	return fields.request(message, rest, wrong)
+	return fields.request(int64(len(message)), rest, wrong)
 }
 
-// request decodes the fields of a message: rest is what follows the object, wrong
-// is what is known to be wrong already. The error names the first thing that is wrong.
-func (f fields) request(message, rest []byte, wrong error) (request, error) {
+// request decodes the fields of a message of length bytes: rest is what follows the object,
+// wrong is what is known to be wrong already. The error names the first thing that is wrong.
+func (f fields) request(length int64, rest []byte, wrong error) (request, error) {
 	switch {
-	case len(message) > maxMessage:
-		wrong = fmt.Errorf("message of %d bytes is longer than %d", len(message), maxMessage)
+	case length > maxMessage:
+		wrong = fmt.Errorf("message of %d bytes is longer than %d", length, maxMessage)
 	case len(rest) > 0:
 		wrong = fmt.Errorf("data after the object: %s", text.Quote(string(rest)))
 	}

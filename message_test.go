@@ -6,7 +6,15 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"pcapdaemon/pubsub"
 )
+
+// received returns a message as it comes from the channel: of one that is too long the rest is cut off.
+func received(text string) pubsub.Message {
+	kept := min(len(text), pubsub.MaxMessage)
+	return pubsub.Message{Data: []byte(text[:kept]), Rest: int64(len(text) - kept)}
+}
 
 // BenchmarkDecode judges and decodes requests, in the way of how often they
 // occur: most are for others.
@@ -28,9 +36,9 @@ func BenchmarkDecode(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()
-			a := addressee{node: "web1"}
+			a := matcher{node: "web1"}
 			for n := 0; b.Loop(); n++ {
-				if _, err := a.decode([]byte(bench.messages[n%len(bench.messages)])); !errors.Is(err, bench.want) {
+				if _, err := a.decode(received(bench.messages[n%len(bench.messages)])); !errors.Is(err, bench.want) {
 					b.Fatal(err)
 				}
 			}
@@ -69,7 +77,7 @@ func TestDecode(t *testing.T) {
 		"the other one of the two unused": {`{"node":"web1","nodere":"","id":"x"}`, request{ID: "x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := (&addressee{node: "web1"}).decode([]byte(test.message))
+			got, err := (&matcher{node: "web1"}).decode(received(test.message))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,7 +131,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"id too long":             {`{"node":"web1","id":"` + strings.Repeat("x", 129) + `"}`, "id"},
 		"data after the object":   {`{"node":"web1"} x`, "after the object"},
 		"a second object":         {`{"node":"web1"}{"node":"web1"}`, "after the object"},
-		"message too long":        {`{"node":"web1","tags":"` + strings.Repeat("x", 64<<10) + `"}`, "65536"},
+		"message too long":        {`{"node":"web1","tags":"` + strings.Repeat("x", 64<<10) + `"}`, "message of 65561 bytes is longer than 65536"},
+		"message far too long":    {`{"node":"web1","tags":"` + strings.Repeat("x", 1<<20) + `"}`, "message of 1048601 bytes"},
+		"cut within a list":       {`{"nodere":"web","interface":[` + strings.Repeat(`"x",`, 1<<20), "message of 4194333 bytes"},
 		"message padded too long": {`{"node":"web1"}` + strings.Repeat(" ", 64<<10), "65536"},
 		"too many interfaces": {`{"node":"web1","interface":["x"` + strings.Repeat(`,"x"`, 64) + `]}`,
 			"interface: 65 names"},
@@ -144,7 +154,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"first wrong of two fields": {`{"node":"web1","zzz":1,"bpf":7}`, "bpf"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := (&addressee{node: "web1"}).decode([]byte(test.message))
+			got, err := (&matcher{node: "web1"}).decode(received(test.message))
 			if err == nil || errors.Is(err, errOtherNode) || errors.Is(err, errMalformed) {
 				t.Fatalf("want a refusal, got %+v, %v", got, err)
 			}
@@ -168,7 +178,7 @@ func FuzzDecode(f *testing.F) {
 	known := map[string]bool{"node": true, "nodere": true, "interface": true, "tags": true, "bpf": true, "customer": true,
 		"by": true, "snap": true, "packets": true, "bytes": true, "timeout": true, "alertid": true, "id": true}
 	f.Fuzz(func(t *testing.T, message []byte) {
-		r, err := (&addressee{node: "web1"}).decode(message)
+		r, err := (&matcher{node: "web1"}).decode(received(string(message)))
 		if err != nil {
 			return
 		}

@@ -23,7 +23,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	defer end()
 	health := status.NewHealth()
-	messages := make(chan []byte, 64)
+	messages := make(chan pubsub.Message, 64)
 	subscriber := pubsub.Subscriber{Server: c.redis.server, Channel: c.redis.requests,
 		Messages: messages, State: health.SetRequests, Log: log}
 	var results outlet = discard{}

@@ -67,6 +67,14 @@ func TestACL(t *testing.T) {
 		"asker that fetches": {askerACL + " " + askerKeysACL,
 			"STRLEN capture-results:x;GETRANGE capture-results:x 0 9;DEL capture-results:x;PING",
 			"SET capture-results:x y;SETRANGE capture-results:x 0 y;GETRANGE other 0 9;DEL other;PUBLISH capture-results x"},
+		"host that sends live": {hostACL + " " + hostLiveACL,
+			"WATCH capture-results:x:live;EXISTS capture-results:x:live;MULTI;RPUSH capture-results:x:live y;" +
+				"EXPIRE capture-results:x:live 60;LINDEX capture-results:x:live -1;LLEN capture-results:x:live",
+			"RPUSH capture-results:x y;RPUSH other:live y;LPOP capture-results:x:live;DEL capture-results:x:live;" +
+				"SET capture-results:x:live y;PUBLISH capture x;KEYS *"},
+		"asker that reads live": {askerACL + " " + askerLiveACL,
+			"LINDEX capture-results:x:live 0;LTRIM capture-results:x:live 1 -1;DEL capture-results:x:live",
+			"LINDEX capture-results:x 0;LTRIM other:live 1 -1;RPUSH capture-results:x:live y;LRANGE capture-results:x:live 0 -1"},
 		"host with sentinels": {hostACL + " +role", "ROLE;PING", "INFO;PUBLISH capture x"},
 		"older host": {olderHostACL,
 			"PING;PUBLISH capture-results x;PUBLISH capture x;SUBSCRIBE capture",

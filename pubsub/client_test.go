@@ -1,6 +1,8 @@
 package pubsub
 
 import (
+	"fmt"
+	"io"
 	"syscall"
 	"testing"
 	"time"
@@ -100,6 +102,52 @@ func TestClientWithoutServer(t *testing.T) {
 		}
 		if took := time.Since(began); took > pingPeriod+pongMargin+time.Second {
 			t.Errorf("%s: took %v to say so", name, took)
+		}
+	}
+}
+
+// TestClientHoldsLittle: a client that does not listen lets the server wait, and an answer of
+// a length that no host has is left out.
+func TestClientHoldsLittle(t *testing.T) {
+	t.Parallel()
+	const size = 200 << 10
+	sent := make(chan int, 1)
+	fake := startFakeServer(t, func(to io.Writer, words []string) {
+		if words[0] != "SUBSCRIBE" {
+			return
+		}
+		answer := pubsubReply("message", resultChannel, fmt.Sprintf("$%d\r\n%s", size, make([]byte, size)))
+		fmt.Fprint(to, pubsubReply("subscribe", resultChannel, ":1"),
+			pubsubReply("message", resultChannel, fmt.Sprintf("$%d\r\n%s", maxAnswer+1, make([]byte, maxAnswer+1))))
+		for n := 0; ; n++ {
+			if _, err := io.WriteString(to, answer); err != nil {
+				return
+			}
+			select {
+			case <-sent:
+			default:
+			}
+			sent <- n + 1
+		}
+	})
+	c, err := NewClient(t.Context(), &Server{Addresses: []string{fake}}, "capture", resultChannel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	last := 0
+	for still := 0; still < 5; still++ { // until no more is taken
+		time.Sleep(100 * time.Millisecond)
+		if n := len(sent); n > 0 {
+			last, still = <-sent, 0
+		}
+		if last*size > 200<<20 {
+			t.Fatalf("want the server to wait, it has sent %d MiB", last*size>>20)
+		}
+	}
+	for range 3 * maxHeard / size { // and nothing is lost
+		if got := len(<-c.Answers()); got != size {
+			t.Fatalf("want an answer of %d bytes, got %d", size, got)
 		}
 	}
 }

@@ -3,7 +3,9 @@ package pubsub
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"syscall"
 	"time"
@@ -18,8 +20,8 @@ const (
 	headStart = 200 * time.Millisecond
 )
 
-// connect opens a TCP connection that the context closes.
-func (s *Server) connect(ctx context.Context, _, address string) (net.Conn, error) {
+// connect opens a connection that the context closes.
+func (s *Server) connect(ctx context.Context, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -32,7 +34,23 @@ func (s *Server) connect(ctx context.Context, _, address string) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	return boundConn{conn, ctx, context.AfterFunc(ctx, func() { conn.Close() })}, nil
+	conn = boundConn{conn, ctx, context.AfterFunc(ctx, func() { conn.Close() })}
+	if !s.TLS {
+		return conn, nil
+	}
+	return s.secure(ctx, conn, host)
+}
+
+// secure makes a connection to a host one with TLS.
+func (s *Server) secure(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, pingPeriod)
+	defer cancel()
+	secured := tls.Client(conn, &tls.Config{RootCAs: s.CAs, ServerName: host})
+	if err := secured.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("TLS with %s: %w", host, err)
+	}
+	return secured, nil
 }
 
 // connectAny connects to the first address that accepts. One that refuses or

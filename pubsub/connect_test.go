@@ -86,3 +86,37 @@ func TestConnectByName(t *testing.T) {
 	}
 	conn.Close()
 }
+
+// TestConnectLimitsSilence: what is sent and not acknowledged ends the connection in time, and so
+// does a peer that is gone while nothing is sent.
+func TestConnectLimitsSilence(t *testing.T) {
+	r := testbed.StartRedis(t)
+	conn, err := reach(r).connect(t.Context(), r.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	socket, err := conn.(boundConn).Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds := int(pingPeriod.Seconds())
+	for _, option := range []struct {
+		name              string
+		level, opt, value int
+	}{
+		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int((pingPeriod + pongMargin).Milliseconds())},
+		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds},
+		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds},
+		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 2},
+	} {
+		var got int
+		var failure error
+		if err := socket.Control(func(fd uintptr) {
+			got, failure = unix.GetsockoptInt(int(fd), option.level, option.opt)
+		}); err != nil || failure != nil || got != option.value {
+			t.Errorf("%s: want %d, got %d, %v, %v", option.name, option.value, got, err, failure)
+		}
+	}
+}

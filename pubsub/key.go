@@ -92,17 +92,30 @@ func (s *Server) discard(ctx context.Context, key string) {
 // what it is asked for now, work is called again with a new one. It may call
 // alive when the server has answered; 30 s after that insist gives up.
 func (s *Server) insist(ctx context.Context, work func(conn redis.Conn, alive func()) error) error {
+	return retry(ctx, func(alive func()) (passing bool, err error) {
+		return s.attempt(ctx, func(conn redis.Conn) error { return work(conn, alive) })
+	})
+}
+
+// retry calls attempt until it succeeds or its failure is not a passing one; but not when
+// 30 s are over since it has called alive, or was called first.
+func retry(ctx context.Context, attempt func(alive func()) (passing bool, err error)) error {
 	delay := newReconnectDelay(shortDelay)
 	answered := time.Now()
+	var failure error // the last one that is not the end of the context
 	for {
-		passing, err := s.attempt(ctx, func(conn redis.Conn) error {
-			return work(conn, func() { answered = time.Now() })
-		})
+		passing, err := attempt(func() { answered = time.Now() })
+		if failure == nil || ctx.Err() == nil {
+			failure = err
+		}
 		switch {
 		case err == nil || !passing:
 			return err
 		case ctx.Err() != nil:
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
+			if errors.Is(failure, ctx.Err()) {
+				return failure
+			}
+			return fmt.Errorf("%w: %w", ctx.Err(), failure)
 		case time.Since(answered) > awayTimeout:
 			return fmt.Errorf("away for %v: %w", awayTimeout, err)
 		}
@@ -145,7 +158,10 @@ func movedTo(err error) string {
 // or that is just being replaced, refuses what it or the other one will do soon.
 func isPassing(err error, broken bool) bool {
 	var refusal redis.Error
-	if !errors.As(err, &refusal) {
+	switch {
+	case errors.Is(err, errReply):
+		return false // the next one will say that again
+	case !errors.As(err, &refusal):
 		return broken
 	}
 	code, _, _ := strings.Cut(string(refusal), " ")

@@ -272,9 +272,18 @@ func TestStoreWaitsForAMaster(t *testing.T) {
 	testbed.Eventually(t, 5*time.Second, "the replica refuses", func() bool {
 		return strings.HasPrefix(try(t, replica, "default", "SET x y").Error(), "READONLY")
 	})
-	time.AfterFunc(time.Second, func() { replica.Do(t, "REPLICAOF", "NO", "ONE") })
-	if used, err := reach(replica).Store(t.Context(), key, 1, plain([]byte("x"))); used != key || err != nil {
-		t.Errorf("want %s, got %s, %v", key, used, err)
+	stored := make(chan error, 1)
+	go func() {
+		_, err := reach(replica).Store(t.Context(), key, 1, plain([]byte("x")))
+		stored <- err
+	}()
+	time.Sleep(time.Second)
+	replica.Do(t, "REPLICAOF", "NO", "ONE")
+	if err := <-stored; err != nil {
+		t.Error(err)
+	}
+	if got := string(value(t, replica, key)); got != "x" {
+		t.Errorf("want it stored, got %q", got)
 	}
 }
 
@@ -331,6 +340,26 @@ func TestFetchSurvives(t *testing.T) {
 	n, err := (&Server{Addresses: []string{proxy.Address}}).Fetch(t.Context(), key, &to)
 	if n != int64(len(whole)) || err != nil || !bytes.Equal(to.Bytes(), whole) {
 		t.Errorf("want all bytes, got %d, %v", n, err)
+	}
+}
+
+// TestFetchOfAnotherValue: a value that is another one when the connection was replaced is not
+// put together with what came before.
+func TestFetchOfAnotherValue(t *testing.T) {
+	for name, pieces := range map[string]int{"longer": 5, "shorter": 2, "one piece": 1} {
+		t.Run(name, func(t *testing.T) {
+			r := testbed.StartRedis(t)
+			proxy := testbed.StartProxy(t, r.Address())
+			r.Do(t, "SET", key, randomBytes(3*pieceSize))
+			to := disturbedWriter{nth: 2, happen: func() error {
+				r.Do(t, "SET", key, randomBytes(pieces*pieceSize))
+				proxy.Cut()
+				return nil
+			}}
+			if _, err := (&Server{Addresses: []string{proxy.Address}}).Fetch(t.Context(), key, &to); !errors.Is(err, errVanished) {
+				t.Errorf("want an error, got %v", err)
+			}
+		})
 	}
 }
 

@@ -333,7 +333,7 @@ func TestPublisherAwait(t *testing.T) {
 	r := testbed.StartRedis(t)
 	p := newPublisher(t, reach(r), quietLog())
 	open := make(chan int, 10)
-	s := Subscriber{Server: reach(r), Channel: "capture", Messages: make(chan []byte), Before: p.Await, Log: quietLog(),
+	s := Subscriber{Server: reach(r), Channel: "capture", Messages: make(chan Message), Before: p.Await, Log: quietLog(),
 		State: func(err error) {
 			if err == nil {
 				open <- strings.Count(string(r.Do(t, "CLIENT", "LIST", "TYPE", "normal").([]byte)), "cmd=ping")
@@ -409,4 +409,19 @@ func TestPublisherClosesWhenAllIsSaid(t *testing.T) {
 	publishNumbers(p, 1, 20_000)
 	p.Close()
 	checkNumbers(t, heard, 1, 20_000)
+}
+
+// TestPublisherBeginsAnew: the next outage is not treated as the one that is over.
+func TestPublisherBeginsAnew(t *testing.T) {
+	p := &Publisher{state: func(error) {}, log: quietLog(), delay: newReconnectDelay(longDelay), hold: moving}
+	for range 10 {
+		p.delay.NextBackOff()
+	}
+	p.nowConnected()
+	if wait := p.delay.NextBackOff(); wait > 150*time.Millisecond {
+		t.Errorf("want the first attempt soon, got it after %v", wait)
+	}
+	if p.hold != 0 {
+		t.Errorf("want nothing held back, got %v", p.hold)
+	}
 }

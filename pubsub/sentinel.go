@@ -108,7 +108,7 @@ func (s *Server) openMaster(ctx context.Context, address string) (redis.Conn, er
 	s.master = address
 	s.mu.Unlock()
 	leave := s.watch.join(s, address, cancel)
-	return &masterConn{conn.(redis.ConnWithTimeout), address, func() { leave(); cancel(nil) }}, nil
+	return &masterConn{conn.(*connection), address, func() { leave(); cancel(nil) }}, nil
 }
 
 // checkMaster asks a server whether it is a master.
@@ -129,7 +129,7 @@ func checkMaster(conn redis.Conn) error {
 
 // A masterConn is a connection to a master that is watched.
 type masterConn struct {
-	redis.ConnWithTimeout
+	*connection
 	address string
 	leave   func() // ends the watching
 }
@@ -145,7 +145,7 @@ func masterOf(conn redis.Conn) string {
 
 // Close implements redis.Conn.
 func (c *masterConn) Close() error {
-	err := c.ConnWithTimeout.Close()
+	err := c.connection.Close()
 	c.leave()
 	return err
 }

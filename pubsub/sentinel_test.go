@@ -338,3 +338,24 @@ func checkReturn(t *testing.T, server *Server, key string, want []byte) {
 		t.Errorf("%s: want what was stored, got %d bytes, %v", used, got.Len(), err)
 	}
 }
+
+// TestSentinelsKnowBetter: the former master is not used while a sentinel says that it is another
+// one, even if it says itself that it is the master and the other one cannot be used yet.
+func TestSentinelsKnowBetter(t *testing.T) {
+	t.Parallel()
+	former := testbed.StartRedis(t)
+	next := testbed.StartRedis(t, "--replicaof", "127.0.0.1", fmt.Sprint(former.Port))
+	server := &Server{Addresses: []string{lie(t, next.Address())}, Master: testbed.MasterName, master: former.Address()}
+	if conn, err := server.dial(t.Context()); err == nil {
+		conn.Close()
+		t.Errorf("want no connection, got one to %s", masterOf(conn))
+	} else if !mentions(err, "is no master but a slave") {
+		t.Errorf("want what is wrong with the next one, got %v", err)
+	}
+	server.Addresses = []string{testbed.DeadAddress(t)}
+	conn, err := server.dial(t.Context())
+	if err != nil {
+		t.Fatal("nobody says another one: ", err)
+	}
+	conn.Close()
+}

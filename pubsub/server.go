@@ -6,7 +6,6 @@ package pubsub
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -110,22 +109,33 @@ func (s *Server) inTurn(try func(address string) error) error {
 	return failed
 }
 
+// A connection is one to a server that has been opened by open.
+type connection struct {
+	redis.ConnWithTimeout
+	replies *replyReader
+}
+
+// repliesOf returns what reads from a connection.
+func repliesOf(conn redis.Conn) *replyReader {
+	if m, ok := conn.(*masterConn); ok {
+		return m.replies
+	}
+	return conn.(*connection).replies
+}
+
 // open connects to an address and authenticates.
 func (s *Server) open(ctx context.Context, address, user, password string) (redis.Conn, error) {
-	conn, err := redis.DialContext(ctx, "tcp", address,
-		redis.DialContextFunc(s.connect),
-		redis.DialUseTLS(s.TLS),
-		redis.DialTLSConfig(&tls.Config{RootCAs: s.CAs}),
-		redis.DialTLSHandshakeTimeout(pingPeriod),
-		redis.DialWriteTimeout(answerTimeout))
+	conn, err := s.connect(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	if err := authenticate(conn, user, password); err != nil {
-		conn.Close()
+	replies := newReplyReader(conn, address)
+	c := &connection{redis.NewConn(replies, 0, answerTimeout).(redis.ConnWithTimeout), replies}
+	if err := authenticate(c, user, password); err != nil {
+		c.Close()
 		return nil, err
 	}
-	return conn, nil
+	return c, nil
 }
 
 // authenticate sends AUTH if there is anything to send. It is not left to
@@ -138,26 +148,51 @@ func authenticate(conn redis.Conn, user, password string) error {
 	if user != "" {
 		credentials = credentials.Add(user)
 	}
-	_, err := redis.DoWithTimeout(conn, pingPeriod, "AUTH", credentials.Add(password)...)
-	if refusal := redis.Error(""); errors.As(err, &refusal) && password != "" {
-		// A server that does not know AUTH repeats what it was sent.
-		err = redis.Error(strings.ReplaceAll(string(refusal), password, "<password>"))
-	}
-	if err != nil {
+	answer, err := redis.DoWithTimeout(conn, pingPeriod, "AUTH", credentials.Add(password)...)
+	var refusal redis.Error
+	switch {
+	case errors.As(err, &refusal):
+		return fmt.Errorf("AUTH: %w", explainRefusal(refusal))
+	case err != nil:
 		return fmt.Errorf("AUTH: %w", err)
+	case answer != "OK":
+		return errNotRedis
 	}
 	return nil
 }
 
+// refusals are the first words of errors that servers answer to AUTH, and what they mean.
+var refusals = map[string]string{
+	"WRONGPASS":  "user or password is wrong, or the user is disabled",
+	"ERR":        "no password is set there, or AUTH is unknown",
+	"NOAUTH":     "another password is asked for",
+	"NOPERM":     "AUTH is not permitted",
+	"LOADING":    "the server is starting",
+	"BUSY":       "the server is busy",
+	"MASTERDOWN": "the master is down",
+}
+
+// explainRefusal returns the refusal of an AUTH in words of our own. Servers repeat what they
+// did not understand, a part of the password or a changed form of it, wherever they like.
+func explainRefusal(refusal redis.Error) redis.Error {
+	code, _, _ := strings.Cut(string(refusal), " ")
+	if meaning, known := refusals[code]; known {
+		return redis.Error(code + " " + meaning)
+	}
+	return "refused by the server"
+}
+
 // ping asks for a sign of life. That the user may not ping is one, too.
 func ping(conn redis.Conn, timeout time.Duration) error {
-	_, err := redis.DoWithTimeout(conn, timeout, "PING")
+	answer, err := redis.DoWithTimeout(conn, timeout, "PING")
 	var refusal redis.Error
-	if errors.As(err, &refusal) && strings.HasPrefix(string(refusal), "NOPERM") {
+	switch {
+	case errors.As(err, &refusal) && strings.HasPrefix(string(refusal), "NOPERM"):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("ping: %w", err)
+	case answer != "PONG":
+		return fmt.Errorf("ping: %w", errNotRedis)
 	}
 	return nil
 }

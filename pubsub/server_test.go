@@ -3,6 +3,7 @@ package pubsub
 import (
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -97,5 +98,46 @@ func TestServerString(t *testing.T) {
 		if got := fmt.Sprint(s); got != want || err != nil {
 			t.Errorf("want %s, got %s, %v", want, got, err)
 		}
+	}
+}
+
+// TestAUTHIsNotRepeated: whatever a server makes of a password that it refuses, nobody is shown it.
+func TestAUTHIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	password := strings.Repeat("geheim", 30) + "\r\nGEHEIM"
+	for name, test := range map[string]struct{ answer, want string }{
+		"cut":                 {"-ERR unknown command 'AUTH', with args beginning with: '" + password[:120] + "'", "AUTH: ERR no password"},
+		"with spaces":         {"-ERR unknown command 'AUTH', with args: geheim  GEHEIM", "AUTH: ERR no password"},
+		"wrong":               {"-WRONGPASS invalid username-password pair: " + password[:100], "AUTH: WRONGPASS user or password"},
+		"as the first word":   {"-" + password[:50] + " is wrong", "AUTH: refused by the server"},
+		"as the only word":    {"-GEHEIM", "AUTH: refused by the server"},
+		"as a status":         {"+" + password[:50], errNotRedis.Error()},
+		"as a string":         {"$6\r\ngeheim", errNotRedis.Error()},
+		"as a list":           {"*2\r\n$4\r\nAUTH\r\n$6\r\ngeheim", errNotRedis.Error()},
+		"as a length":         {"$geheim", errNotRedis.Error()},
+		"as a number of them": {"*geheim", errNotRedis.Error()},
+		"as a number":         {":geheim", ""},
+		"without any type":    {"geheim: command not found", errNotRedis.Error()},
+		"in another language": {"HTTP/1.1 400 geheim", "it speaks HTTP"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := startFakeServer(t, func(to io.Writer, _ []string) { fmt.Fprint(to, test.answer, "\r\n") })
+			var log testbed.Transcript
+			server := func() *Server { return &Server{Addresses: []string{fake}, Password: password} }
+			_, state := startSubscriber(t, server(), logTo(&log))
+			testbed.Eventually(t, 5*time.Second, "refused", func() bool { return state() != "" })
+			_, client := NewClient(t.Context(), server(), "capture", resultChannel)
+			sentinel := &Server{Addresses: []string{fake}, Master: "m", SentinelPassword: password}
+			_, watch := sentinel.dial(t.Context())
+			for who, text := range map[string]string{"state": state(), "log": log.String(), "client": fmt.Sprint(client),
+				"sentinel": fmt.Sprint(watch)} {
+				if strings.Contains(strings.ToLower(text), "geheim") {
+					t.Errorf("%s: the password is shown: %s", who, text)
+				}
+				if !strings.Contains(text, test.want) {
+					t.Errorf("%s: want %q, got %s", who, test.want, text)
+				}
+			}
+		})
 	}
 }

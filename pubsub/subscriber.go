@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -16,7 +17,10 @@ import (
 type Subscriber struct {
 	Server   *Server
 	Channel  string
-	Messages chan<- []byte
+	Messages chan<- Message
+	// TooLong, if not nil, is called for each message that is longer than MaxMessage,
+	// before it is handed over.
+	TooLong func()
 	// State is told when the subscription begins (nil) and why there is none.
 	State func(error)
 	// Before, if not nil, is called when the server was reached, before each
@@ -25,7 +29,21 @@ type Subscriber struct {
 	Log    logrus.FieldLogger
 
 	longest time.Duration // between attempts; 0: longDelay
+	keep    int           // bytes of a message; 0: MaxMessage
 }
+
+// MaxMessage is how many bytes of a message are kept.
+const MaxMessage = 64 << 10
+
+// A Message is what was published at one time. Of one that is longer than MaxMessage
+// the rest was not kept.
+type Message struct {
+	Data []byte
+	Rest int64 // bytes that followed Data
+}
+
+// Len returns how many bytes were published.
+func (m Message) Len() int64 { return int64(len(m.Data)) + m.Rest }
 
 // beforeTimeout is how long what comes before a subscription may hold it up.
 const beforeTimeout = 2 * time.Second
@@ -34,9 +52,10 @@ const beforeTimeout = 2 * time.Second
 func (s *Subscriber) Run(ctx context.Context) {
 	delay := newReconnectDelay(cmp.Or(s.longest, s.Server.longestDelay()))
 	trouble := outage{log: s.Log}
+	long := cuts{log: s.Log}
 	for {
 		subscribed := false
-		err := s.session(ctx, func() {
+		err := s.session(ctx, &long, func() {
 			subscribed = true
 			delay.Reset()
 			trouble.over()
@@ -61,7 +80,7 @@ func (s *Subscriber) Run(ctx context.Context) {
 }
 
 // session subscribes once and receives until something breaks.
-func (s *Subscriber) session(ctx context.Context, subscribed func()) error {
+func (s *Subscriber) session(ctx context.Context, long *cuts, subscribed func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	conn, err := s.Server.dial(ctx)
@@ -75,23 +94,31 @@ func (s *Subscriber) session(ctx context.Context, subscribed func()) error {
 		s.Before(before)
 		cancel()
 	}
+	replies := repliesOf(conn)
+	replies.cutMessages(int64(cmp.Or(s.keep, MaxMessage)))
 	if err := channel.Subscribe(s.Channel); err != nil {
 		return err
 	}
 	var pinging sync.WaitGroup
 	defer pinging.Wait()
 	defer cancel()
-	for {
+	for confirmed := false; ; {
 		switch v := channel.ReceiveWithTimeout(pingPeriod + pongMargin).(type) {
 		case redis.Subscription:
-			if v.Kind != "subscribe" {
-				return errors.New("unsubscribed by the server")
+			if err := s.checkConfirmation(v); err != nil {
+				return err
 			}
-			subscribed()
-			pinging.Go(func() { keepTalking(ctx, channel) })
+			if !confirmed {
+				confirmed = true
+				subscribed()
+				pinging.Go(func() { keepTalking(ctx, channel) })
+			}
 		case redis.Message:
+			if v.Channel != s.Channel || !confirmed {
+				return fmt.Errorf("%s: message on a channel that was not subscribed", replies.address)
+			}
 			select {
-			case s.Messages <- v.Data:
+			case s.Messages <- s.receive(v.Data, replies, long):
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -99,6 +126,31 @@ func (s *Subscriber) session(ctx context.Context, subscribed func()) error {
 			return v
 		}
 	}
+}
+
+// checkConfirmation returns what is wrong with what a server says about a subscription.
+func (s *Subscriber) checkConfirmation(v redis.Subscription) error {
+	switch {
+	case v.Kind != "subscribe":
+		return errors.New("unsubscribed by the server")
+	case v.Channel != s.Channel:
+		return fmt.Errorf("the server has subscribed another channel than %s", s.Channel)
+	}
+	return nil
+}
+
+// receive returns the message that the server has sent data of.
+func (s *Subscriber) receive(data []byte, replies *replyReader, long *cuts) Message {
+	keep := cmp.Or(s.keep, MaxMessage)
+	if len(data) <= keep {
+		return Message{Data: data}
+	}
+	message := Message{data[:keep], replies.cutLength() - int64(keep)}
+	long.add(message)
+	if s.TooLong != nil {
+		s.TooLong()
+	}
+	return message
 }
 
 // keepTalking keeps a subscribed connection talking until the context ends. A failure
@@ -114,4 +166,24 @@ func keepTalking(ctx context.Context, channel redis.PubSubConn) {
 			return
 		}
 	}
+}
+
+// cutsPeriod is the least time between two lines in the log about messages that are too long.
+const cutsPeriod = time.Minute
+
+// cuts logs messages that are too long, but not each of them.
+type cuts struct {
+	log    logrus.FieldLogger
+	at     time.Time // of the latest line
+	unsaid int       // messages since then
+}
+
+// add takes note of a message.
+func (c *cuts) add(m Message) {
+	c.unsaid++
+	if !c.at.IsZero() && time.Since(c.at) < cutsPeriod {
+		return
+	}
+	c.log.WithFields(logrus.Fields{"bytes": m.Len(), "limit": MaxMessage, "messages": c.unsaid}).Warn("message cut off")
+	c.at, c.unsaid = time.Now(), 0
 }

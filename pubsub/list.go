@@ -1,0 +1,313 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+)
+
+const (
+	// MaxPiece is how many bytes a piece of a list may have.
+	MaxPiece = 256 << 10
+	// maxBacklog is how many bytes lie unread in a list at most.
+	maxBacklog = 4 << 20
+	// listExpiry is how long a list lives after its latest piece.
+	listExpiry = 60 * time.Second
+	// stallTimeout is how long pieces wait for a reader that takes none of them.
+	stallTimeout = 30 * time.Second
+	// lookPeriod is how often a writer that has to wait looks whether something was taken.
+	lookPeriod = 50 * time.Millisecond
+	// idleTimeout is how long after its last answer a connection is used without a look.
+	idleTimeout = 100 * time.Millisecond
+	// listSuffix is how names of lists end.
+	listSuffix = ":live"
+)
+
+// Why a list cannot be written any more.
+var (
+	errStalled = fmt.Errorf("nothing was taken for %v", stallTimeout)
+	errGone    = errors.New("the list was lost or changed while the server was away")
+)
+
+// A ListWriter writes pieces to a list, in order, from which one reader takes them away. It
+// holds a connection of its own. It is used from one goroutine.
+type ListWriter struct {
+	name  string
+	link  *link
+	stall time.Duration
+
+	unread []int     // sizes of the pieces that had not been taken at the last look
+	moved  time.Time // when one was taken last, or nothing was left to take
+	seed   maphash.Seed
+	last   uint64    // hash of the latest piece of the list
+	sent   bool      // next was sent, and its answer has not come
+	next   uint64    // hash of the piece that is being written
+	heard  time.Time // when the server answered last
+	failed error     // why nothing more can be written
+}
+
+// OpenList makes a list whose first piece is given. Its name is that of the key
+// with :live after it; if that is taken, -2, -3 … stands before :live. Every piece
+// sets it to expire a minute later. Close has to be called in any case.
+func (s *Server) OpenList(ctx context.Context, key string, first []byte) (*ListWriter, error) {
+	w := &ListWriter{link: s.newLink(ctx), stall: stallTimeout, seed: maphash.MakeSeed(), moved: time.Now()}
+	tried := 0 // so many names are in use
+	err := checkPiece(first)
+	if err == nil {
+		err = w.link.do(ctx, func(conn redis.Conn, _ bool) (err error) {
+			tried, err = w.create(conn, key, tried, first)
+			return err
+		})
+	}
+	if err != nil {
+		w.link.close()
+		return nil, fmt.Errorf("open list %s: %w", key+listSuffix, err)
+	}
+	return w, nil
+}
+
+// Key returns the name of the list.
+func (w *ListWriter) Key() string { return w.name }
+
+// Push appends a piece of at most MaxPiece bytes, and not an empty one. As long as
+// 4 MiB are unread it waits for the reader. It fails for good when the reader has taken
+// nothing for 30 s while something was left to take, when the list was lost, when the
+// server has been away for 30 s, or when the context ends: then the list cannot be ended either.
+func (w *ListWriter) Push(ctx context.Context, piece []byte) error {
+	err := checkPiece(piece)
+	for err == nil && w.backlog()+len(piece) > maxBacklog {
+		if err = w.look(ctx); err == nil && w.backlog()+len(piece) > maxBacklog {
+			err = wait(ctx, lookPeriod)
+		}
+	}
+	if err == nil {
+		err = w.push(ctx, piece)
+	}
+	if err != nil {
+		return fmt.Errorf("push to %s: %w", w.name, err)
+	}
+	return nil
+}
+
+// Look looks whether the reader goes on, and fails as Push does. Who has nothing to push
+// calls it, at least every 10 s: what is not taken within a minute expires.
+func (w *ListWriter) Look(ctx context.Context) error {
+	if err := w.look(ctx); err != nil {
+		return fmt.Errorf("look at %s: %w", w.name, err)
+	}
+	return nil
+}
+
+// Finish writes the end of the list. What has not been read by then can be for another minute.
+func (w *ListWriter) Finish(ctx context.Context) error {
+	if err := w.push(ctx, nil); err != nil {
+		return fmt.Errorf("end %s: %w", w.name, err)
+	}
+	return nil
+}
+
+// Close gives up the connection. A list without an end is left to expire.
+func (w *ListWriter) Close() { w.link.close() }
+
+// checkPiece refuses a piece of a wrong size.
+func checkPiece(piece []byte) error {
+	if len(piece) == 0 || len(piece) > MaxPiece {
+		return fmt.Errorf("a piece of %d bytes, not 1 to %d", len(piece), MaxPiece)
+	}
+	return nil
+}
+
+// wait waits for a while, or for the end of the context.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// backlog returns how many bytes were unread at the last look.
+func (w *ListWriter) backlog() (bytes int) {
+	for _, size := range w.unread {
+		bytes += size
+	}
+	return bytes
+}
+
+// create makes the list under the first name that is free, after so many that were tried.
+func (w *ListWriter) create(conn redis.Conn, key string, tried int, first []byte) (int, error) {
+	for ; tried < maxNames; tried++ {
+		w.name = key + listSuffix
+		if tried > 0 {
+			w.name = fmt.Sprintf("%s-%d%s", key, tried+1, listSuffix)
+		}
+		if _, err := redis.DoWithTimeout(conn, answerTimeout, "WATCH", w.name); err != nil {
+			return tried, err
+		}
+		exists, err := redis.Bool(redis.DoWithTimeout(conn, answerTimeout, "EXISTS", w.name))
+		if err != nil {
+			return tried, err
+		}
+		if exists {
+			continue
+		}
+		switch length, err := w.append(conn, first); {
+		case errors.Is(err, redis.ErrNil): // somebody else has made it meanwhile
+			continue
+		case err != nil:
+			return tried, err
+		default:
+			w.sent, w.last = false, maphash.Bytes(w.seed, first)
+			return tried, w.note(length, len(first))
+		}
+	}
+	return tried, fmt.Errorf("%d lists of that name exist", maxNames)
+}
+
+// append appends a piece and returns how many there are then. Both commands have
+// an effect, or none has: a list never lives for ever. ErrNil means that what is watched has changed.
+func (w *ListWriter) append(conn redis.Conn, piece []byte) (length int, err error) {
+	for _, command := range []redis.Args{{"MULTI"}, {"RPUSH", w.name, piece},
+		{"EXPIRE", w.name, int(listExpiry.Seconds())}, {"EXEC"}} {
+		if err := conn.Send(command[0].(string), command[1:]...); err != nil {
+			return 0, err
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		return 0, err // without EXEC nothing has an effect
+	}
+	w.sent = true
+	for range 3 { // what was wrong with one of them says more than the answer to EXEC
+		if _, err := redis.ReceiveWithTimeout(conn, answerTimeout); err != nil {
+			return 0, err
+		}
+	}
+	answers, err := redis.Values(redis.ReceiveWithTimeout(conn, answerTimeout))
+	if err != nil {
+		return 0, err
+	}
+	if len(answers) != 2 {
+		return 0, fmt.Errorf("%w: EXEC with %d answers", errReply, len(answers))
+	}
+	return redis.Int(answers[0], nil)
+}
+
+// push appends a piece, whatever its size.
+func (w *ListWriter) push(ctx context.Context, piece []byte) error {
+	w.next, w.sent = maphash.Bytes(w.seed, piece), false
+	return w.work(ctx, func(conn redis.Conn, isNew bool) error {
+		switch {
+		case isNew:
+			if arrived, err := w.recover(conn); err != nil || arrived {
+				return err
+			}
+		case time.Since(w.heard) > idleTimeout: // what is sent on a broken one would be in doubt
+			if err := w.measure(conn); err != nil {
+				return err
+			}
+		}
+		length, err := w.append(conn, piece)
+		if refusal := redis.Error(""); errors.As(err, &refusal) {
+			w.sent = false // none of the commands has had an effect
+		}
+		if err != nil {
+			return err
+		}
+		w.sent, w.last = false, w.next
+		return w.note(length, len(piece))
+	})
+}
+
+// measure asks how many pieces are unread.
+func (w *ListWriter) measure(conn redis.Conn) error {
+	length, err := redis.Int(redis.DoWithTimeout(conn, answerTimeout, "LLEN", w.name))
+	if err != nil {
+		return err
+	}
+	return w.note(length)
+}
+
+// work does something with the list. When it fails, all that comes later does.
+func (w *ListWriter) work(ctx context.Context, do func(conn redis.Conn, isNew bool) error) error {
+	if w.failed == nil {
+		w.failed = w.link.do(ctx, do)
+	}
+	if w.failed == nil && w.isStalled() {
+		w.failed = errStalled
+	}
+	return w.failed
+}
+
+// recover compares the list with what it was when the connection broke. It reports whether
+// the piece that was being written has arrived. If it may have been, and the list is empty, nobody
+// knows; a list of which another piece is the latest is an older state of it.
+func (w *ListWriter) recover(conn redis.Conn) (arrived bool, err error) {
+	latest, err := redis.Bytes(redis.DoWithTimeout(conn, answerTimeout, "LINDEX", w.name, -1))
+	hash := maphash.Bytes(w.seed, latest)
+	switch {
+	case errors.Is(err, redis.ErrNil):
+		if w.sent {
+			return false, errGone
+		}
+		return false, nil
+	case err != nil:
+		return false, err
+	case w.sent && hash == w.next:
+		length, err := redis.Int(redis.DoWithTimeout(conn, answerTimeout, "LLEN", w.name))
+		if err != nil {
+			return false, err
+		}
+		w.sent, w.last = false, w.next
+		return true, w.note(length, len(latest))
+	case hash != w.last:
+		return false, errGone
+	}
+	return false, nil
+}
+
+// look asks how many pieces are unread. Those wait on if the reader has taken some.
+func (w *ListWriter) look(ctx context.Context) error {
+	w.sent = false
+	return w.work(ctx, func(conn redis.Conn, isNew bool) error {
+		if isNew {
+			if _, err := w.recover(conn); err != nil {
+				return err
+			}
+		}
+		length, err := redis.Int(redis.DoWithTimeout(conn, answerTimeout, "LLEN", w.name))
+		if err != nil {
+			return err
+		}
+		if length < len(w.unread) && length > 0 {
+			if _, err := redis.DoWithTimeout(conn, answerTimeout, "EXPIRE", w.name, int(listExpiry.Seconds())); err != nil {
+				return err
+			}
+		}
+		return w.note(length)
+	})
+}
+
+// note takes note of the length of the list, after pieces of these sizes were appended.
+func (w *ListWriter) note(length int, appended ...int) error {
+	w.heard = time.Now()
+	had := len(w.unread)
+	w.unread = append(w.unread, appended...)
+	taken := len(w.unread) - length
+	switch {
+	case taken < 0:
+		return errors.New("somebody else writes to the list")
+	case taken > 0 || had == 0:
+		w.moved = time.Now()
+	}
+	w.unread = slices.Clone(w.unread[taken:])
+	return nil
+}
+
+// isStalled reports whether the reader has taken nothing for too long.
+func (w *ListWriter) isStalled() bool { return len(w.unread) > 0 && time.Since(w.moved) > w.stall }

@@ -1,0 +1,592 @@
+package pubsub
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+
+	"pcapdaemon/testbed"
+)
+
+// What is needed besides to send captures while they run.
+const (
+	hostLiveACL  = "(%RW~capture-results:*:live +watch +exists +multi +rpush +expire +exec +lindex +llen)"
+	askerLiveACL = "(%RW~capture-results:*:live +lindex +ltrim +del)"
+)
+
+// list is the name of the list that the tests write.
+const list = key + ":live"
+
+// openList opens a list that is given up with the test.
+func openList(t *testing.T, server *Server, first string) *ListWriter {
+	t.Helper()
+	w, err := server.OpenList(t.Context(), key, []byte(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
+// push appends pieces.
+func push(t *testing.T, w *ListWriter, pieces ...string) {
+	t.Helper()
+	for _, piece := range pieces {
+		if err := w.Push(t.Context(), []byte(piece)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A reading is what is read of a list in the background.
+type reading struct {
+	pieces chan string
+	err    chan error
+}
+
+// startReading reads a list until the test ends.
+func startReading(t *testing.T, server *Server, key string) reading {
+	t.Helper()
+	r := reading{make(chan string, 1000), make(chan error, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.err <- server.ReadList(ctx, key, func(piece []byte) error {
+			r.pieces <- string(piece)
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return r
+}
+
+// next returns the next piece.
+func (r reading) next(t *testing.T) string {
+	t.Helper()
+	select {
+	case piece := <-r.pieces:
+		return piece
+	case <-time.After(10 * time.Second):
+		t.Fatal("no piece")
+	}
+	panic("unreachable")
+}
+
+// checkPieces expects these pieces next.
+func (r reading) checkPieces(t *testing.T, pieces ...string) {
+	t.Helper()
+	for _, want := range pieces {
+		if got := r.next(t); got != want {
+			t.Fatalf("want piece %.20q, got %.20q", want, got)
+		}
+	}
+}
+
+// checkEnds expects that no piece comes any more, and how the reading has ended.
+func (r reading) checkEnds(t *testing.T, culprit string) {
+	t.Helper()
+	select {
+	case err := <-r.err:
+		if (culprit == "") != (err == nil) || culprit != "" && !mentions(err, culprit) {
+			t.Errorf("want %q in the error, got %v", culprit, err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the reading has not ended")
+	}
+	if len(r.pieces) > 0 {
+		t.Errorf("want no more pieces, got %.20q", <-r.pieces)
+	}
+}
+
+// TestList: what is read is what was written, with the least permissions.
+func TestList(t *testing.T) {
+	r := testbed.StartRedis(t)
+	permit(t, r, "host", hostACL+" "+hostLiveACL)
+	permit(t, r, "asker", askerACL+" "+askerLiveACL)
+	w := openList(t, reachAs(r, "host"), "header")
+	if w.Key() != list {
+		t.Errorf("want %s, got %s", list, w.Key())
+	}
+	reading := startReading(t, reachAs(r, "asker"), w.Key())
+	largest := strings.Repeat("x", MaxPiece)
+	push(t, w, "a", "a", largest, largest, "\r\n", "z")
+	reading.checkPieces(t, "header", "a", "a", largest, largest, "\r\n", "z")
+	push(t, w, "later")
+	reading.checkPieces(t, "later")
+	if err := w.Finish(t.Context()); err != nil {
+		t.Error(err)
+	}
+	reading.checkEnds(t, "")
+	checkNoKeys(t, r)
+}
+
+// TestListName: nothing that exists is written to, and each list can be told from the others.
+func TestListName(t *testing.T) {
+	r := testbed.StartRedis(t)
+	for _, want := range []string{list, key + "-2:live", key + "-3:live"} {
+		if w := openList(t, reach(r), want); w.Key() != want {
+			t.Errorf("want %s, got %s", want, w.Key())
+		}
+	}
+	r.Do(t, "SET", key+"-4:live", "x")
+	if w := openList(t, reach(r), "x"); w.Key() != key+"-5:live" {
+		t.Errorf("want another name than that of a string, got %s", w.Key())
+	}
+	for _, want := range []string{list, key + "-2:live", key + "-3:live"} {
+		if got, err := redis.Strings(r.Do(t, "LRANGE", want, 0, -1), nil); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("want %s alone, got %s, %v", want, got, err)
+		}
+	}
+}
+
+// TestListExpires: from its first piece on, whatever happens.
+func TestListExpires(t *testing.T) {
+	r := testbed.StartRedis(t)
+	check := func(when string) {
+		t.Helper()
+		if ttl := r.Do(t, "TTL", list).(int64); ttl < 55 || ttl > 60 {
+			t.Errorf("%s: want it to expire within a minute, got %d s", when, ttl)
+		}
+	}
+	w := openList(t, reach(r), "a")
+	check("opened")
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"pushed", func() error { return w.Push(t.Context(), []byte("b")) }},
+		{"read", func() error { r.Do(t, "LPOP", list); return w.Look(t.Context()) }},
+		{"ended", func() error { return w.Finish(t.Context()) }},
+	} {
+		r.Do(t, "EXPIRE", list, 20)
+		if err := step.do(); err != nil {
+			t.Error(err)
+		}
+		check(step.name)
+	}
+	r.Do(t, "EXPIRE", list, 20)
+	if err := w.Look(t.Context()); err != nil { // nothing was taken
+		t.Error(err)
+	}
+	if ttl := r.Do(t, "TTL", list).(int64); ttl > 20 {
+		t.Errorf("want a list that nobody reads to expire, got %d s", ttl)
+	}
+}
+
+// TestListIsBounded: at most 4 MiB wait; who is slow gets all of it all the same.
+func TestListIsBounded(t *testing.T) {
+	r := testbed.StartRedis(t)
+	w := openList(t, reach(r), "header")
+	const all = 40
+	ended := make(chan error, 1)
+	go func() {
+		for n := range all {
+			if err := w.Push(t.Context(), bytes.Repeat([]byte{byte(n)}, MaxPiece)); err != nil {
+				ended <- err
+				return
+			}
+		}
+		ended <- w.Finish(t.Context())
+	}()
+	most := int64(maxBacklog / MaxPiece)
+	testbed.Eventually(t, 5*time.Second, "the backlog is full", func() bool {
+		return r.Do(t, "LLEN", list).(int64) >= most
+	})
+	time.Sleep(4 * lookPeriod)
+	if got := r.Do(t, "LLEN", list).(int64); got != most { // the header is there, too
+		t.Errorf("want %d pieces, got %d", most, got)
+	}
+	n := -1
+	err := reach(r).ReadList(t.Context(), list, func(piece []byte) error {
+		if n >= 0 && !bytes.Equal(piece, bytes.Repeat([]byte{byte(n)}, MaxPiece)) {
+			return fmt.Errorf("another piece than %d", n)
+		}
+		n++
+		if got := r.Do(t, "LLEN", list).(int64); got > most {
+			return fmt.Errorf("%d pieces wait", got)
+		}
+		return nil
+	})
+	if err != nil || n != all {
+		t.Errorf("want %d pieces, got %d, %v", all, n, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestListWithoutReader: who takes nothing while something waits gets no more, whether or not the
+// backlog is full; who takes something does.
+func TestListWithoutReader(t *testing.T) {
+	t.Parallel()
+	full := bytes.Repeat([]byte("x"), MaxPiece)
+	for name, test := range map[string]struct {
+		piece []byte
+		do    func(*testing.T, *testbed.Redis, *ListWriter) error
+		want  error
+	}{
+		"backlog is full": {full, func(t *testing.T, _ *testbed.Redis, w *ListWriter) error {
+			for {
+				if err := w.Push(t.Context(), full); err != nil {
+					return err
+				}
+			}
+		}, errStalled},
+		"little waits": {[]byte("x"), func(t *testing.T, _ *testbed.Redis, w *ListWriter) error {
+			time.Sleep(w.stall + 100*time.Millisecond)
+			return w.Push(t.Context(), []byte("y"))
+		}, errStalled},
+		"nothing more comes": {[]byte("x"), func(t *testing.T, _ *testbed.Redis, w *ListWriter) error {
+			time.Sleep(w.stall + 100*time.Millisecond)
+			return w.Look(t.Context())
+		}, errStalled},
+		"all is read": {[]byte("x"), func(t *testing.T, r *testbed.Redis, w *ListWriter) error {
+			time.Sleep(w.stall + 100*time.Millisecond)
+			r.Do(t, "LPOP", list)
+			return w.Push(t.Context(), []byte("y"))
+		}, nil},
+		"nothing waited for long": {[]byte("x"), func(t *testing.T, r *testbed.Redis, w *ListWriter) error {
+			r.Do(t, "LPOP", list)
+			err := w.Look(t.Context())
+			time.Sleep(w.stall + 100*time.Millisecond)
+			return cmp.Or(err, w.Push(t.Context(), []byte("y")))
+		}, nil},
+		"one is read now and then": {full, func(t *testing.T, r *testbed.Redis, w *ListWriter) error {
+			for range 6 {
+				push(t, w, "y")
+				time.Sleep(w.stall / 2)
+				r.Do(t, "LPOP", list)
+				if err := w.Look(t.Context()); err != nil {
+					return err
+				}
+				push(t, w, "z")
+			}
+			return nil
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := testbed.StartRedis(t)
+			w := openList(t, reach(r), string(test.piece))
+			w.stall = time.Second
+			err := test.do(t, r, w)
+			if !errors.Is(err, test.want) {
+				t.Fatalf("want %v, got %v", test.want, err)
+			}
+			if err == nil {
+				return
+			}
+			length := r.Do(t, "LLEN", list)
+			for _, again := range []error{w.Push(t.Context(), []byte("x")), w.Look(t.Context()), w.Finish(t.Context())} {
+				if !errors.Is(again, test.want) {
+					t.Errorf("want the same error ever after, got %v", again)
+				}
+			}
+			if got := r.Do(t, "LLEN", list); got != length {
+				t.Errorf("want nothing written any more, got %v pieces after %v", got, length)
+			}
+		})
+	}
+}
+
+// TestListSizes: what no reader takes is not written.
+func TestListSizes(t *testing.T) {
+	r := testbed.StartRedis(t)
+	w := openList(t, reach(r), "x")
+	for _, size := range []int{0, MaxPiece + 1} {
+		if err := w.Push(t.Context(), make([]byte, size)); !mentions(err, fmt.Sprint("a piece of ", size)) {
+			t.Errorf("want %d bytes refused, got %v", size, err)
+		}
+		if _, err := reach(r).OpenList(t.Context(), key, make([]byte, size)); !mentions(err, fmt.Sprint("a piece of ", size)) {
+			t.Errorf("want a list with %d bytes refused, got %v", size, err)
+		}
+	}
+	push(t, w, "y")
+}
+
+// TestListSurvives: connections of either side break at every moment, and no piece is missing or
+// comes twice; or the writer says so.
+func TestListSurvives(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	host, asker := testbed.StartProxy(t, r.Address()), testbed.StartProxy(t, r.Address())
+	w := openList(t, &Server{Addresses: []string{host.Address}}, "0")
+	reading := startReading(t, &Server{Addresses: []string{asker.Address}}, list)
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		for n := range 150 {
+			time.Sleep(time.Duration(n*37%19) * time.Millisecond)
+			asker.Cut()
+			if n%3 == 0 {
+				host.Cut()
+			}
+		}
+	}()
+	const all = 600
+	var failure error
+	written := 1
+	for ; written < all && failure == nil; written++ {
+		// Some are left in the list, so that the writer finds them after it was cut off.
+		if failure = w.Push(t.Context(), fmt.Appendf(nil, "%d %s", written, bytes.Repeat([]byte("x"), 5000))); failure == nil {
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+	if failure != nil && !errors.Is(failure, errGone) {
+		t.Error(failure)
+	}
+	t.Logf("%d pieces written, %v", written, failure)
+	<-cut
+	if failure == nil {
+		if err := w.Finish(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	for n := range written - 1 {
+		if got, _, _ := strings.Cut(reading.next(t), " "); got != fmt.Sprint(n) {
+			t.Fatalf("want piece %d, got %s", n, got)
+		}
+	}
+}
+
+// TestListWriterRecovers: what it finds after a connection has broken decides.
+func TestListWriterRecovers(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		commands string // meanwhile
+		sent     string // the piece whose answer was lost, or a part of it
+		want     error
+		left     string
+	}{
+		"nothing has happened":                {"", "", nil, "[a b next]"},
+		"a piece was read":                    {"LPOP " + list, "", nil, "[b next]"},
+		"all were read":                       {"DEL " + list, "", nil, "[next]"},
+		"what was sent has not arrived":       {"", "next", nil, "[a b next]"},
+		"what was sent has arrived":           {"RPUSH " + list + " next", "next", nil, "[a b next]"},
+		"… and the others were read":          {"RPUSH " + list + " next;LTRIM " + list + " 2 2", "next", nil, "[next]"},
+		"… or all were read, or all lost":     {"DEL " + list, "next", errGone, "[]"},
+		"only a part was sent, all were read": {"DEL " + list, "a part", nil, "[next]"},
+		"an older state":                      {"RPOP " + list, "", errGone, "[a]"},
+		"an older state, and a piece sent":    {"RPOP " + list, "next", errGone, "[a]"},
+		"another list":                        {"DEL " + list + ";RPUSH " + list + " x", "", errGone, "[x]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := testbed.StartRedis(t)
+			w := openList(t, reach(r), "a")
+			push(t, w, "b")
+			w.link.drop()
+			for command := range strings.SplitSeq(test.commands, ";") {
+				if words := strings.Fields(command); len(words) > 0 {
+					r.Do(t, words[0], redis.Args{}.AddFlat(words[1:])...)
+				}
+			}
+			switch test.sent {
+			case "next":
+				w.heard = time.Now() // it looks well
+				w.link.conn, w.link.release = lostConn{}, func() {}
+			case "a part":
+				w.heard = time.Now()
+				w.link.conn, w.link.release = lostConn{flush: errLost}, func() {}
+			}
+			if err := w.Push(t.Context(), []byte("next")); !errors.Is(err, test.want) {
+				t.Errorf("want %v, got %v", test.want, err)
+			}
+			left, _ := redis.Strings(r.Do(t, "LRANGE", list, 0, -1), nil)
+			if fmt.Sprint(left) != test.left {
+				t.Errorf("want %s in the list, got %s", test.left, left)
+			}
+		})
+	}
+}
+
+// A lostConn is a connection that breaks when something is sent, or before the answer comes.
+type lostConn struct {
+	redis.ConnWithTimeout
+	flush error // nil: before the answer
+}
+
+var errLost = errors.New("connection lost")
+
+func (lostConn) Send(string, ...any) error                     { return nil }
+func (c lostConn) Flush() error                                { return c.flush }
+func (lostConn) ReceiveWithTimeout(time.Duration) (any, error) { return nil, errLost }
+func (lostConn) Err() error                                    { return errLost }
+func (lostConn) Close() error                                  { return nil }
+
+// TestListServerAway: it is waited for, but not for ever; the context ends the waiting.
+func TestListServerAway(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	w := openList(t, reach(r), "a")
+	reading := startReading(t, reach(r), list)
+	reading.checkPieces(t, "a")
+	testbed.Eventually(t, time.Second, "it is taken", func() bool { return r.Do(t, "EXISTS", list) == int64(0) })
+	r.Signal(t, syscall.SIGKILL)
+	r.Wait(t, 5*time.Second)
+	ended := make(chan error)
+	go func() { ended <- w.Push(t.Context(), []byte("b")) }()
+	time.Sleep(time.Second)
+	r.Restart(t)
+	if err := <-ended; errors.Is(err, errGone) {
+		return // it was sent while the server died, and nobody knows
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	reading.checkPieces(t, "b")
+	r.Signal(t, syscall.SIGSTOP)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	began := time.Now()
+	if err := w.Push(ctx, []byte("c")); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 3*time.Second {
+		t.Errorf("want the deadline passed after a second, got %v after %v", err, time.Since(began))
+	}
+}
+
+// TestListReaderRefuses: pieces that no writer writes, and what is no list.
+func TestListReaderRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		command []any
+		culprit string
+	}{
+		"a large piece":    {[]any{"RPUSH", list, make([]byte, MaxPiece+1)}, "a piece of 262145 bytes"},
+		"a huge one":       {[]any{"RPUSH", list, make([]byte, 64<<20)}, "a string of 67108864 bytes"},
+		"not a list":       {[]any{"SET", list, "x"}, "WRONGTYPE"},
+		"no permission":    {[]any{"ACL", "SETUSER", "default", "-lindex"}, "NOPERM"},
+		"… to take it off": {[]any{"ACL", "SETUSER", "default", "-ltrim"}, "NOPERM"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := testbed.StartRedis(t)
+			if !strings.HasPrefix(test.culprit, "WRONG") {
+				r.Do(t, "RPUSH", list, "header")
+			}
+			r.Do(t, test.command[0].(string), test.command[1:]...)
+			reading := startReading(t, reach(r), list)
+			if strings.HasPrefix(test.culprit, "a ") || strings.HasPrefix(name, "…") {
+				reading.checkPieces(t, "header")
+			}
+			reading.checkEnds(t, test.culprit)
+		})
+	}
+}
+
+// TestListReaderStops: with what takes the pieces, or with its context.
+func TestListReaderStops(t *testing.T) {
+	r := testbed.StartRedis(t)
+	openList(t, reach(r), "a")
+	full := errors.New("disk full")
+	if err := reach(r).ReadList(t.Context(), list, func([]byte) error { return full }); !errors.Is(err, full) {
+		t.Errorf("want the error of who takes the pieces, got %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	pieces := 0
+	err := reach(r).ReadList(ctx, list, func([]byte) error { pieces++; return nil })
+	if !errors.Is(err, context.DeadlineExceeded) || pieces != 1 {
+		t.Errorf("want the piece again, and the deadline, got %d pieces, %v", pieces, err)
+	}
+}
+
+// checkList writes a list and reads it.
+func checkList(t *testing.T, server func() *Server, key string) {
+	t.Helper()
+	w, err := server().OpenList(t.Context(), key, []byte("header"))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer w.Close()
+	reading := startReading(t, server(), w.Key())
+	for n := range 3 {
+		push(t, w, fmt.Sprint(n))
+	}
+	if err := w.Finish(t.Context()); err != nil {
+		t.Error(err)
+	}
+	reading.checkPieces(t, "header", "0", "1", "2")
+	reading.checkEnds(t, "")
+}
+
+// TestListCluster: the list is on the node that has its slot, and its names on several.
+func TestListCluster(t *testing.T) {
+	t.Parallel()
+	nodes := testbed.StartCluster(t)
+	server := func() *Server { return &Server{Addresses: []string{nodes[0].Address(), nodes[1].Address()}} }
+	for n := range 10 {
+		key := fmt.Sprint("capture-results:", n)
+		w, err := server().OpenList(t.Context(), key, []byte("x")) // takes the first name
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		for range 2 {
+			checkList(t, server, key)
+		}
+	}
+}
+
+// TestListSentinel: the list is on the master, and on the next one after that.
+func TestListSentinel(t *testing.T) {
+	t.Parallel()
+	g := testbed.StartGroup(t, testbed.GroupConfig{})
+	server := func() *Server { return &Server{Addresses: g.SentinelAddresses(), Master: testbed.MasterName} }
+	checkList(t, server, key)
+	w := openList(t, server(), "header")
+	reading := startReading(t, server(), w.Key())
+	reading.checkPieces(t, "header")
+	time.Sleep(200 * time.Millisecond) // the replicas know that it was taken
+	g.Sentinels[0].Do(t, "SENTINEL", "FAILOVER", testbed.MasterName)
+	g.AwaitNewMaster(t, g.Servers[0])
+	time.Sleep(2*watchPeriod + time.Second) // both have moved
+	push(t, w, "later")
+	reading.checkPieces(t, "later")
+	checkList(t, server, key)
+}
+
+// TestListIdle: a connection that the server has closed meanwhile costs nothing.
+func TestListIdle(t *testing.T) {
+	r := testbed.StartRedis(t)
+	w := openList(t, reach(r), "header")
+	reading := startReading(t, reach(r), list)
+	for n := range 5 {
+		testbed.Eventually(t, 5*time.Second, "all is read", func() bool { return r.Do(t, "EXISTS", list) == int64(0) })
+		time.Sleep(2 * idleTimeout)
+		r.Do(t, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+		push(t, w, fmt.Sprint(n))
+	}
+	reading.checkPieces(t, "header", "0", "1", "2", "3", "4")
+}
+
+// TestListReaderRecovers: what was taken over a connection that broke may have been
+// removed, or not.
+func TestListReaderRecovers(t *testing.T) {
+	r := testbed.StartRedis(t)
+	for name, left := range map[string]string{"it was not": "a b c", "it was": "b c"} {
+		r.Do(t, "DEL", list)
+		r.Do(t, "RPUSH", redis.Args{list}.AddFlat(strings.Fields(left)).Add("")...)
+		conn, err := reach(r).dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		reader := listReader{name: list, taken: []byte("a"), take: func(piece []byte) error {
+			got = append(got, string(piece))
+			return nil
+		}}
+		if err := reader.read(t.Context(), conn, func() {}); err != nil || fmt.Sprint(got) != "[b c]" {
+			t.Errorf("%s: want b and c, got %s, %v", name, got, err)
+		}
+		conn.Close()
+	}
+}
