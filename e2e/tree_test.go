@@ -36,7 +36,7 @@ func (s tree) make(t testing.TB, args ...string) string {
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {
 		return strings.HasPrefix(setting, "MAKE") || strings.HasPrefix(setting, "MFLAGS")
 	})
-	out, err := cmd.CombinedOutput()
+	out, err := testbed.CombinedOutput(cmd)
 	if err != nil {
 		t.Fatalf("make %s: %v: %s", strings.Join(args, " "), err, out)
 	}
