@@ -16,13 +16,16 @@ export CGO_CFLAGS := -O2 -g -Wformat -Werror=format-security -U_FORTIFY_SOURCE -
 export CGO_LDFLAGS := -Wl,-z,relro -Wl,-z,now
 TESTFLAGS := -race
 
-.PHONY: help deps build test lint demo bench soak deb rpm install clean
+.PHONY: help deps extra build test lint demo bench soak deb rpm install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 deps: ## install what is missing to build, test and demonstrate
 	@packaging/deps build test demo
+
+extra: ## install what a few tests need and is large: a browser, Wireshark, Prometheus, and more
+	@packaging/deps build test extra
 
 build: ## build ./pcapdaemon
 	@packaging/deps build
@@ -31,10 +34,12 @@ build: ## build ./pcapdaemon
 # No answers from the cache, which does not see what the built program is made
 # of; one package after the other, because they share the machine. The race
 # detector sees nothing in e2e, which drives a program that is built without it.
+# With CI=true nothing may be skipped, so that all is installed that tests can need.
 test: ## run all tests; those that open interfaces need root
-	@packaging/deps build test
-	go test -count=1 -p 1 $(TESTFLAGS) -timeout 15m $$(go list ./... | grep -v '/e2e$$')
-	go test -count=1 -timeout 15m ./e2e
+	@packaging/deps build test $(if $(filter true,$(CI)),extra)
+	@echo "Compiling and running the tests: about six minutes on two cores, and two more the first time."
+	@go run ./packaging/progress -count=1 -p 1 $(TESTFLAGS) -timeout 15m $$(go list ./... | grep -v '/e2e$$') -- \
+		-count=1 -timeout 15m ./e2e
 
 lint: deps ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -s -l .); [ -z "$$unformatted" ] || { echo "gofmt -s would change: $$unformatted"; exit 1; }

@@ -50,7 +50,7 @@ func TestNetworkSwallows(t *testing.T) {
 func TestRedisOverIPv6(t *testing.T) {
 	testbed.NeedRoot(t)
 	if !hasIPv6() {
-		t.Skip("needs IPv6 on the loopback interface")
+		testbed.Lack(t, "IPv6 on the loopback interface")
 	}
 	r := testbed.StartRedis(t)
 	for n, node := range []string{"::1", "[::1]"} {
