@@ -47,8 +47,7 @@ lint: deps ## gofmt, go vet, staticcheck
 	go vet -tags compare,soak ./...
 	go run $(STATICCHECK) -tags compare,soak ./...
 
-demo: build ## make a capture before your eyes
-	@packaging/deps demo
+demo: ## make a capture before your eyes
 	@packaging/demo
 
 bench: build ## measure beside tcpdump, and the inner parts
