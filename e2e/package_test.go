@@ -58,6 +58,7 @@ func TestPackageContents(t *testing.T) {
 		"Section":      "net",
 		"Architecture": architecture,
 		"Depends":      "libc6 (>= 2.34), libpcap0.8 (>= 1.8)",
+		"Breaks":       "systemd (<< 247~)",
 	} {
 		if got := strings.TrimSpace(output(t, "dpkg-deb", "--field", file, field)); got != want {
 			t.Errorf("%s: want %q, got %q", field, want, got)

@@ -27,6 +27,9 @@ func TestRPMContents(t *testing.T) {
 	if want, got := []string{"glibc >= 2.34", libpcapOf(t, binary)}, query("--requires"); !slices.Equal(want, got) {
 		t.Errorf("want it to require %q, got %q", want, got)
 	}
+	if want, got := []string{"systemd < 247"}, query("--conflicts"); !slices.Equal(want, got) {
+		t.Errorf("want it to exclude %q, got %q", want, got)
+	}
 	listed := map[string]string{} // path to mode, owner and what kind of file it is for rpm
 	const files = "[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME} %{FILEFLAGS:fflags}\\n]"
 	for _, line := range query("--queryformat", files) {
