@@ -76,6 +76,7 @@ install: ## install what make build has built, with papers and unit, below PREFI
 	install -D -m 0644 packaging/pcapdaemon.8 $(DESTDIR)$(PREFIX)/share/man/man8/pcapdaemon.8
 	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/README.md
 	install -D -m 0644 docs/operations.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/docs/operations.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/examples/prometheus examples/prometheus/*
 	install -D -m 0755 snmp/pcapdaemon-trap $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/pcapdaemon-trap
 	sed 's,/usr/share/pcapdaemon,$(PREFIX)/share/pcapdaemon,' snmp/snmptrapd.conf > $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/snmptrapd.conf
 	install -d $(DESTDIR)/etc/systemd/system

@@ -110,6 +110,7 @@ func TestInstall(t *testing.T) {
 		"/opt/capture/share/doc/pcapdaemon/docs/operations.md": 0o644,
 		"/opt/capture/share/pcapdaemon/snmp/pcapdaemon-trap":   0o755,
 		"/opt/capture/share/pcapdaemon/snmp/snmptrapd.conf":    0o644,
+		"/opt/capture/share/doc/pcapdaemon/examples":           os.ModeDir | 0o755,
 		"/etc/systemd/system/pcapdaemon.service":               0o644,
 		"/etc/pcapdaemon":                                      os.ModeDir | 0o755,
 		"/etc/pcapdaemon/env":                                  0o640,
@@ -142,6 +143,8 @@ func TestInstall(t *testing.T) {
 	if !strings.Contains(string(lines), handler) {
 		t.Errorf("want lines for snmptrapd that name the installed handler, got %s", lines)
 	}
+
+	output(t, "diff", "-r", filepath.Join(root, "examples"), into+"/opt/capture/share/doc/pcapdaemon/examples")
 
 	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\n"
 	if err := os.WriteFile(into+"/etc/pcapdaemon/env", []byte(ours), 0o640); err != nil {
