@@ -29,8 +29,8 @@ func TestAlertsNameSeries(t *testing.T) {
 			}
 		}
 	}
-	if expressions != 8 {
-		t.Errorf("want 8 alerts, got %d", expressions)
+	if expressions != 10 {
+		t.Errorf("want 10 alerts, got %d", expressions)
 	}
 }
 
