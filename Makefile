@@ -2,6 +2,7 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GREMLINS := github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 # The version of a package begins with a digit and sorts: v1.2.3-4-gabc is 1.2.3+4+gabc,
 # and without a tag it is the time of the commit, 0~git<time>.<hash>.
@@ -16,7 +17,7 @@ export CGO_CFLAGS := -O2 -g -Wformat -Werror=format-security -U_FORTIFY_SOURCE -
 export CGO_LDFLAGS := -Wl,-z,relro -Wl,-z,now
 TESTFLAGS := -race
 
-.PHONY: help deps extra build test lint demo bench soak deb rpm install clean
+.PHONY: help deps extra build test lint demo bench soak mutants deb rpm install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +59,17 @@ bench: build ## measure beside tcpdump, and the inner parts
 soak: build ## ten minutes of everything at once, or SOAK, a duration, and two hundred kills
 	@packaging/deps test
 	go test -tags soak -run '^TestSoak' -timeout 60m -count=1 -v ./e2e
+
+# Folders whose unit tests are tried, each for so long at most. How long a mutant may
+# take is told from a run of the tests, which must not come from the cache. Package
+# main is left out: what covers it is looked up in all packages, and so in e2e.
+MUTANTS := $(filter-out e2e testbed sharktest,$(patsubst %/,%,$(sort $(dir $(wildcard */*_test.go)))))
+MUTANTTIME := 10m
+mutants: ## change the code of MUTANTS, folders, and list the changes that no unit test notices
+	@packaging/deps build test
+	@for folder in $(MUTANTS); do echo "$$folder, for $(MUTANTTIME) at most"; \
+		GOFLAGS="$$GOFLAGS -count=1" timeout -s INT $(MUTANTTIME) \
+		go run $(GREMLINS) unleash -S lt --timeout-coefficient 3 "./$$folder" || [ $$? -eq 124 ] || exit 1; done
 
 deb: build dist/pcapdaemon.8.gz ## build dist/pcapdaemon_*.deb
 	packaging/deb/changelog '$(PACKAGEVERSION)' '$(VERSION)' '$(MAINTAINER)' | gzip -9n > dist/changelog.gz
