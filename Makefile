@@ -2,6 +2,7 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GREMLINS := github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 # The version of a package begins with a digit and sorts: v1.2.3-4-gabc is 1.2.3+4+gabc,
 # and without a tag it is the time of the commit, 0~git<time>.<hash>.
@@ -16,13 +17,16 @@ export CGO_CFLAGS := -O2 -g -Wformat -Werror=format-security -U_FORTIFY_SOURCE -
 export CGO_LDFLAGS := -Wl,-z,relro -Wl,-z,now
 TESTFLAGS := -race
 
-.PHONY: help deps build test lint demo bench soak deb rpm install clean
+.PHONY: help deps extra build test lint demo bench soak mutants deb rpm install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 deps: ## install what is missing to build, test and demonstrate
 	@packaging/deps build test demo
+
+extra: ## install what a few tests need and is large: a browser, Wireshark, Prometheus, and more
+	@packaging/deps build test extra
 
 build: ## build ./pcapdaemon
 	@packaging/deps build
@@ -31,10 +35,12 @@ build: ## build ./pcapdaemon
 # No answers from the cache, which does not see what the built program is made
 # of; one package after the other, because they share the machine. The race
 # detector sees nothing in e2e, which drives a program that is built without it.
+# With CI=true nothing may be skipped, so that all is installed that tests can need.
 test: ## run all tests; those that open interfaces need root
-	@packaging/deps build test
-	go test -count=1 -p 1 $(TESTFLAGS) -timeout 15m $$(go list ./... | grep -v '/e2e$$')
-	go test -count=1 -timeout 15m ./e2e
+	@packaging/deps build test $(if $(filter true,$(CI)),extra)
+	@echo "Compiling and running the tests: about six minutes on two cores, and two more the first time."
+	@go run ./packaging/progress -count=1 -p 1 $(TESTFLAGS) -timeout 15m $$(go list ./... | grep -v '/e2e$$') -- \
+		-count=1 -timeout 15m ./e2e
 
 lint: deps ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -s -l .); [ -z "$$unformatted" ] || { echo "gofmt -s would change: $$unformatted"; exit 1; }
@@ -42,8 +48,7 @@ lint: deps ## gofmt, go vet, staticcheck
 	go vet -tags compare,soak ./...
 	go run $(STATICCHECK) -tags compare,soak ./...
 
-demo: build ## make a capture before your eyes
-	@packaging/deps demo
+demo: ## make a capture before your eyes
 	@packaging/demo
 
 bench: build ## measure beside tcpdump, and the inner parts
@@ -54,6 +59,17 @@ bench: build ## measure beside tcpdump, and the inner parts
 soak: build ## ten minutes of everything at once, or SOAK, a duration, and two hundred kills
 	@packaging/deps test
 	go test -tags soak -run '^TestSoak' -timeout 60m -count=1 -v ./e2e
+
+# Folders whose unit tests are tried, each for so long at most. How long a mutant may
+# take is told from a run of the tests, which must not come from the cache. Package
+# main is left out: what covers it is looked up in all packages, and so in e2e.
+MUTANTS := $(filter-out e2e testbed sharktest,$(patsubst %/,%,$(sort $(dir $(wildcard */*_test.go)))))
+MUTANTTIME := 10m
+mutants: ## change the code of MUTANTS, folders, and list the changes that no unit test notices
+	@packaging/deps build test
+	@for folder in $(MUTANTS); do echo "$$folder, for $(MUTANTTIME) at most"; \
+		GOFLAGS="$$GOFLAGS -count=1" timeout -s INT $(MUTANTTIME) \
+		go run $(GREMLINS) unleash -S lt --timeout-coefficient 3 "./$$folder" || [ $$? -eq 124 ] || exit 1; done
 
 deb: build dist/pcapdaemon.8.gz ## build dist/pcapdaemon_*.deb
 	packaging/deb/changelog '$(PACKAGEVERSION)' '$(VERSION)' '$(MAINTAINER)' | gzip -9n > dist/changelog.gz
@@ -72,6 +88,7 @@ install: ## install what make build has built, with papers and unit, below PREFI
 	install -D -m 0644 packaging/pcapdaemon.8 $(DESTDIR)$(PREFIX)/share/man/man8/pcapdaemon.8
 	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/README.md
 	install -D -m 0644 docs/operations.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/docs/operations.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/examples/prometheus examples/prometheus/*
 	install -D -m 0755 snmp/pcapdaemon-trap $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/pcapdaemon-trap
 	sed 's,/usr/share/pcapdaemon,$(PREFIX)/share/pcapdaemon,' snmp/snmptrapd.conf > $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/snmptrapd.conf
 	install -d $(DESTDIR)/etc/systemd/system

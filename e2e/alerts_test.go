@@ -29,18 +29,15 @@ func TestAlertsNameSeries(t *testing.T) {
 			}
 		}
 	}
-	if expressions != 8 {
-		t.Errorf("want 8 alerts, got %d", expressions)
+	if expressions != 10 {
+		t.Errorf("want 10 alerts, got %d", expressions)
 	}
 }
 
 // TestAlertsFire has promtool try the alert rules on made-up series.
 func TestAlertsFire(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Skip("promtool is not there") // it comes with all of Prometheus
-	}
-	if out, err := exec.Command(promtool, "test", "rules", "testdata/rules_test.yml").CombinedOutput(); err != nil {
+	testbed.NeedTools(t, "promtool") // it comes with all of Prometheus
+	if out, err := exec.Command("promtool", "test", "rules", "testdata/rules_test.yml").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }

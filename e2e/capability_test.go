@@ -52,7 +52,7 @@ func TestCapabilities(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			program, dir := unprivileged(t)
 			r, packets := testbed.StartRedis(t), testbed.StartStream(t, time.Millisecond)
-			args := append(test.caps, "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", program,
+			args := append(test.caps, "--pdeathsig=keep", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", program,
 				"-node", "web1", "-redisport", strconv.Itoa(r.Port), "-writelocal", "-destdir", dir)
 			testbed.Start(t, exec.Command("setpriv", args...))
 			r.AwaitSubscribers(t, 10*time.Second, 1)
@@ -82,7 +82,7 @@ func TestDirectoryOfSomebodyElse(t *testing.T) {
 	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	p := testbed.Start(t, exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program,
+	p := testbed.Start(t, exec.Command("setpriv", "--pdeathsig=keep", "--reuid=65534", "--regid=65534", "--clear-groups", program,
 		"-writelocal", "-destdir", dir))
 	if code := p.Wait(t, 10*time.Second); code != 2 {
 		t.Errorf("want exit code 2, got %d", code)

@@ -108,7 +108,7 @@ func (m *machine) command(name string, args ...string) *exec.Cmd {
 // run runs a command on the machine to its successful end and returns its output.
 func (m *machine) run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	out, err := m.command(name, args...).CombinedOutput()
+	out, err := testbed.CombinedOutput(m.command(name, args...))
 	if err != nil {
 		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
 	}

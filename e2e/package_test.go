@@ -49,15 +49,16 @@ func TestPackageVersionSorts(t *testing.T) {
 func TestPackageContents(t *testing.T) {
 	t.Parallel()
 	testbed.NeedTools(t, "dpkg-deb", "gzip")
-	file := newTree(t).pack(t, "deb", "v1.2.3")
+	file := packageOf(t, "deb", oldVersion)
 
 	architecture := strings.TrimSpace(output(t, "dpkg", "--print-architecture"))
 	for field, want := range map[string]string{
 		"Package":      "pcapdaemon",
-		"Version":      "1.2.3",
+		"Version":      "1.0.0",
 		"Section":      "net",
 		"Architecture": architecture,
 		"Depends":      "libc6 (>= 2.34), libpcap0.8 (>= 1.8)",
+		"Breaks":       "systemd (<< 247~)",
 	} {
 		if got := strings.TrimSpace(output(t, "dpkg-deb", "--field", file, field)); got != want {
 			t.Errorf("%s: want %q, got %q", field, want, got)
@@ -96,13 +97,13 @@ func TestPackageContents(t *testing.T) {
 	output(t, "diff", "-r", filepath.Join(root, trapFolder), filepath.Join(unpacked, "usr/share/pcapdaemon/snmp"))
 	output(t, "gzip", "--test", filepath.Join(unpacked, "usr/share/man/man8/pcapdaemon.8.gz"))
 	changelog := output(t, "gzip", "-dc", filepath.Join(unpacked, "usr/share/doc/pcapdaemon/changelog.gz"))
-	const entry = "pcapdaemon (1.2.3) unstable; urgency=medium\n\n  * Built from v1.2.3 of the sources.\n"
+	const entry = "pcapdaemon (1.0.0) unstable; urgency=medium\n\n  * Built from v1.0.0 of the sources.\n"
 	if !strings.HasPrefix(changelog, entry) {
 		t.Errorf("want a changelog that begins with %q, got %q", entry, changelog)
 	}
 	program := filepath.Join(unpacked, "usr/bin/pcapdaemon")
-	if got := output(t, program, "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
-		t.Errorf("want version v1.2.3, got %s", got)
+	if got := output(t, program, "-version"); !strings.HasPrefix(got, "pcapdaemon v1.0.0, ") {
+		t.Errorf("want version v1.0.0, got %s", got)
 	}
 	checkHardened(t, program)
 	checkLintian(t, file)
@@ -227,10 +228,9 @@ func runWith(t *testing.T, variables []string, args ...string) (int, string) {
 
 func TestPackageLife(t *testing.T) {
 	t.Parallel() // beside tests that mostly wait
-	s := newTree(t)
 	m := newMachine(t)
-	for _, version := range []string{"v1.0.0", "v1.1.0"} {
-		copyFile(t, s.pack(t, "deb", version), m.path("/tmp/"+version+".deb"), 0o644)
+	for _, version := range []string{oldVersion, newVersion} {
+		copyFile(t, packageOf(t, "deb", version), m.path("/tmp/"+version+".deb"), 0o644)
 	}
 	install := func(t *testing.T, version string) {
 		t.Helper()

@@ -15,17 +15,20 @@ import (
 // TestRPMContents asks rpm what is in the package.
 func TestRPMContents(t *testing.T) {
 	t.Parallel()
-	file := newTree(t).pack(t, "rpm", "v1.2.3")
+	file := packageOf(t, "rpm", oldVersion)
 	query := func(args ...string) []string {
 		return testbed.ReadLines(output(t, "rpm", append([]string{"--query", "--package", file}, args...)...))
 	}
 	const format = "%{NAME} %{VERSION}-%{RELEASE} %{OS} %{BUILDHOST}\\n"
-	want, got := []string{"pcapdaemon 1.2.3-1 linux localhost"}, query("--queryformat", format)
+	want, got := []string{"pcapdaemon 1.0.0-1 linux localhost"}, query("--queryformat", format)
 	if !slices.Equal(want, got) {
 		t.Errorf("want %q, got %q", want, got)
 	}
 	if want, got := []string{"glibc >= 2.34", libpcapOf(t, binary)}, query("--requires"); !slices.Equal(want, got) {
 		t.Errorf("want it to require %q, got %q", want, got)
+	}
+	if want, got := []string{"systemd < 247"}, query("--conflicts"); !slices.Equal(want, got) {
+		t.Errorf("want it to exclude %q, got %q", want, got)
 	}
 	listed := map[string]string{} // path to mode, owner and what kind of file it is for rpm
 	const files = "[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME} %{FILEFLAGS:fflags}\\n]"
@@ -86,10 +89,9 @@ func libpcapOf(t *testing.T, file string) string {
 // systemd, as rpm does it elsewhere.
 func TestRPMLife(t *testing.T) {
 	t.Parallel()
-	s := newTree(t)
 	m := newMachine(t)
-	for _, version := range []string{"v1.0.0", "v1.1.0"} {
-		copyFile(t, s.pack(t, "rpm", version), m.path("/tmp/"+version+".rpm"), 0o644)
+	for _, version := range []string{oldVersion, newVersion} {
+		copyFile(t, packageOf(t, "rpm", version), m.path("/tmp/"+version+".rpm"), 0o644)
 	}
 	rpm := func(args ...string) {
 		t.Helper()

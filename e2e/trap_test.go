@@ -61,7 +61,7 @@ func TestTrapBecomesCapture(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if strings.Contains(test.agent, ":") && !hasIPv6() {
-				t.Skip("needs IPv6 on the loopback interface")
+				testbed.Lack(t, "IPv6 on the loopback interface")
 			}
 			sendTrap(t, port, test.args)
 			asked := says{"state": "started", "interface": "lo", "bpf": "host " + test.agent, "tags": test.tags}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,45 +20,45 @@ func newTree(t testing.TB) tree {
 	t.Helper()
 	testbed.NeedTools(t, "make", "tar")
 	s := tree{t.TempDir()}
-	copying := exec.Command("sh", "-c",
-		`tar -cf - --exclude=./.git --exclude=./dist --exclude=./pcapdaemon . | tar -xf - -C "$1"`, "sh", s.dir)
-	copying.Dir = root
-	if out, err := copying.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := s.copySources(); err != nil {
+		t.Fatal(err)
 	}
 	return s
 }
 
-// make runs make, untouched by one that runs this test, and returns its output.
+// copySources copies the sources into the tree.
+func (s tree) copySources() error {
+	cmd := exec.Command("sh", "-c",
+		`tar -cf - --exclude=./.git --exclude=./dist --exclude=./pcapdaemon . | tar -xf - -C "$1"`, "sh", s.dir)
+	cmd.Dir = root
+	if out, err := testbed.CombinedOutput(cmd); err != nil {
+		return fmt.Errorf("copy the sources: %w: %s", err, out)
+	}
+	return nil
+}
+
+// make runs make and returns its output.
 func (s tree) make(t testing.TB, args ...string) string {
 	t.Helper()
+	out, err := s.tryMake(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// tryMake runs make, untouched by one that runs this test, and returns its output.
+func (s tree) tryMake(args ...string) (string, error) {
 	cmd := exec.Command("make", args...)
 	cmd.Dir = s.dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {
 		return strings.HasPrefix(setting, "MAKE") || strings.HasPrefix(setting, "MFLAGS")
 	})
-	out, err := cmd.CombinedOutput()
+	out, err := testbed.CombinedOutput(cmd)
 	if err != nil {
-		t.Fatalf("make %s: %v: %s", strings.Join(args, " "), err, out)
+		return "", fmt.Errorf("make %s: %w: %s", strings.Join(args, " "), err, out)
 	}
-	return string(out)
-}
-
-// pack builds the package of a version, deb or rpm, and returns its file.
-func (s tree) pack(t testing.TB, kind, version string) string {
-	t.Helper()
-	testbed.NeedTools(t, map[string]string{"deb": "dpkg-deb", "rpm": "rpm"}[kind])
-	s.make(t, "clean")
-	s.make(t, kind, "VERSION="+version)
-	found, err := filepath.Glob(filepath.Join(s.dir, "dist", "pcapdaemon*."+kind))
-	if err != nil || len(found) != 1 {
-		t.Fatalf("want one package, got %q (%v)", found, err)
-	}
-	file := filepath.Join(t.TempDir(), filepath.Base(found[0]))
-	if err := os.Rename(found[0], file); err != nil {
-		t.Fatal(err)
-	}
-	return file
+	return string(out), nil
 }
 
 // output returns what a program writes to its standard output.
@@ -110,6 +111,7 @@ func TestInstall(t *testing.T) {
 		"/opt/capture/share/doc/pcapdaemon/docs/operations.md": 0o644,
 		"/opt/capture/share/pcapdaemon/snmp/pcapdaemon-trap":   0o755,
 		"/opt/capture/share/pcapdaemon/snmp/snmptrapd.conf":    0o644,
+		"/opt/capture/share/doc/pcapdaemon/examples":           os.ModeDir | 0o755,
 		"/etc/systemd/system/pcapdaemon.service":               0o644,
 		"/etc/pcapdaemon":                                      os.ModeDir | 0o755,
 		"/etc/pcapdaemon/env":                                  0o640,
@@ -142,6 +144,8 @@ func TestInstall(t *testing.T) {
 	if !strings.Contains(string(lines), handler) {
 		t.Errorf("want lines for snmptrapd that name the installed handler, got %s", lines)
 	}
+
+	output(t, "diff", "-r", filepath.Join(root, "examples"), into+"/opt/capture/share/doc/pcapdaemon/examples")
 
 	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\n"
 	if err := os.WriteFile(into+"/etc/pcapdaemon/env", []byte(ours), 0o640); err != nil {

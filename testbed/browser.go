@@ -33,16 +33,13 @@ type answer struct {
 }
 
 // StartBrowser starts a browser until the test ends, or skips the test where
-// there is none: it is large, and make deps does not install it.
+// there is none: it is large, and comes with make extra.
 func StartBrowser(t testing.TB) *Browser {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Skip("needs chromium (apt-get install chromium)")
-	}
+	NeedTools(t, "chromium")
 	theirs, to := pipe(t)
 	from, output := pipe(t)
-	cmd := exec.Command(path, "--headless", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir(),
+	cmd := exec.Command("chromium", "--headless", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir(),
 		"--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "about:blank")
 	cmd.ExtraFiles = []*os.File{theirs, output} // 3 and 4

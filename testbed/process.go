@@ -5,10 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Transcript collects what a process writes.
@@ -36,7 +39,7 @@ type Process struct {
 	Exited chan struct{}
 }
 
-// Start runs a program until the test ends. Standard error and output go to Output.
+// Start launches a program that runs until the test ends. Standard error and output go to Output.
 func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{Cmd: cmd, Exited: make(chan struct{})}
@@ -44,7 +47,7 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 		cmd.Stdout = &p.Output
 	}
 	cmd.Stderr = &p.Output
-	if err := cmd.Start(); err != nil {
+	if err := Launch(cmd); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
@@ -62,7 +65,57 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	return p
 }
 
-// HasExited tells whether the program has ended.
+// launcher returns where functions are handed to the thread that starts all
+// processes. That thread lasts as long as this program: the kernel sends the
+// parent-death signal when the thread that has started a process ends.
+var launcher = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go func() {
+		runtime.LockOSThread() // and never unlocked
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
+
+// Launch starts a command, as its Start does. It is killed when this program
+// ends, even if that panics or is killed. A program that changes its user has to
+// keep that (setpriv --pdeathsig keep). It runs on the processors that the
+// calling thread is bound to, and in the network namespace of the program.
+func Launch(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	var cores unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &cores); err != nil {
+		return os.NewSyscallError("sched_getaffinity", err)
+	}
+	done := make(chan error)
+	launcher() <- func() {
+		err := os.NewSyscallError("sched_setaffinity", unix.SchedSetaffinity(0, &cores))
+		if err == nil {
+			err = cmd.Start()
+		}
+		done <- err
+	}
+	return <-done
+}
+
+// CombinedOutput launches a command, waits for its end and returns what it has
+// written, as its CombinedOutput does.
+func CombinedOutput(cmd *exec.Cmd) ([]byte, error) {
+	var written bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &written, &written
+	err := Launch(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	return written.Bytes(), err
+}
+
+// HasExited reports whether the program has ended.
 func (p *Process) HasExited() bool {
 	select {
 	case <-p.Exited:

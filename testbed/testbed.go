@@ -33,7 +33,7 @@ func NeedTools(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
-			Lack(t, name+" (make deps installs it)")
+			Lack(t, name)
 		}
 	}
 }
@@ -42,9 +42,9 @@ func NeedTools(t testing.TB, names ...string) {
 func Lack(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
-		t.Fatal("needs ", what)
+		t.Fatal("needs", what)
 	}
-	t.Skip("needs ", what)
+	t.Skip("needs", what)
 }
 
 // RunAtOnce lets so many parallel tests of a package run at a time, more than
