@@ -133,7 +133,7 @@ func startTalk(t testing.TB, address string) {
 func startSNMPTrapd(t testing.TB, server *testbed.Redis) (port string) {
 	t.Helper()
 	handler, example := trapHandlerPath(t), read(t, trapFolder+"/snmptrapd.conf")
-	const line = `/usr/share/pcapdaemon/snmp/pcapdaemon-trap '^tap[0-9]+$' eth0` + "\n"
+	const line = `/usr/share/pcapdaemon/triggers/snmptrapd/pcapdaemon-trap '^tap[0-9]+$' eth0` + "\n"
 	ours := fmt.Sprintf("\ntraphandle default '%s' '^web[0-9]+$' lo\n", handler)
 	lines := strings.Replace(example, "\ntraphandle default "+line, ours, 1)
 	if lines == example {

@@ -20,7 +20,7 @@ import (
 )
 
 // trapFolder is where the trap handler and its snmptrapd.conf are.
-const trapFolder = "snmp"
+const trapFolder = "triggers/snmptrapd"
 
 // trapHandlerPath returns the absolute path of the handler.
 func trapHandlerPath(t testing.TB) string {
@@ -40,7 +40,7 @@ func TestTrapHandler(t *testing.T) {
 	requests := server.Hear(t, "capture")
 	want := func(agent, tags string) map[string]any {
 		return map[string]any{"nodere": `^tap[0-9]+\.$`, "interface": "eth0", "bpf": "host " + agent, "tags": tags,
-			"timeout": 30.0, "packets": 0.0}
+			"timeout": 30.0, "packets": 0.0, "by": "snmptrap@" + hostName(t)}
 	}
 	const (
 		v4           = "host\nUDP: [192.0.2.7]:3625->[192.0.2.1]:162\n"
@@ -227,8 +227,8 @@ func TestTrapHandlerSaysWhatIsWrong(t *testing.T) {
 		"empty host":      {server, []string{"", "eth0"}, nil, "", "usage: pcapdaemon-trap NODERE INTERFACE"},
 		"no jq":           {server, good, nil, "jq", "jq is missing"},
 		"no redis-cli":    {server, good, nil, "redis-cli", "redis-cli is missing"},
-		"no number":       {server, good, []string{"TRAP_SECONDS=1m"}, "", "TRAP_LOOKBACK take numbers, not 1m, 0 and 0"},
-		"no lookback":     {server, good, []string{"TRAP_LOOKBACK=-1"}, "", "TRAP_LOOKBACK take numbers, not 30, 0 and -1"},
+		"no number":       {server, good, []string{"TRAP_SECONDS=1m"}, "", "LOOKBACK take numbers, not 1m, 0 and 0"},
+		"no lookback":     {server, good, []string{"TRAP_LOOKBACK=-1"}, "", "LOOKBACK take numbers, not 30, 0 and -1"},
 		"nobody listens":  {server, good, nil, "", "no capture host listens on capture"},
 		"other channel":   {server, good, []string{"PCAPDAEMON_REDISCHANNEL=other"}, "", "no capture host listens on other"},
 		"no Redis":        {gone, good, nil, "", "refused"},
@@ -252,7 +252,7 @@ func TestTrapHandlerSaysWhatIsWrong(t *testing.T) {
 			if got := h.said(); !strings.Contains(got, test.want) {
 				t.Errorf("standard error: want %q, got %q", test.want, got)
 			}
-			const prefix = "-t pcapdaemon-trap -p daemon.err -- "
+			const prefix = "-t pcapdaemon-event -p daemon.err -- snmptrap: "
 			got, _ := os.ReadFile(h.syslog)
 			if !strings.HasPrefix(string(got), prefix) || !strings.Contains(string(got), test.want) {
 				t.Errorf("system's log: want %q, got %q", prefix+test.want, got)
@@ -295,8 +295,9 @@ func newTrapHandler(t testing.TB, server *testbed.Redis, args ...string) *trapHa
 	t.Helper()
 	h := &trapHandler{t: t, args: args, dir: t.TempDir(), tools: t.TempDir(),
 		syslog: filepath.Join(t.TempDir(), "syslog"), errors: &bytes.Buffer{}}
-	h.env = append(os.Environ(), "PATH="+h.tools, "SYSLOG="+h.syslog, "PCAPDAEMON_REDISPORT="+strconv.Itoa(server.Port))
-	for _, tool := range []string{"jq", "redis-cli", "timeout", "tail"} {
+	h.env = append(os.Environ(), "PATH="+h.tools, "SYSLOG="+h.syslog, "PCAPDAEMON_REDISPORT="+strconv.Itoa(server.Port),
+		"TRIGGER_SETTINGS=")
+	for _, tool := range []string{"jq", "redis-cli", "timeout", "tail", "head", "tr", "uname"} {
 		path, err := exec.LookPath(tool)
 		if err == nil {
 			err = os.Symlink(path, filepath.Join(h.tools, tool))
