@@ -2,12 +2,16 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"pcapdaemon/testbed"
 )
@@ -49,9 +53,14 @@ var hostileTexts = map[string]string{
 	"invalid UTF-8":      "a\xffb\xe9",
 	"other writings":     "caf\u00e9 \u96ea \U0001f418",
 	"control characters": "a\x01b\x1b[31m\tc\x7f",
+	"newlines":           "a\nb\r\nc",
 	"a filter":           "192.0.2.9 or net 0.0.0.0/0",
+	"nothing":            "",
 	"64 KiB":             strings.Repeat(`x"\`, 64<<10/3),
 }
+
+// onlyAddress is what an event may lead to in a filter: an address, or nothing.
+var onlyAddress = regexp.MustCompile(`^(host [0-9A-Fa-f:.]+)?$`)
 
 // A requested is a request that a piece has published.
 type requested map[string]any
@@ -62,15 +71,21 @@ func heardRequest(t testing.TB, requests <-chan []byte, within time.Duration) re
 	t.Helper()
 	select {
 	case message := <-requests:
-		var r requested
-		if err := json.Unmarshal(message, &r); err != nil || r == nil {
-			t.Fatalf("want one JSON object, got %.200q: %v", message, err)
-		}
-		return r
+		return parseRequested(t, string(message))
 	case <-time.After(within):
 		t.Fatalf("no request within %v", within)
 	}
 	panic("unreachable")
+}
+
+// parseRequested reads a request.
+func parseRequested(t testing.TB, message string) requested {
+	t.Helper()
+	var r requested
+	if err := json.Unmarshal([]byte(message), &r); err != nil || r == nil {
+		t.Fatalf("want one JSON object, got %.200q: %v", message, err)
+	}
+	return r
 }
 
 // check compares the fields that a request has to have; nil: not at all.
@@ -92,6 +107,39 @@ func (r requested) checkOnly(t testing.TB, want requested) {
 			t.Errorf("want no field %s, got %.200v", field, r[field])
 		}
 	}
+}
+
+// checkHarmless fails if an event got at more than tags and the host that is named.
+func (r requested) checkHarmless(t testing.TB, whom ...string) {
+	t.Helper()
+	known := append([]string{"interface", "timeout", "packets", "tags", "by", "bpf"}, whom...)
+	for field, value := range r {
+		if text, ok := value.(string); !slices.Contains(known, field) || ok && utf8.RuneCountInString(text) > 1024 {
+			t.Errorf("want no field %s with %.200v", field, value)
+		}
+	}
+	if bpf, _ := r["bpf"].(string); !onlyAddress.MatchString(bpf) {
+		t.Errorf("want an address in the filter, got %q", bpf)
+	}
+}
+
+// settingsFile writes settings that lead to a server, and returns their path.
+func settingsFile(t testing.TB, server *testbed.Redis) string {
+	t.Helper()
+	return writeFile(t, t.TempDir(), "settings", fmt.Sprintf("PCAPDAEMON_REDISPORT='%d'\n", server.Port))
+}
+
+// withProgram returns an environment in which the built program is found, and leads to a server.
+func withProgram(t testing.TB, server *testbed.Redis) []string {
+	t.Helper()
+	return append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"),
+		"TRIGGER_SETTINGS="+settingsFile(t, server))
+}
+
+// withRedisCLI returns an environment in which the program is not installed.
+func withRedisCLI(t testing.TB, server *testbed.Redis) []string {
+	t.Helper()
+	return append(os.Environ(), "TRIGGER_SETTINGS="+settingsFile(t, server))
 }
 
 // adapt returns the configuration of a piece with other words in some places,

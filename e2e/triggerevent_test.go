@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,10 +20,9 @@ type eventRun struct {
 // eventRuns returns the ways: with redis-cli, and with the program.
 func eventRuns(t testing.TB, server *testbed.Redis) map[string]eventRun {
 	t.Helper()
-	env := append(os.Environ(), "PCAPDAEMON_REDISPORT="+strconv.Itoa(server.Port), "TRIGGER_SETTINGS=")
 	return map[string]eventRun{
-		"redis-cli":  {server, env},
-		"pcapdaemon": {server, append(env, "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))},
+		"redis-cli":  {server, withRedisCLI(t, server)},
+		"pcapdaemon": {server, withProgram(t, server)},
 	}
 }
 
@@ -80,6 +77,8 @@ func TestEvent(t *testing.T) {
 		"an equals sign":        {args{"-n", "a", "x", "b=c=d"}, to("tags", "x,b=c=d")},
 		"a dash":                {args{"-n", "a", "x", "-h"}, to("tags", "x,-h")},
 
+		"addresses alone":       {args{"-a", "-n", "a", "x", "", "192.0.2.7"}, requested{"nodere": "a", "bpf": "host 192.0.2.7"}},
+		"addresses, not a host": {args{"-a", "-n", "a", "x", "", "web1"}, nil},
 		"no pattern":            {args{"x", "tag"}, nil},
 		"no pattern, address":   {args{"x", "tag", "192.0.2.7"}, nil},
 		"no source":             {args{"-n", "a"}, nil},
@@ -115,6 +114,9 @@ func TestEvent(t *testing.T) {
 		}
 	}
 	for name, text := range hostileTexts {
+		if text == "" {
+			continue
+		}
 		for way, run := range eventRuns(t, server) {
 			t.Run("hostile/"+name+"/"+way, func(t *testing.T) {
 				if said, err := run.run(t, append(base, text)...); err == nil || len(said) > 2000 {

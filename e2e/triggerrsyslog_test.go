@@ -1,0 +1,210 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pcapdaemon/testbed"
+)
+
+// redisForm and programForm are the two forms of rsyslog's action.
+const (
+	redisForm   = `type="omhiredis" server="127.0.0.1" serverport="6379" mode="publish" key="capture"`
+	programForm = `type="omprog" binary="/usr/share/pcapdaemon/triggers/rsyslog/pcapdaemon-lines"`
+)
+
+// An rsyslog is a real rsyslogd with the lines of the example, which writes down all it takes.
+type rsyslog struct {
+	*testbed.Process
+	log, stats string
+	conn       net.Conn
+}
+
+// startRsyslog starts one, with other words in some places of the example.
+func startRsyslog(t testing.TB, env []string, words ...string) *rsyslog {
+	t.Helper()
+	testbed.NeedTools(t, "rsyslogd")
+	dir, port := t.TempDir(), testbed.FreePort(t)
+	r := &rsyslog{log: filepath.Join(dir, "log"), stats: filepath.Join(dir, "stats")}
+	lines := fmt.Sprintf(`global(workDirectory=%q maxMessageSize="64k")
+module(load="imudp")
+input(type="imudp" address="127.0.0.1" port="%d")
+module(load="impstats" interval="1" format="json" log.syslog="off" log.file=%q)
+action(type="omfile" file=%q)
+`, dir, port, r.stats, r.log) + adapt(t, "rsyslog/pcapdaemon.conf", words...)
+	config := writeFile(t, dir, "rsyslog.conf", lines)
+	if out, err := exec.Command("rsyslogd", "-N1", "-f", config).CombinedOutput(); err != nil {
+		t.Fatalf("rsyslogd refuses its configuration: %s", out)
+	}
+	cmd := exec.Command("rsyslogd", "-n", "-iNONE", "-f", config)
+	cmd.Env = env
+	r.Process = testbed.Start(t, cmd)
+	conn, err := net.Dial("udp", "127.0.0.1:"+strconv.Itoa(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	r.conn = conn
+	testbed.Eventually(t, 20*time.Second, "rsyslogd takes lines", func() bool {
+		r.send("<14>Nov 28 01:02:03 web1 test: are you there")
+		return len(r.taken()) > 0
+	})
+	return r
+}
+
+// send sends a line; what is refused is sent again by who waits for it.
+func (r *rsyslog) send(line string) { _, _ = r.conn.Write([]byte(line)) }
+
+// taken returns the lines that were taken so far.
+func (r *rsyslog) taken() []string {
+	text, _ := os.ReadFile(r.log)
+	return testbed.ReadLines(string(text))
+}
+
+// fullest returns the most that has waited in a queue of an action that asks.
+func (r *rsyslog) fullest(t testing.TB) (most int) {
+	t.Helper()
+	text, err := os.ReadFile(r.stats)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range testbed.ReadLines(string(text)) {
+		var queue struct {
+			Name, Origin string
+			Maxqsize     int
+		}
+		_, object, _ := strings.Cut(line, "{")
+		if json.Unmarshal([]byte("{"+object), &queue) == nil && queue.Origin == "core.queue" && queue.Name != "main Q" {
+			most = max(most, queue.Maxqsize)
+		}
+	}
+	return most
+}
+
+// toServer returns the words that lead the example to a server, without its limit.
+func toServer(server *testbed.Redis) []string {
+	return []string{`serverport="6379"`, fmt.Sprintf(`serverport="%d"`, server.Port), `Interval="10"`, `Interval="0"`}
+}
+
+func TestRsyslog(t *testing.T) {
+	t.Parallel()
+	forms := map[string]func(testing.TB, *testbed.Redis) *rsyslog{
+		"omhiredis": func(t testing.TB, server *testbed.Redis) *rsyslog {
+			return startRsyslog(t, nil, toServer(server)...)
+		},
+		"omprog": func(t testing.TB, server *testbed.Redis) *rsyslog {
+			return startRsyslog(t, withProgram(t, server), redisForm, programForm, installedTriggers, triggerPath(t, ""),
+				`Interval="10"`, `Interval="0"`)
+		},
+	}
+	for form, start := range forms {
+		t.Run(form, func(t *testing.T) {
+			server := testbed.StartRedis(t)
+			requests := server.Hear(t, "capture")
+			r := start(t, server)
+			by := "rsyslog@" + strings.Split(hostName(t), ".")[0]
+			for name, test := range map[string]struct{ line, node, tags, bpf string }{
+				"no address":   {"web1 disk[7]: it broke", "web1", "disk", ""},
+				"an address":   {"web1 sshd: refused from 192.0.2.7 port 1", "web1", "sshd", "host 192.0.2.7"},
+				"at the end":   {"web1 sshd: refused 192.0.2.7.", "web1", "sshd", "host 192.0.2.7"},
+				"five numbers": {"web1 snmp: .1.3.6.1.4.1", "web1", "snmp", ""},
+				"a big number": {"web1 sshd: from 192.0.2.256", "web1", "sshd", ""},
+				"nobody":       {"web1 sshd: on 0.0.0.0", "web1", "sshd", ""},
+				"a filter":     {"web1 sshd: 192.0.2.7 or net 0.0.0.0/0", "web1", "sshd", "host 192.0.2.7"},
+				"commas":       {"web1 a,customer:b: x", "web1", "a_customer", ""},
+			} {
+				t.Run(name, func(t *testing.T) {
+					r.send("<11>Nov 28 01:02:03 " + test.line)
+					heard := heardRequest(t, requests, 10*time.Second)
+					heard.check(t, requested{"node": test.node, "tags": "rsyslog," + test.tags, "interface": "default",
+						"timeout": 10.0, "by": by, "nodere": nil, "lookback": nil})
+					if bpf, _ := heard["bpf"].(string); bpf != test.bpf {
+						t.Errorf("bpf: want %q, got %q", test.bpf, bpf)
+					}
+				})
+			}
+			for name, text := range hostileTexts {
+				t.Run("hostile/"+name, func(t *testing.T) {
+					text = text[:min(len(text), 20_000)] // of a datagram's 64 KiB
+					r.send("<11>Nov 28 01:02:03 " + text + " " + text + ": \x00" + text)
+					heardRequest(t, requests, 10*time.Second).checkHarmless(t, "node", "id")
+				})
+			}
+			r.send("<14>Nov 28 01:02:03 web1 test: not that bad")
+			r.send("<11>Nov 28 01:02:03 web1 pcapdaemon: redis is away")
+			r.send("<11>Nov 28 01:02:03 last x: y")
+			heardRequest(t, requests, 10*time.Second).check(t, requested{"node": "last"})
+		})
+	}
+}
+
+// TestRsyslogStorm: a thousand lines in a second become one capture, and a Redis that
+// is away or hangs neither holds up the log nor finds old requests when it is back.
+func TestRsyslogStorm(t *testing.T) {
+	t.Parallel()
+	server := testbed.StartRedis(t)
+	requests, results := server.Hear(t, "capture"), listen(t, server)
+	startDaemon(t, server, "-writelocal", "-destdir", t.TempDir())
+	r := startRsyslog(t, nil, append(toServer(server)[:2], `"interface\":\"default\", \"timeout\":10`,
+		`"interface\":\"lo\", \"timeout\":1`)...)
+	storm := func(text string) {
+		t.Helper()
+		before, began := len(r.taken()), time.Now()
+		for n := range 1000 {
+			r.send(fmt.Sprintf("<11>Nov 28 01:02:03 web1 app: %s %d", text, n))
+			time.Sleep(time.Until(began.Add(time.Duration(n) * time.Millisecond)))
+		}
+		testbed.Eventually(t, 10*time.Second, "the log has all lines of "+text, func() bool {
+			return len(r.taken()) >= before+1000
+		})
+		if took := time.Since(began); took > 8*time.Second {
+			t.Errorf("%s: the log took %v", text, took)
+		}
+	}
+	storm("first")
+	first := heardRequest(t, requests, 10*time.Second)
+	first.check(t, requested{"node": "web1", "interface": "lo"})
+	results.final(t, 30*time.Second).check(t, says{"state": "done"})
+	results.quiet(t, 2*time.Second) // one capture, and no other
+
+	// The limit is over when the next line gets through.
+	again := func(what string) {
+		t.Helper()
+		testbed.Eventually(t, 40*time.Second, what, func() bool {
+			r.send("<11>Nov 28 01:02:03 web2 " + "app: " + what)
+			return len(requests) > 0
+		})
+		heardRequest(t, requests, time.Second).check(t, requested{"node": "web2"})
+		if n := len(requests); n > 0 {
+			t.Errorf("%s: want one request, got %d more", what, n)
+		}
+	}
+	again("after the limit")
+	time.Sleep(10 * time.Second) // the limit itself
+	server.Signal(t, syscall.SIGSTOP)
+	storm("while it hangs")
+	server.Signal(t, syscall.SIGCONT)
+	testbed.Eventually(t, 20*time.Second, "what hung is over", func() bool { return len(requests) > 0 })
+	for len(requests) > 0 {
+		<-requests // at most the one whose publication hung
+	}
+	time.Sleep(10 * time.Second)
+	server.Signal(t, syscall.SIGKILL)
+	server.Wait(t, 10*time.Second)
+	storm("while it is away")
+	server.Restart(t)
+	requests = server.Hear(t, "capture")
+	again("when it is back")
+	if got := r.fullest(t); got > 2 {
+		t.Errorf("want at most 2 waiting, got %d", got)
+	}
+}
