@@ -340,12 +340,18 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 	if err := absoluteDirectory("-destdir", &c.dir); err != nil {
 		return err
 	}
+	if c.spool != "" {
+		_ = os.Mkdir(c.spool, 0o750) // what is wrong with it is said below
+	}
 	if err := absoluteDirectory("-spooldir", &c.spool); err != nil {
 		return err
 	}
 	if c.dir != "" && c.dir == c.spool {
 		return errors.New("-spooldir takes another directory than -destdir: " +
 			"captures there would be removed with the old ones")
+	}
+	if raw.csTokenFile == "" && c.shark.token == defaultToken {
+		raw.csTokenFile = credential("cstoken")
 	}
 	if raw.csTokenFile != "" {
 		token, err := os.ReadFile(raw.csTokenFile)
@@ -372,6 +378,20 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 		}
 	}
 	return nil
+}
+
+// credential returns the file of a credential that systemd has handed over, or
+// nothing if there is none (systemd.exec(5)).
+func credential(name string) string {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return ""
+	}
+	file := filepath.Join(dir, name)
+	if _, err := os.Stat(file); err != nil {
+		return ""
+	}
+	return file
 }
 
 // readCAs adds the certificates of a PEM file to a pool.
