@@ -155,7 +155,7 @@ func (c *capture) run(ctx context.Context) outcome {
 	return out
 }
 
-// reachesBack tells whether packets from before the beginning are wanted.
+// reachesBack reports whether packets from before the beginning are wanted.
 func (c *capture) reachesBack() bool {
 	past, ok := c.source.(pastSource)
 	return ok && past.Since().Before(c.began)

@@ -51,13 +51,13 @@ const (
 	versioning              // print versions
 )
 
-// delivers tells whether captures are made, and so have to go somewhere.
+// delivers reports whether captures are made, and so have to go somewhere.
 func (m mode) delivers() bool { return m == serving || m == requesting }
 
-// usesRedis tells whether a server is needed.
+// usesRedis reports whether a server is needed.
 func (m mode) usesRedis() bool { return m == serving || m.asks() }
 
-// asks tells whether this is a client, who needs the answers.
+// asks reports whether this is a client, who needs the answers.
 func (m mode) asks() bool { return m == publishing || m == rollCalling }
 
 // A config is what flags and environment say, checked: what parseConfig
@@ -406,14 +406,14 @@ func readCAs(file string, cas *x509.CertPool) (*x509.CertPool, error) {
 	return cas, nil
 }
 
-// isHost tells whether s is a host, or a host and a port, and nothing else that
+// isHost reports whether s is a host, or a host and a port, and nothing else that
 // a URL may have.
 func isHost(s string) bool {
 	u, err := url.Parse("http://" + s)
 	return err == nil && u.Host == s && u.Hostname() != "" && (u.Port() == "" || isPort(u.Port()))
 }
 
-// isPort tells whether s is a port number.
+// isPort reports whether s is a port number.
 func isPort(s string) bool {
 	_, err := strconv.ParseUint(s, 10, 16)
 	return err == nil

@@ -284,7 +284,7 @@ func TestNameInterfaces(t *testing.T) {
 	}
 }
 
-// mentions tells whether there is an error with these words in it.
+// mentions reports whether there is an error with these words in it.
 func mentions(err error, words string) bool {
 	return err != nil && strings.Contains(err.Error(), words)
 }

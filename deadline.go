@@ -76,7 +76,7 @@ func (e *deadline) adjust() {
 	}
 }
 
-// excludes tells whether a packet does not lie before the end.
+// excludes reports whether a packet does not lie before the end.
 func (e *deadline) excludes(stamp time.Time) bool {
 	if stamp.UnixNano() < e.at.Load() {
 		return false
@@ -85,7 +85,7 @@ func (e *deadline) excludes(stamp time.Time) bool {
 	return stamp.UnixNano() >= e.at.Load()
 }
 
-// passed tells whether no packet from before the end is to be expected any more.
+// passed reports whether no packet from before the end is to be expected any more.
 func (e *deadline) passed() bool { return e.clock().UnixNano() >= e.at.Load()+int64(tail) }
 
 // reached returns why and when the capture ended.

@@ -69,12 +69,12 @@ func (j *job) add(a requester) {
 	j.ids[a.request.ID] = true
 }
 
-// takes tells whether another request may share this capture, which may be nil.
+// takes reports whether another request may share this capture, which may be nil.
 func (j *job) takes(other *job, within time.Duration) bool {
 	return j != nil && other.born.Sub(j.born) < within && len(j.requesters) < maxRequesters && !j.over()
 }
 
-// over tells whether the end of a capture has come, though packets from before
+// over reports whether the end of a capture has come, though packets from before
 // it may still be on their way.
 func (j *job) over() bool {
 	return j.stopped || j.capture != nil && j.capture.deadline.excludes(time.Now())

@@ -119,7 +119,7 @@ func (s *jobs) end(j *job) []requester {
 	return j.requesters
 }
 
-// stop ends the captures that a request asked for, and tells whether there were any.
+// stop ends the captures that a request asked for, and reports whether there were any.
 func (s *jobs) stop(id, by string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -29,7 +29,7 @@ const MaxSnap = tap.MaxSnap
 type Format interface {
 	// Extension ends the names of files.
 	Extension() string
-	// Nanoseconds tells whether the stamps of the records are that fine, or microseconds.
+	// Nanoseconds reports whether the stamps of the records are that fine, or microseconds.
 	Nanoseconds() bool
 	// Layout returns the size of a file. The heading's link type and snapshot
 	// length, which are known when the interface is open, do not change it.

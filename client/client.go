@@ -266,7 +266,7 @@ func (c *client) hear(in interruption) bool {
 	return true
 }
 
-// busy tells whether there is something to do that does not depend on hosts.
+// busy reports whether there is something to do that does not depend on hosts.
 func (c *client) busy() bool {
 	return len(c.exchange.Answers()) > 0 || c.fetcher != nil && c.fetcher.pending > 0
 }

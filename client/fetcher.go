@@ -64,7 +64,7 @@ func (f *fetcher) finished() <-chan fetched {
 	return f.ended
 }
 
-// wants tells whether there is something to fetch.
+// wants reports whether there is something to fetch.
 func (f *fetcher) wants(r result.Result) bool { return f != nil && r.Key != "" && !f.seen[r.Key] }
 
 // start fetches the file of a capture, until the context ends.

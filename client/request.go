@@ -86,7 +86,7 @@ func newRequest(message []byte, judge func([]byte) (Asked, error), who asker) (r
 	return q, err
 }
 
-// exact tells whether it names one host.
+// exact reports whether it names one host.
 func (q request) exact() bool { return q.field == "node" && q.value != "any" }
 
 // stop returns the message that ends the captures of this question.

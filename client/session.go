@@ -123,7 +123,7 @@ func (f *session) each(answers map[string]int) []int {
 	return counts
 }
 
-// gathered tells whether no further host is to be expected.
+// gathered reports whether no further host is to be expected.
 func (f *session) gathered(now time.Time) bool {
 	since, wait := f.answered, nextAnswer
 	if f.request.exact() && len(f.answers) > 0 {
@@ -138,7 +138,7 @@ func (f *session) gathered(now time.Time) bool {
 	return f.hosts() >= f.listeners || now.Sub(since) >= wait
 }
 
-// over tells whether no more results are to be expected.
+// over reports whether no more results are to be expected.
 func (f *session) over(now time.Time) bool {
 	switch {
 	case !f.lost.IsZero() && now.Sub(f.lost) < f.spans.capture+f.spans.delivery:

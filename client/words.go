@@ -10,7 +10,7 @@ import (
 	"pcapdaemon/text"
 )
 
-// inWords tells whether a request is given in words, and not as JSON or by a
+// inWords reports whether a request is given in words, and not as JSON or by a
 // dash for standard input.
 func inWords(request string) bool {
 	return request != "-" && !strings.HasPrefix(strings.TrimSpace(request), "{")

@@ -446,7 +446,7 @@ func (b *battlefield) checkKept(t *testing.T, r result) {
 	checkContent(t, content, r)
 }
 
-// exists tells whether there is a file of that name.
+// exists reports whether there is a file of that name.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil

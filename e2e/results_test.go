@@ -67,7 +67,7 @@ type (
 	anything struct{}
 )
 
-// check fails for every field that is not as it should be, and tells whether all are.
+// check fails for every field that is not as it should be, and reports whether all are.
 func (r result) check(t testing.TB, want says) (all bool) {
 	t.Helper()
 	all = true

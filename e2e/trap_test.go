@@ -92,7 +92,7 @@ func TestTrapBecomesCapture(t *testing.T) {
 	results.quiet(t, 100*time.Millisecond)
 }
 
-// hasIPv6 tells whether the loopback interface has an IPv6 address.
+// hasIPv6 reports whether the loopback interface has an IPv6 address.
 func hasIPv6() bool {
 	conn, err := net.ListenPacket("udp6", "[::1]:0")
 	if err == nil {

@@ -19,7 +19,7 @@ func Seconds(n float64) time.Duration {
 	return time.Duration(min(max(n, 0), MaxSeconds) * float64(time.Second))
 }
 
-// Over tells whether a capture is off its host's hands, for now at least.
+// Over reports whether a capture is off its host's hands, for now at least.
 // Only states that are known are: others may come with newer hosts.
 func (r Result) Over() bool {
 	return slices.Contains([]string{Kept, Done, Failed}, r.State)

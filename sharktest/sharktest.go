@@ -16,7 +16,7 @@ import (
 // Token is the API token of servers in tests.
 const Token = "0123456789abcdef0123456789abcdef"
 
-// An Answer may answer a request instead of CloudShark, and tells whether it
+// An Answer may answer a request instead of CloudShark, and reports whether it
 // has. Tries are counted from 1.
 type Answer func(w http.ResponseWriter, r *http.Request, try int) bool
 

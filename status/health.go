@@ -56,7 +56,7 @@ func (h *Health) Trouble() error {
 	return nil
 }
 
-// Subscribed tells whether requests come.
+// Subscribed reports whether requests come.
 func (h *Health) Subscribed() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -128,7 +128,7 @@ func (d *Directory) run(ctx context.Context) {
 	}
 }
 
-// bounded tells whether anything is ever removed.
+// bounded reports whether anything is ever removed.
 func (d *Directory) bounded() bool { return d.maxSize > 0 || d.maxAge > 0 }
 
 // tidy looks at all files anew, because others may have removed some, and

@@ -121,7 +121,7 @@ func readDirectory(path string) ([]fs.DirEntry, error) {
 	return dir.ReadDir(-1)
 }
 
-// isAbandoned tells whether nobody works on a file.
+// isAbandoned reports whether nobody works on a file.
 func isAbandoned(path string) bool {
 	file := lockAbandoned(path)
 	if file == nil {
@@ -272,7 +272,7 @@ func (w *flusher) sync() error {
 	return err
 }
 
-// exists tells whether there is something of that name.
+// exists reports whether there is something of that name.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil

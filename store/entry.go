@@ -42,7 +42,7 @@ type metadata struct {
 	Note     []byte    `json:"note,omitempty"`    // of whoever made the recording
 }
 
-// older tells whether a parcel has waited longer than another one.
+// older reports whether a parcel has waited longer than another one.
 func (p *entry) older(other *entry) bool {
 	return cmp.Or(p.Since.Compare(other.Since), strings.Compare(p.file, other.file)) < 0
 }

@@ -160,7 +160,7 @@ func (s *spool) tidy(p *entry) {
 	s.forget(p)
 }
 
-// silent tells whether a failure of this kind was told not long ago: when
+// silent reports whether a failure of this kind was told not long ago: when
 // CloudShark is away, every parcel fails, and each of them again and again.
 func (s *spool) silent(kind string) bool {
 	s.mu.Lock()
@@ -365,7 +365,7 @@ func (s *spool) adopt(name string) {
 	}
 }
 
-// knows tells whether a parcel of that name is among the others.
+// knows reports whether a parcel of that name is among the others.
 func (s *spool) knows(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -60,7 +60,7 @@ func (h spoolDirectory) put(p *entry, content io.Reader) (done func(), err error
 	return bill.discard, nil
 }
 
-// taken tells whether a file or anything that belongs to it bears a name.
+// taken reports whether a file or anything that belongs to it bears a name.
 func (h spoolDirectory) taken(name string) bool {
 	for _, ending := range []string{"", waitingSuffix, refusedSuffix, damagedSuffix, waitingSuffix + damagedSuffix} {
 		if exists(filepath.Join(h.path, name+ending)) {
@@ -122,7 +122,7 @@ func (h spoolDirectory) read(name string) (*entry, error) {
 	return p, nil
 }
 
-// isStray tells whether a capture has no waybill. One that is being written has
+// isStray reports whether a capture has no waybill. One that is being written has
 // its waybill before, and one that is being removed still has it then.
 func (h spoolDirectory) isStray(name string) bool {
 	path := filepath.Join(h.path, name)

@@ -103,7 +103,7 @@ func (k *killing) fault(operation, path string) error {
 	return nil
 }
 
-// isDead tells whether the process has ended.
+// isDead reports whether the process has ended.
 func (k *killing) isDead() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -75,7 +75,7 @@ func (ns Namespace) Do(t testing.TB, f func()) {
 const insideVariable = "TESTBED_INSIDE"
 
 // Inside runs the test once more, as a process of its own in a new namespace,
-// and tells whether the caller is that one: all its threads are there, and its
+// and reports whether the caller is that one: all its threads are there, and its
 // resolv.conf(5) is the given one. The other one has nothing left to do.
 func Inside(t testing.TB, name, resolvConf string) bool {
 	t.Helper()

@@ -86,7 +86,7 @@ func FreePort(t testing.TB) int {
 	return 0
 }
 
-// isFree tells whether nobody uses a port. No process is started meanwhile: until
+// isFree reports whether nobody uses a port. No process is started meanwhile: until
 // it runs its program, it holds open what is open here.
 func isFree(port int) bool {
 	syscall.ForkLock.RLock()

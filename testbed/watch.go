@@ -61,7 +61,7 @@ func killersCore() int {
 
 // KillAt kills a process of OneCore at its n-th change of these kinds, before
 // it can do anything else: the killer waits on the same core, and goes first.
-// It tells whether there was such a change until the deadline.
+// It reports whether there was such a change until the deadline.
 func (w Watch) KillAt(t testing.TB, p *Process, kinds uint32, n int, deadline time.Time) bool {
 	t.Helper()
 	done := make(chan error)
