@@ -55,12 +55,9 @@ func newDaemon(c config, results outlet, health *status.Health, log *logrus.Logg
 		log:       log,
 		rollCalls: make(chan struct{}, maxRollCalls),
 	}
-	d.jobs = newJobs(c)
-	d.jobs.format = capfile.NewFormat(c.format, "pcapdaemon "+version)
-	d.jobs.prepare = system{compiler, recorders}.prepare
-	d.jobs.delivery = store.New(d.deliveryOptions())
+	d.jobs = newJobs(c, jobsOptions{prepare: system{compiler, recorders}.prepare, results: results,
+		metrics: d.metrics, log: log, changed: health.Notify})
 	d.written = d.jobs.delivery.Written
-	d.jobs.results, d.jobs.metrics, d.jobs.log, d.jobs.changed = results, d.metrics, log, health.Notify
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",
 		func() float64 { return float64(d.jobs.count()) })
 	d.metrics.watch("pcapdaemon_memory_held_bytes", "Memory that captures hold, those being delivered included.",
@@ -74,19 +71,6 @@ func newDaemon(c config, results outlet, health *status.Health, log *logrus.Logg
 	recorders.watch(d.metrics)
 	d.watchDisks()
 	return d, nil
-}
-
-// deliveryOptions returns where captures go.
-func (d *daemon) deliveryOptions() store.Options {
-	c := d.config.delivery
-	observer := deliveryObserver{d.metrics, d.log}
-	o := store.Options{Node: d.config.node, Dir: c.dir, Always: c.writeLocal, DirSize: c.dirSize, DirAge: c.dirAge,
-		Spool: c.spool, SpoolSize: c.spoolSize, Redis: d.config.redis.server, Settled: d.jobs.settle, Observer: observer}
-	if c.upload {
-		shark := newCloudshark(c.shark, observer)
-		o.Upload, o.Retry = shark, shark.once()
-	}
-	return o
 }
 
 // checkPolicy says on which interfaces -filter does not compile: nothing is
@@ -232,10 +216,10 @@ func (d *daemon) obey(life lifetime, r request) error {
 		return err
 	}
 	for _, iface := range r.Interfaces {
-		asker := requester{request: r, iface: iface}
-		j, err := d.order(asker, bounds)
+		requester := requester{request: r, iface: iface}
+		j, err := d.order(requester, bounds)
 		if err != nil {
-			d.jobs.refuse(asker, err, logrus.WarnLevel)
+			d.jobs.refuse(requester, err, logrus.WarnLevel)
 			continue
 		}
 		d.jobs.start(life, j)
@@ -261,9 +245,7 @@ func (d *daemon) order(a requester, b bounds) (*job, error) {
 	want := wanted{iface: device, filter: r.Filter, snap: int(cmp.Or(r.Snap, l.snap)),
 		buffer: int(d.config.capacity.buffer), nanos: d.jobs.format.Nanoseconds(),
 		lookback: time.Duration(r.Lookback) * time.Second, timeout: b.timeout}
-	j := newJob(a, want, b, h)
-	j.layout = layout
-	return j, nil
+	return newJob(a, want, b, h), nil
 }
 
 // heading returns what the file of a capture says of its origin.

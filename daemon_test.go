@@ -150,7 +150,7 @@ func newBench(t *testing.T, change func(*config)) *bench {
 
 // deliver changes where captures go.
 func (b *bench) deliver(change func(*store.Options)) {
-	o := b.deliveryOptions()
+	o := b.jobs.deliveryOptions(b.config)
 	o.Upload, o.Local = b.upload, b.local
 	change(&o)
 	b.jobs.delivery = store.New(o)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -21,18 +22,16 @@ import (
 type job struct {
 	want    wanted
 	bounds  bounds
-	heading capfile.Header // of the file
-	layout  capfile.Layout // of the file
-	// alone is set if no other request may share the capture.
-	alone  bool
-	born   time.Time               // when the first request came
-	stop   context.CancelCauseFunc // ends the capture
-	buffer *capfile.Buffer
+	heading capfile.Header          // of the file
+	born    time.Time               // when the first request came
+	stop    context.CancelCauseFunc // ends the capture
+	buffer  *capfile.Buffer
 
 	// What follows is under the lock of the jobs until the capture has ended.
 	requesters []requester
-	ids        map[string]bool // of the askers
+	ids        map[string]bool // of the requesters
 	started    time.Time       // zero until the source is open
+	announced  bool            // all who had asked by then know that it has started
 	capture    *capture        // nil until then
 	since      time.Time       // from when on a capture with a past is whole
 	gap        error           // when the interface was not there in that past
@@ -54,15 +53,18 @@ type shareKey struct {
 
 // newJob returns a capture that one request has asked for, and whose file has a heading.
 func newJob(a requester, want wanted, b bounds, h capfile.Header) *job {
-	j := &job{want: want, bounds: b, heading: h, alone: a.request.Return, born: time.Now(), ids: map[string]bool{}}
+	j := &job{want: want, bounds: b, heading: h, born: time.Now(), ids: map[string]bool{}}
 	j.add(a)
 	return j
 }
 
+// alone reports whether no other request may share the capture.
+func (j *job) alone() bool { return j.requesters[0].request.Return }
+
 // key returns what this capture and an equal one have in common.
 func (j *job) key() shareKey { return shareKey{j.want, j.bounds} }
 
-// add takes one more asker.
+// add takes one more requester.
 func (j *job) add(a requester) {
 	a.request.Interfaces, a.request.raw = nil, nil // 20,000 of them are to be small
 	j.requesters = append(j.requesters, a)
@@ -80,7 +82,7 @@ func (j *job) over() bool {
 	return j.stopped || j.capture != nil && j.capture.deadline.excludes(time.Now())
 }
 
-// result returns what one of the askers is told.
+// result returns what one of the requesters is told.
 func (j *job) result(a requester, node, state string) result.Result {
 	r := a.request.result(node, a.iface, state)
 	r.Started, r.Since = result.Stamp(j.started), result.Stamp(j.since)
@@ -109,12 +111,13 @@ func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 	}
 	defer j.buffer.Free()
 	s.begin(j, source, start)
+	s.announce(j)
 	outcome := s.capture(recording, j)
 	s.working.Go(source.Close) // takes tens of milliseconds
-	askers := s.end(j)
+	requesters := s.end(j)
 	s.release()
 	s.metrics.capture(outcome)
-	s.finish(life, j, askers, outcome)
+	s.finish(life, j, requesters, outcome)
 }
 
 // open admits a capture, opens its source and returns when the capture begins.
@@ -134,8 +137,7 @@ func (s *jobs) open(life lifetime, j *job) (source, time.Time, error) {
 	return source, start, err
 }
 
-// begin tells all who have asked so far that their capture has started. Whoever
-// comes later is told by join.
+// begin makes the capture of a source that is open.
 func (s *jobs) begin(j *job, source source, start time.Time) {
 	s.metrics.requests.WithLabelValues(outcomeAccepted).Inc()
 	s.mu.Lock()
@@ -150,9 +152,29 @@ func (s *jobs) begin(j *job, source source, start time.Time) {
 	if j.want.nanos {
 		unit = time.Nanosecond
 	}
-	j.capture = newCapture(source, j.started, plan{j.bounds, j.layout, unit}, j.buffer)
-	for i, a := range j.requesters {
-		s.tell(j.result(a, s.node, result.Started), levelOf(i, logrus.InfoLevel), j.asked())
+	j.capture = newCapture(source, j.started, plan{j.bounds, s.format.Layout(j.heading), unit}, j.buffer)
+}
+
+// announce tells all who have asked so far that their capture has started. Whoever
+// comes later is told by join. As many as share a capture take long to encode,
+// so that is not done under the lock, which the receive loop takes too.
+func (s *jobs) announce(j *job) {
+	for told := 0; ; {
+		s.mu.Lock()
+		if told == len(j.requesters) {
+			j.announced = true
+			s.mu.Unlock()
+			return
+		}
+		asked, results := j.asked(), make([]result.Result, 0, len(j.requesters)-told)
+		for _, a := range j.requesters[told:] {
+			results = append(results, j.result(a, s.node, result.Started))
+		}
+		s.mu.Unlock()
+		for _, r := range results {
+			s.tell(r, levelOf(told, logrus.InfoLevel), asked)
+			told++
+		}
 	}
 }
 
@@ -176,8 +198,8 @@ func (j *job) asked() logrus.Fields {
 }
 
 // finish delivers what was captured and tells all who asked.
-func (s *jobs) finish(life lifetime, j *job, askers []requester, outcome outcome) {
-	results := s.finalResultsOf(j, askers, outcome)
+func (s *jobs) finish(life lifetime, j *job, requesters []requester, outcome outcome) {
+	results := s.finalResultsOf(j, requesters, outcome)
 	if outcome.Packets == 0 {
 		if tap.IsDown(j.want.iface) {
 			results.add("the interface is down")
@@ -185,20 +207,20 @@ func (s *jobs) finish(life lifetime, j *job, askers []requester, outcome outcome
 		s.conclude(results, store.Place{}, nil)
 		return
 	}
-	place, err := s.delivery.Deliver(life.delivering, life.stopping, s.file(j, askers, results))
+	place, err := s.delivery.Deliver(life.delivering, life.capturing.Done(), s.file(j, requesters, results))
 	s.conclude(results, place, err)
 }
 
 // file describes a finished capture to its destinations.
-func (s *jobs) file(j *job, askers []requester, results finalResults) store.File {
+func (s *jobs) file(j *job, requesters []requester, results finalResults) store.File {
 	r := results[0]
 	comments := fmt.Sprintf("filter: %s; stop: %s; packets: %d; dropped: %d; request: %s",
 		cmp.Or(r.Filter, "none"), r.Stop, r.Packets, r.Dropped+r.IfDropped, r.ID)
-	if n := len(askers); n > 1 {
+	if n := len(requesters); n > 1 {
 		comments += fmt.Sprintf("; asked for %d times", n)
 	}
 	key := ""
-	if askers[0].request.Return {
+	if requesters[0].request.Return {
 		key = strings.Join([]string{s.channel, r.ID, r.Node, j.want.iface}, ":")
 	}
 	var note []byte
@@ -214,7 +236,7 @@ func (s *jobs) file(j *job, askers []requester, results finalResults) store.File
 		Name:     store.FileName(r.Node, j.want.iface, time.Time(r.Started), s.format.Extension()),
 		Size:     r.Bytes,
 		Content:  s.format.Content(j.heading, end, j.buffer.Pieces()),
-		Tags:     uploadTags(askers, r.Node, j.want.iface),
+		Tags:     uploadTags(requesters, r.Node, j.want.iface),
 		Comments: comments,
 	}
 }
@@ -222,8 +244,10 @@ func (s *jobs) file(j *job, askers []requester, results finalResults) store.File
 // capture makes the capture, and tells those who want to know how far it is meanwhile.
 func (s *jobs) capture(ctx context.Context, j *job) outcome {
 	done := make(chan struct{})
+	var telling sync.WaitGroup
+	defer telling.Wait() // nothing comes after the last result
 	defer close(done)
-	s.working.Go(func() {
+	telling.Go(func() {
 		ticker := time.NewTicker(time.Second)
 		defer ticker.Stop()
 		for second := int64(1); ; second++ {
@@ -238,18 +262,19 @@ func (s *jobs) capture(ctx context.Context, j *job) outcome {
 	return j.capture.run(ctx)
 }
 
-// tellProgress tells the askers who want to know it in this second how far a capture is.
+// tellProgress tells the requesters who want to know it in this second how far a capture is.
 func (s *jobs) tellProgress(j *job, second int64) {
+	var results []result.Result
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, runs := s.running[j]; !runs {
-		return // nothing comes after the last result
-	}
 	for _, a := range j.requesters {
 		if every := a.request.Progress; every > 0 && second%every == 0 {
 			r := j.result(a, s.node, result.Running)
 			r.Counts = j.capture.sofar()
-			s.tell(r, logrus.DebugLevel, nil)
+			results = append(results, r)
 		}
+	}
+	s.mu.Unlock()
+	for _, r := range results {
+		s.tell(r, logrus.DebugLevel, nil)
 	}
 }

@@ -47,25 +47,50 @@ type jobs struct {
 	working sync.WaitGroup    // captures, deliveries, closing handles
 }
 
-// newJobs returns the jobs of a host where none runs yet.
-func newJobs(c config) *jobs {
-	return &jobs{node: c.node, channel: c.redis.results, capacity: c.capacity, pool: capfile.NewPool(c.capacity.memory),
-		running: map[*job]struct{}{}, newest: map[shareKey]*job{}}
+// jobsOptions are what jobs need of the daemon.
+type jobsOptions struct {
+	prepare preparer
+	results outlet
+	metrics *metrics
+	log     *logrus.Logger
+	changed func()
 }
 
-// start begins a capture, or lets its asker share one that runs and would be
+// newJobs returns the jobs of a host where none runs yet.
+func newJobs(c config, o jobsOptions) *jobs {
+	s := &jobs{node: c.node, channel: c.redis.results, format: capfile.NewFormat(c.format, "pcapdaemon "+version),
+		capacity: c.capacity, pool: capfile.NewPool(c.capacity.memory), prepare: o.prepare, results: o.results,
+		metrics: o.metrics, log: o.log, changed: o.changed, running: map[*job]struct{}{}, newest: map[shareKey]*job{}}
+	s.delivery = store.New(s.deliveryOptions(c))
+	return s
+}
+
+// deliveryOptions returns where captures go.
+func (s *jobs) deliveryOptions(c config) store.Options {
+	d := c.delivery
+	observer := deliveryObserver{s.metrics, s.log}
+	o := store.Options{Node: c.node, Dir: d.dir, Always: d.writeLocal, DirSize: d.dirSize, DirAge: d.dirAge,
+		Spool: d.spool, SpoolSize: d.spoolSize, Redis: c.redis.server, Settled: s.settle, Observer: observer}
+	if d.upload {
+		shark := newCloudshark(d.shark, observer)
+		o.Upload, o.Retry = shark, shark.once()
+	}
+	return o
+}
+
+// start begins a capture, or lets its requester share one that runs and would be
 // the same. It does not wait for either.
 func (s *jobs) start(life lifetime, j *job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if first := s.newest[j.key()]; !j.alone && first.takes(j, s.capacity.share) {
+	if first := s.newest[j.key()]; !j.alone() && first.takes(j, s.capacity.share) {
 		s.join(first, j.requesters[0])
 		return
 	}
 	recording, stop := context.WithCancelCause(life.capturing)
 	j.stop = stop
 	s.running[j] = struct{}{}
-	if !j.alone {
+	if !j.alone() {
 		s.newest[j.key()] = j
 	}
 	s.working.Go(func() {
@@ -74,12 +99,14 @@ func (s *jobs) start(life lifetime, j *job) {
 	})
 }
 
-// join adds an asker to a capture that runs. The caller holds the lock.
+// join adds a requester to a capture that runs. The caller holds the lock.
 func (s *jobs) join(first *job, a requester) {
 	a.request.Filter = first.want.filter // the same text once
 	first.add(a)
 	if !first.started.IsZero() {
 		s.metrics.requests.WithLabelValues(outcomeShared).Inc()
+	}
+	if first.announced {
 		s.tell(first.result(a, s.node, result.Started), logrus.DebugLevel, nil)
 	}
 }
@@ -108,7 +135,7 @@ func (s *jobs) release() {
 	s.changed()
 }
 
-// end closes a capture for further askers and for stops, and returns its askers.
+// end closes a capture for further requesters and for stops, and returns its requesters.
 func (s *jobs) end(j *job) []requester {
 	s.mu.Lock()
 	defer s.mu.Unlock()

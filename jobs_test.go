@@ -21,7 +21,7 @@ func sharing(t *testing.T) *bench {
 	return newBench(t, func(c *config) { c.capacity.share = time.Second })
 }
 
-// TestShare: a storm of equal requests makes one capture, and each asker is told.
+// TestShare: a storm of equal requests makes one capture, and each requester is told.
 func TestShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sharing(t)
@@ -112,7 +112,7 @@ func TestShareWindow(t *testing.T) {
 	})
 }
 
-// TestShareRefused: if the capture cannot start, each asker is refused.
+// TestShareRefused: if the capture cannot start, each requester is refused.
 func TestShareRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sharing(t)
@@ -251,7 +251,7 @@ func (f *fakeKeeper) Store(_ context.Context, key string, _ int64, content func(
 	return key + "-2", nil
 }
 
-// TestReturn: a capture that is to be returned is put where its asker finds
+// TestReturn: a capture that is to be returned is put where its requester finds
 // it, is no larger than that allows, and is shared with nobody.
 func TestReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -43,7 +43,7 @@ type request struct {
 	Customer   string
 	By         string  // who asks
 	Progress   int64   // seconds between results on the way; 0: none
-	Return     bool    // to the asker, through Redis
+	Return     bool    // to the requester, through Redis
 	Stop       string  // id of captures to be ended; nothing is captured
 	RollCall   bool    // who is there? nothing is captured
 	raw        []byte  // as it came: one JSON object

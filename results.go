@@ -12,18 +12,18 @@ import (
 	"pcapdaemon/store"
 )
 
-// A finalResults holds the last results of a capture, one for each asker. They
+// A finalResults holds the last results of a capture, one for each requester. They
 // are alike in what became of it.
 type finalResults []result.Result
 
 // finalResultsOf returns the last results of a capture, as they are before it is delivered.
-func (s *jobs) finalResultsOf(j *job, askers []requester, outcome outcome) finalResults {
+func (s *jobs) finalResultsOf(j *job, requesters []requester, outcome outcome) finalResults {
 	state := result.Done
 	if outcome.err != nil {
 		state = result.Failed
 	}
-	results := make(finalResults, len(askers))
-	for i, a := range askers {
+	results := make(finalResults, len(requesters))
+	for i, a := range requesters {
 		r := j.result(a, s.node, state)
 		r.Stop, r.Counts, r.Losses, r.Ended = outcome.stop, &outcome.Counts, &outcome.Losses, result.Stamp(outcome.ended)
 		if outcome.stop == stopRequest {
@@ -82,7 +82,7 @@ func (c finalResults) more() logrus.Fields {
 	if len(c) == 1 {
 		return nil
 	}
-	return logrus.Fields{"askers": len(c)}
+	return logrus.Fields{"requesters": len(c)}
 }
 
 // encode returns the results as a note for the spool: who settles them may be another process.
@@ -114,7 +114,7 @@ func (s *jobs) settle(note []byte, place store.Place, err error) {
 	s.conclude(results, place, err)
 }
 
-// levelOf returns the level at which the i-th asker's result is logged: one line
+// levelOf returns the level at which the i-th requester's result is logged: one line
 // says how many there are, the others are seen at debug level only.
 func levelOf(i int, first logrus.Level) logrus.Level {
 	if i == 0 {

@@ -96,7 +96,6 @@ func (r remembered) Publish(said result.Result) {
 // context ends, and are delivered until the second one does.
 type lifetime struct {
 	capturing, delivering context.Context
-	stopping              <-chan struct{} // closed when the daemon is to stop
 }
 
 // newLifetime returns the lifetime of captures that record until ctx ends and
@@ -110,7 +109,7 @@ func newLifetime(ctx context.Context, drain time.Duration) (lifetime, context.Ca
 		case <-delivering.Done():
 		}
 	})
-	return lifetime{capturing: ctx, delivering: delivering, stopping: ctx.Done()}, cancel
+	return lifetime{capturing: ctx, delivering: delivering}, cancel
 }
 
 // notify tells systemd something about this service, in the words of

@@ -32,12 +32,12 @@ const maxTags = 30
 // uploadTags returns the tags of a capture: all that the first request and its
 // host give, where the request's own give way if they are too many, then what
 // the others add.
-func uploadTags(askers []requester, node, iface string) []string {
-	first := askers[0].request
+func uploadTags(requesters []requester, node, iface string) []string {
+	first := requesters[0].request
 	ours := append(first.marks(), "node:"+flat(node), "interface:"+flat(iface))
 	tags := first.tags()
 	tags = append(tags[:min(len(tags), maxTags-len(ours))], ours...)
-	for _, a := range askers[1:] {
+	for _, a := range requesters[1:] {
 		for _, tag := range slices.Concat(a.request.tags(), a.request.marks()) {
 			if len(tags) == maxTags {
 				return tags

@@ -236,11 +236,11 @@ func TestUploadTags(t *testing.T) {
 			{Tags: "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28"}},
 			"a,node:web1,interface:eth0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27"},
 	} {
-		var askers []requester
+		var requesters []requester
 		for _, r := range test.requests {
-			askers = append(askers, requester{request: r})
+			requesters = append(requesters, requester{request: r})
 		}
-		if got := strings.Join(uploadTags(askers, "web1", "eth0"), ","); got != test.want {
+		if got := strings.Join(uploadTags(requesters, "web1", "eth0"), ","); got != test.want {
 			t.Errorf("%s: want %s, got %s", name, test.want, got)
 		}
 	}
