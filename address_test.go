@@ -150,7 +150,7 @@ func slowMessages() map[string]string {
 		"nested repetitions":       pattern(`(((x{0,10}){0,10}){0,10})*y`),
 		"stars":                    pattern(strings.Repeat("x*", 500) + "y"),
 		"options":                  pattern(strings.Repeat("x?", 500) + "y"),
-		"groups":                   pattern(strings.Repeat("(", 400) + "x" + strings.Repeat(")*", 200) + strings.Repeat(")", 200)),
+		"groups":                   pattern(strings.Repeat("(", 300) + "x" + strings.Repeat(")*", 300)),
 		"named groups":             pattern(strings.Repeat("(?P<a>x)", 120)),
 		"many fields":              `{"node":"any"` + strings.Repeat(`,"":0`, 13_000) + `}`,
 		"many names":               `{` + strings.Repeat(`"node":"a",`, 5_900) + `"x":1}`,

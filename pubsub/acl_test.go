@@ -74,7 +74,8 @@ func TestACL(t *testing.T) {
 				"SET capture-results:x:live y;PUBLISH capture x;KEYS *"},
 		"asker that reads live": {askerACL + " " + askerLiveACL,
 			"LINDEX capture-results:x:live 0;LTRIM capture-results:x:live 1 -1;DEL capture-results:x:live",
-			"LINDEX capture-results:x 0;LTRIM other:live 1 -1;RPUSH capture-results:x:live y;LRANGE capture-results:x:live 0 -1"},
+			"LINDEX capture-results:x 0;LTRIM other:live 1 -1;RPUSH capture-results:x:live y;" +
+				"LRANGE capture-results:x:live 0 -1"},
 		"host with sentinels": {hostACL + " +role", "ROLE;PING", "INFO;PUBLISH capture x"},
 		"older host": {olderHostACL,
 			"PING;PUBLISH capture-results x;PUBLISH capture x;SUBSCRIBE capture",

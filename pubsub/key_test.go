@@ -356,7 +356,8 @@ func TestFetchOfAnotherValue(t *testing.T) {
 				proxy.Cut()
 				return nil
 			}}
-			if _, err := (&Server{Addresses: []string{proxy.Address}}).Fetch(t.Context(), key, &to); !errors.Is(err, errVanished) {
+			_, err := (&Server{Addresses: []string{proxy.Address}}).Fetch(t.Context(), key, &to)
+			if !errors.Is(err, errVanished) {
 				t.Errorf("want an error, got %v", err)
 			}
 		})

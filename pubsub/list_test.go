@@ -309,7 +309,8 @@ func TestListSizes(t *testing.T) {
 		if err := w.Push(t.Context(), make([]byte, size)); !mentions(err, fmt.Sprint("a piece of ", size)) {
 			t.Errorf("want %d bytes refused, got %v", size, err)
 		}
-		if _, err := reach(r).OpenList(t.Context(), key, make([]byte, size)); !mentions(err, fmt.Sprint("a piece of ", size)) {
+		_, err := reach(r).OpenList(t.Context(), key, make([]byte, size))
+		if !mentions(err, fmt.Sprint("a piece of ", size)) {
 			t.Errorf("want a list with %d bytes refused, got %v", size, err)
 		}
 	}
@@ -340,9 +341,8 @@ func TestListSurvives(t *testing.T) {
 	written := 1
 	for ; written < all && failure == nil; written++ {
 		// Some are left in the list, so that the writer finds them after it was cut off.
-		if failure = w.Push(t.Context(), fmt.Appendf(nil, "%d %s", written, bytes.Repeat([]byte("x"), 5000))); failure == nil {
-			time.Sleep(2 * time.Millisecond)
-		}
+		failure = w.Push(t.Context(), fmt.Appendf(nil, "%d %s", written, bytes.Repeat([]byte("x"), 5000)))
+		time.Sleep(2 * time.Millisecond)
 	}
 	if failure != nil && !errors.Is(failure, errGone) {
 		t.Error(failure)
@@ -454,50 +454,6 @@ func TestListServerAway(t *testing.T) {
 	}
 }
 
-// TestListReaderRefuses: pieces that no writer writes, and what is no list.
-func TestListReaderRefuses(t *testing.T) {
-	for name, test := range map[string]struct {
-		command []any
-		culprit string
-	}{
-		"a large piece":    {[]any{"RPUSH", list, make([]byte, MaxPiece+1)}, "a piece of 262145 bytes"},
-		"a huge one":       {[]any{"RPUSH", list, make([]byte, 64<<20)}, "a string of 67108864 bytes"},
-		"not a list":       {[]any{"SET", list, "x"}, "WRONGTYPE"},
-		"no permission":    {[]any{"ACL", "SETUSER", "default", "-lindex"}, "NOPERM"},
-		"… to take it off": {[]any{"ACL", "SETUSER", "default", "-ltrim"}, "NOPERM"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := testbed.StartRedis(t)
-			if !strings.HasPrefix(test.culprit, "WRONG") {
-				r.Do(t, "RPUSH", list, "header")
-			}
-			r.Do(t, test.command[0].(string), test.command[1:]...)
-			reading := startReading(t, reach(r), list)
-			if strings.HasPrefix(test.culprit, "a ") || strings.HasPrefix(name, "…") {
-				reading.checkPieces(t, "header")
-			}
-			reading.checkEnds(t, test.culprit)
-		})
-	}
-}
-
-// TestListReaderStops: with what takes the pieces, or with its context.
-func TestListReaderStops(t *testing.T) {
-	r := testbed.StartRedis(t)
-	openList(t, reach(r), "a")
-	full := errors.New("disk full")
-	if err := reach(r).ReadList(t.Context(), list, func([]byte) error { return full }); !errors.Is(err, full) {
-		t.Errorf("want the error of who takes the pieces, got %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	pieces := 0
-	err := reach(r).ReadList(ctx, list, func([]byte) error { pieces++; return nil })
-	if !errors.Is(err, context.DeadlineExceeded) || pieces != 1 {
-		t.Errorf("want the piece again, and the deadline, got %d pieces, %v", pieces, err)
-	}
-}
-
 // checkList writes a list and reads it.
 func checkList(t *testing.T, server func() *Server, key string) {
 	t.Helper()
@@ -566,27 +522,4 @@ func TestListIdle(t *testing.T) {
 		push(t, w, fmt.Sprint(n))
 	}
 	reading.checkPieces(t, "header", "0", "1", "2", "3", "4")
-}
-
-// TestListReaderRecovers: what was taken over a connection that broke may have been
-// removed, or not.
-func TestListReaderRecovers(t *testing.T) {
-	r := testbed.StartRedis(t)
-	for name, left := range map[string]string{"it was not": "a b c", "it was": "b c"} {
-		r.Do(t, "DEL", list)
-		r.Do(t, "RPUSH", redis.Args{list}.AddFlat(strings.Fields(left)).Add("")...)
-		conn, err := reach(r).dial(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		reader := listReader{name: list, taken: []byte("a"), take: func(piece []byte) error {
-			got = append(got, string(piece))
-			return nil
-		}}
-		if err := reader.read(t.Context(), conn, func() {}); err != nil || fmt.Sprint(got) != "[b c]" {
-			t.Errorf("%s: want b and c, got %s, %v", name, got, err)
-		}
-		conn.Close()
-	}
 }

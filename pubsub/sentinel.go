@@ -14,6 +14,9 @@ import (
 // is asked.
 const sentinelTimeout = 1500 * time.Millisecond
 
+// maxHost is how many characters the name or address of a host may have (RFC 1035, 2.3.4).
+const maxHost = 255
+
 // dialMaster returns a connection to the master. Each sentinel is asked until one
 // names a server that says itself that it is the master. If no sentinel answers, the
 // one that was the master last may say so.
@@ -83,8 +86,8 @@ func (s *Server) ask(sentinel redis.Conn) (string, error) {
 		return "", fmt.Errorf("knows no master %q", s.Master)
 	case err != nil:
 		return "", err
-	case len(answer) != 2:
-		return "", fmt.Errorf("says %q for an address", answer)
+	case len(answer) != 2 || len(answer[0]) > maxHost:
+		return "", fmt.Errorf("says %.100q for an address", answer[:min(len(answer), 3)])
 	}
 	return net.JoinHostPort(answer[0], answer[1]), nil
 }
@@ -122,7 +125,7 @@ func checkMaster(conn redis.Conn) error {
 	}
 	role, err := redis.String(answer[0], nil)
 	if err == nil && role != "master" {
-		err = fmt.Errorf("is no master but a %s", role)
+		err = fmt.Errorf("is no master but a %.20s", role)
 	}
 	return err
 }

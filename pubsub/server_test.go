@@ -106,9 +106,11 @@ func TestAUTHIsNotRepeated(t *testing.T) {
 	t.Parallel()
 	password := strings.Repeat("geheim", 30) + "\r\nGEHEIM"
 	for name, test := range map[string]struct{ answer, want string }{
-		"cut":                 {"-ERR unknown command 'AUTH', with args beginning with: '" + password[:120] + "'", "AUTH: ERR no password"},
-		"with spaces":         {"-ERR unknown command 'AUTH', with args: geheim  GEHEIM", "AUTH: ERR no password"},
-		"wrong":               {"-WRONGPASS invalid username-password pair: " + password[:100], "AUTH: WRONGPASS user or password"},
+		"cut": {"-ERR unknown command 'AUTH', with args beginning with: '" + password[:120] + "'",
+			"AUTH: ERR no password"},
+		"with spaces": {"-ERR unknown command 'AUTH', with args: geheim  GEHEIM", "AUTH: ERR no password"},
+		"wrong": {"-WRONGPASS invalid username-password pair: " + password[:100],
+			"AUTH: WRONGPASS user or password"},
 		"as the first word":   {"-" + password[:50] + " is wrong", "AUTH: refused by the server"},
 		"as the only word":    {"-GEHEIM", "AUTH: refused by the server"},
 		"as a status":         {"+" + password[:50], errNotRedis.Error()},

@@ -394,19 +394,20 @@ func TestSubscriberBelievesNoOther(t *testing.T) {
 		answer, want  string
 		subscriptions int
 	}{
-		"as asked":                {good, "subscribed", 1},
-		"another channel":         {pubsubReply("subscribe", "other", ":1"), "another channel than capture", 0},
-		"a part of its name":      {pubsubReply("subscribe", "captur", ":1"), "another channel than capture", 0},
-		"a pattern":               {pubsubReply("psubscribe", "capture", ":1"), "unsubscribed by the server", 0},
-		"unsubscribed":            {pubsubReply("unsubscribe", "capture", ":0"), "unsubscribed by the server", 0},
-		"unsubscribed later":      {good + pubsubReply("unsubscribe", "capture", ":0"), "unsubscribed by the server", 1},
-		"another channel later":   {good + pubsubReply("subscribe", "other", ":2"), "another channel than capture", 1},
-		"confirmed again":         {strings.Repeat(good, 1000), "subscribed", 1},
-		"message of another one":  {good + pubsubReply("message", "other", "$1\r\nx"), "not subscribed", 1},
-		"message before that":     {pubsubReply("message", "capture", "$1\r\nx"), "not subscribed", 0},
-		"long one of another one": {good + pubsubReply("message", "other", fmt.Sprintf("$%d\r\n%0*d", 99999, 99999, 0)), "not subscribed", 1},
-		"unknown":                 {good + pubsubReply("unknown", "capture", ":1"), "unknown", 1},
-		"a status":                {"+OK\r\n", "redigo", 0},
+		"as asked":               {good, "subscribed", 1},
+		"another channel":        {pubsubReply("subscribe", "other", ":1"), "another channel than capture", 0},
+		"a part of its name":     {pubsubReply("subscribe", "captur", ":1"), "another channel than capture", 0},
+		"a pattern":              {pubsubReply("psubscribe", "capture", ":1"), "unsubscribed by the server", 0},
+		"unsubscribed":           {pubsubReply("unsubscribe", "capture", ":0"), "unsubscribed by the server", 0},
+		"unsubscribed later":     {good + pubsubReply("unsubscribe", "capture", ":0"), "unsubscribed by the server", 1},
+		"another channel later":  {good + pubsubReply("subscribe", "other", ":2"), "another channel than capture", 1},
+		"confirmed again":        {strings.Repeat(good, 1000), "subscribed", 1},
+		"message of another one": {good + pubsubReply("message", "other", "$1\r\nx"), "not subscribed", 1},
+		"message before that":    {pubsubReply("message", "capture", "$1\r\nx"), "not subscribed", 0},
+		"long one of another one": {good + pubsubReply("message", "other", "$99999\r\n"+strings.Repeat("x", 99999)),
+			"not subscribed", 1},
+		"unknown":  {good + pubsubReply("unknown", "capture", ":1"), "unknown", 1},
+		"a status": {"+OK\r\n", "redigo", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
