@@ -523,3 +523,28 @@ func TestListIdle(t *testing.T) {
 	}
 	reading.checkPieces(t, "header", "0", "1", "2", "3", "4")
 }
+
+// BenchmarkList sends pieces of the largest size through a list.
+func BenchmarkList(b *testing.B) {
+	r := testbed.StartRedis(b)
+	piece := randomBytes(MaxPiece)
+	b.SetBytes(MaxPiece)
+	w, err := reach(r).OpenList(b.Context(), key, piece)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer w.Close()
+	read := make(chan error, 1)
+	go func() { read <- reach(r).ReadList(b.Context(), list, func([]byte) error { return nil }) }()
+	for b.Loop() {
+		if err := w.Push(b.Context(), piece); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := w.Finish(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	if err := <-read; err != nil {
+		b.Fatal(err)
+	}
+}
