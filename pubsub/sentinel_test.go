@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -358,4 +359,28 @@ func TestSentinelsKnowBetter(t *testing.T) {
 		t.Fatal("nobody says another one: ", err)
 	}
 	conn.Close()
+}
+
+// TestSentinelSaysTooMuch: errors quote no more than the beginning of what makes no sense.
+func TestSentinelSaysTooMuch(t *testing.T) {
+	long := strings.Repeat("x", 300_000)
+	bulk := func(text string) string { return fmt.Sprintf("$%d\r\n%s\r\n", len(text), text) }
+	for name, test := range map[string]struct{ sentinel, role, culprit string }{
+		"a long host":    {"*2\r\n" + bulk(long) + bulk("1"), "", "for an address"},
+		"many words":     {"*4000\r\n" + strings.Repeat(bulk("xxxxxxxxxx"), 4000), "", "for an address"},
+		"a long role":    {"", "*1\r\n" + bulk(long), "is no master but a xxx"},
+		"no such master": {"*-1\r\n", "", "knows no master"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			master := startFakeServer(t, func(to io.Writer, _ []string) { fmt.Fprint(to, test.role) })
+			sentinel := startFakeServer(t, func(to io.Writer, _ []string) { fmt.Fprint(to, test.sentinel) })
+			if test.sentinel == "" {
+				sentinel = lie(t, master)
+			}
+			_, err := (&Server{Addresses: []string{sentinel}, Master: testbed.MasterName}).dial(t.Context())
+			if !mentions(err, test.culprit) || len(err.Error()) > 1000 {
+				t.Errorf("want %q in a short error, got %.1000v", test.culprit, err)
+			}
+		})
+	}
 }
