@@ -64,6 +64,7 @@ func (m mode) asks() bool { return m == publishing || m == rollCalling }
 // returns works. It is grouped by who takes it.
 type config struct {
 	mode     mode
+	noWait   bool   // the client leaves as soon as the request is published
 	request  string // of -request, -publish or -rollcall: JSON, or - for standard input
 	node     string
 	limits   limits
@@ -169,7 +170,9 @@ func (c *config) check(raw rawConfig) error {
 	c.lowerDefaults(raw.given)
 	c.limits.onlyReturns = !c.delivery.upload && !c.delivery.writeLocal
 	switch {
-	case c.mode.asks() && c.redis.results == "":
+	case c.noWait && c.mode != publishing:
+		return errors.New("-nowait needs a request to publish: give -publish")
+	case c.mode.asks() && !c.noWait && c.redis.results == "":
 		return fmt.Errorf("%s waits for results and needs a -resultchannel", c.mode.flag())
 	case c.limits.returned > 0 && c.limits.returned < capfile.HeaderSize:
 		return fmt.Errorf("-maxreturn takes 0, or %d bytes to %s", capfile.HeaderSize, text.FormatSize(mostReturned))

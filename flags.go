@@ -156,6 +156,8 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 		"run this one `request` (JSON, - for standard input, or words) without Redis, print its results, exit")
 	fs.StringVar(&raw.publish, "publish", "",
 		"publish this `request` (JSON, - for standard input, or words), follow its results, exit")
+	fs.Var(newSwitch(&c.noWait), "nowait",
+		"with -publish: leave as soon as the request is published, after 3s at most")
 	fs.Var(newChoice(&c.log.level, "info", "debug", "warn", "error"), "loglevel",
 		"`level` of the log: debug, info, warn or error")
 	fs.Var(newChoice(&c.log.format, "text", "json"), "logformat", "`format` of the log: text or json")

@@ -60,6 +60,8 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 		log.WithField("flag", "-"+name).Warn("secret on the command line, where every user can see it")
 	}
 	switch {
+	case c.noWait:
+		return runAnnouncement(c, stdin, stdout, stderr)
 	case c.mode.asks():
 		return runClient(c, stdin, stdout, stderr)
 	case c.mode == requesting:
@@ -138,10 +140,19 @@ func runClient(c config, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
 		return exitFailed
 	}
-	options := client.Options{Server: c.redis.server, Requests: c.redis.requests, Results: c.redis.results,
+	return exitCode(client.Ask(clientOptions(c), request, stdout, stderr))
+}
+
+// clientOptions returns what a client takes from the flags.
+func clientOptions(c config) client.Options {
+	return client.Options{Server: c.redis.server, Requests: c.redis.requests, Results: c.redis.results,
 		Dir: c.delivery.dir, Capture: c.limits.timeout, Delivery: c.delivery.shark.timeout,
 		Judge: judgeForClient, Ends: endSignals(), Name: c.mode.flag()}
-	switch client.Ask(options, request, stdout, stderr) {
+}
+
+// exitCode returns the exit code of an outcome.
+func exitCode(o client.Outcome) int {
+	switch o {
 	case client.Done:
 		return exitOK
 	case client.Misused:

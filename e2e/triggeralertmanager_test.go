@@ -115,7 +115,7 @@ func TestAlertmanager(t *testing.T) {
 						return
 					}
 					heard := heardRequest(t, requests, 20*time.Second)
-					heard.checkHarmless(t, "node")
+					heard.checkHarmless(t, "node", "id")
 					heard.check(t, requested{"node": "web1"})
 				})
 			}

@@ -102,7 +102,7 @@ func TestRsyslog(t *testing.T) {
 			return startRsyslog(t, nil, toServer(server)...)
 		},
 		"omprog": func(t testing.TB, server *testbed.Redis) *rsyslog {
-			return startRsyslog(t, withProgram(t, server), redisForm, programForm, installedTriggers, triggerPath(t, ""),
+			return startRsyslog(t, withProgram(t, server), `module(load="omhiredis")`, `module(load="omprog")`, redisForm, programForm, installedTriggers, triggerPath(t, ""),
 				`Interval="10"`, `Interval="0"`)
 		},
 	}

@@ -28,7 +28,7 @@ func TestFailedUnitBecomesCapture(t *testing.T) {
 	units := []string{
 		"plain.service",
 		`odd\x24\x28id\x29-\x22\x27:%%.service`, // escaped by systemd: $(id)-"':
-		strings.Repeat("long-", 40) + "x.service",
+		strings.Repeat("long-", 30) + "x.service",
 	}
 	for n, name := range units {
 		name = strings.ReplaceAll(name, ":%%", ":") // no unit may be called so

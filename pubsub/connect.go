@@ -43,7 +43,7 @@ func (s *Server) connect(ctx context.Context, address string) (net.Conn, error) 
 
 // secure makes a connection to a host one with TLS.
 func (s *Server) secure(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, pingPeriod)
+	ctx, cancel := context.WithTimeout(ctx, part(ctx, pingPeriod))
 	defer cancel()
 	secured := tls.Client(conn, &tls.Config{RootCAs: s.CAs, ServerName: host})
 	if err := secured.HandshakeContext(ctx); err != nil {
