@@ -49,10 +49,11 @@ func NewCompiler() *Compiler {
 // after five seconds (ErrGivenUp). Errors begin with "interface", "open" or "bpf", whichever
 // is to blame.
 func (c *Compiler) Compile(ctx context.Context, iface string, snap int, expression string) (*Filter, error) {
-	if err := checkInterface(iface); err != nil {
+	l, err := findDevice(iface)
+	if err != nil {
 		return nil, err
 	}
-	return c.compile(ctx, question{iface: iface, snap: snap, policy: policy(c.Policy), expression: expression})
+	return c.compile(ctx, question{iface: l.name, snap: snap, policy: policy(c.Policy), expression: expression})
 }
 
 // compile has a question answered within the bounds.

@@ -156,32 +156,15 @@ func linkType(iface string) (link C.int, known bool) {
 	if _, err := os.Stat("/sys/class/net/" + iface + "/dsa/tagging"); err == nil {
 		return 0, false // a switch puts tags into its frames, of one kind or another
 	}
-	switch hardware, err := hardwareType(iface); {
+	switch l, err := findDevice(iface); {
 	case err != nil:
 		return 0, false
-	case hardware == unix.ARPHRD_ETHER || hardware == unix.ARPHRD_LOOPBACK:
+	case l.hardware == unix.ARPHRD_ETHER || l.hardware == unix.ARPHRD_LOOPBACK:
 		return C.DLT_EN10MB, true
-	case hardware == unix.ARPHRD_NONE: // tun
+	case l.hardware == unix.ARPHRD_NONE: // tun
 		return C.DLT_RAW, true
 	}
 	return 0, false
-}
-
-// hardwareType returns the ARPHRD value of an interface.
-func hardwareType(iface string) (uint16, error) {
-	request, err := unix.NewIfreq(iface)
-	if err != nil {
-		return 0, err
-	}
-	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(socket)
-	if err := unix.IoctlIfreq(socket, unix.SIOCGIFHWADDR, request); err != nil {
-		return 0, err
-	}
-	return request.Uint16(), nil // the family of the address
 }
 
 // netmask returns the netmask of an interface, without which a filter cannot

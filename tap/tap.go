@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"time"
 
 	"github.com/google/gopacket"
@@ -54,7 +53,7 @@ type Stats struct {
 
 // Options say what to listen to.
 type Options struct {
-	Interface  string
+	Interface  string  // its own or an alternative name, or AnyInterface
 	Filter     *Filter // nil: everything
 	Snap       int     // snapshot length, 1 to MaxSnap bytes
 	BufferSize int     // of the kernel, in bytes
@@ -66,9 +65,11 @@ type Options struct {
 // with what it keeps out. Errors begin with "interface", "open" or "bpf",
 // whichever is to blame.
 func Open(o Options) (*Live, error) {
-	if err := checkInterface(o.Interface); err != nil {
+	l, err := findDevice(o.Interface)
+	if err != nil {
 		return nil, err
 	}
+	o.Interface = l.name
 	handle, err := activate(o)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
@@ -88,15 +89,6 @@ func Open(o Options) (*Live, error) {
 	// behind it: while libpcap puts the filter in place, the kernel drops all.
 	live.begin(time.Now())
 	return live, nil
-}
-
-// checkInterface tells whether there is an interface. libpcap would try its
-// other devices, and take packets away (nfqueue) or open USB buses.
-func checkInterface(iface string) error {
-	if _, err := net.InterfaceByName(iface); err != nil && iface != AnyInterface {
-		return fmt.Errorf("interface: %q: no such network interface", iface)
-	}
-	return nil
 }
 
 // OpenFile returns a capture file as if it were an interface.
@@ -140,12 +132,6 @@ func activate(o Options) (*pcap.Handle, error) {
 		return nil, cause
 	}
 	return nil, err
-}
-
-// IsDown tells whether an interface is known to be down.
-func IsDown(iface string) bool {
-	i, err := net.InterfaceByName(iface)
-	return err == nil && i.Flags&net.FlagUp == 0
 }
 
 // Version returns libpcap's own words about itself.
