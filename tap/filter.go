@@ -3,13 +3,6 @@ package tap
 // #cgo LDFLAGS: -lpcap
 // #include <stdlib.h>
 // #include <pcap/pcap.h>
-//
-// // set_filter gives a handle a copy of a program.
-// static int set_filter(pcap_t *handle, struct bpf_insn *code, u_int length)
-// {
-//	struct bpf_program program = {length, code};
-//	return pcap_setfilter(handle, &program);
-// }
 import "C"
 
 import (
@@ -99,8 +92,7 @@ func (q question) openHandle() (*C.pcap_t, error) {
 		handle.Close()
 		return nil, err
 	}
-	nothing := pcap.BPFInstruction{Code: C.BPF_RET | C.BPF_K}
-	if err := setFilter(cptr, program{nothing}); err != nil {
+	if err := attach(int(C.pcap_fileno(cptr)), program{reject}); err != nil {
 		handle.Close()
 		return nil, err
 	}
@@ -123,22 +115,10 @@ func compileOn(handle *C.pcap_t, mask C.bpf_u_int32, expression string) (program
 	return code, nil
 }
 
-// set gives a handle the filter.
-func (f *Filter) set(handle *C.pcap_t) error {
+// checkLink returns an error if packets of a handle are not of the filter's link type.
+func (f *Filter) checkLink(handle *C.pcap_t) error {
 	if link := C.pcap_datalink(handle); link != f.link {
 		return fmt.Errorf("bpf: filter %q: it is for link type %d, the interface has %d now", f.expression, f.link, link)
-	}
-	if err := setFilter(handle, f.code); err != nil {
-		return fmt.Errorf("bpf: set filter %q: %w", f.expression, err)
-	}
-	return nil
-}
-
-// setFilter gives a handle a program.
-func setFilter(handle *C.pcap_t, code program) error {
-	first := (*C.struct_bpf_insn)(unsafe.Pointer(unsafe.SliceData(code))) // they have the same layout
-	if C.set_filter(handle, first, C.u_int(len(code))) != 0 {
-		return errors.New(C.GoString(C.pcap_geterr(handle)))
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 type Live struct {
 	copying *C.copying
 	start   time.Time
+	before  Stats // of what came before start
 }
 
 // newLive takes a handle over, which is in non-blocking mode. Records have their
@@ -101,6 +102,28 @@ func (l *Live) Next() (Packet, error) {
 	}, unsafe.Slice((*byte)(l.copying.data), header.caplen)}, nil
 }
 
+// judge lets only what the filter takes through, from now on: what the kernel
+// has judged otherwise, or not at all, is older than the beginning.
+func (l *Live) judge(o Options) error {
+	handle := l.copying.handle
+	if o.Filter != nil {
+		if err := o.Filter.checkLink(handle); err != nil {
+			return err
+		}
+	}
+	rest, err := setLive(handle, o.Filter, o.Interface)
+	if err != nil {
+		return err
+	}
+	if rest != nil && !C.filter_packets(l.copying, rest.instructions(), C.uint32_t(len(rest))) {
+		return errors.New("bpf: out of memory")
+	}
+	time.Sleep(inFlight)
+	l.before, err = l.counts()
+	l.begin(time.Now())
+	return err
+}
+
 // begin leaves out what is older.
 func (l *Live) begin(at time.Time) {
 	l.start = at
@@ -128,6 +151,13 @@ func (l *Live) SnapLen() int { return int(C.pcap_snapshot(l.copying.handle)) }
 
 // Stats returns the counts up to now.
 func (l *Live) Stats() (Stats, error) {
+	now, err := l.counts()
+	return Stats{Received: now.Received - l.before.Received, Dropped: now.Dropped - l.before.Dropped,
+		IfDropped: now.IfDropped - l.before.IfDropped}, err
+}
+
+// counts returns the counts since the handle is open.
+func (l *Live) counts() (Stats, error) {
 	var stats C.struct_pcap_stat
 	if C.pcap_stats(l.copying.handle, &stats) != 0 {
 		return Stats{}, fmt.Errorf("pcap_stats: %s", C.GoString(C.pcap_geterr(l.copying.handle)))

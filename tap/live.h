@@ -1,13 +1,8 @@
 #ifndef TAP_LIVE_H
 #define TAP_LIVE_H
 
-#include <endian.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <pcap/pcap.h>
 
 // Why copy_packets returned: all that was asked for is copied; a packet that is
@@ -32,21 +27,20 @@ typedef struct {
 
 enum { most_rooms = 16 };
 
-static const int64_t second = 1000 * 1000 * 1000; // in nanoseconds
-
 // A copying is an open handle whose packets go to memory.
 typedef struct {
 	pcap_t *handle; // in non-blocking mode
 	int timeout;    // for a wait, in milliseconds
 	int64_t unit;   // nanoseconds that the handle's stamps are counted in
 	int64_t fraction; // and those of records
+	struct bpf_insn *filter; // of packets that the kernel does not judge; NULL: it judges all
 
 	room rooms[most_rooms], *here; // where the records go to
 	uint64_t left;                 // bytes of all of them
 	int64_t buffer;                // of the kernel, in bytes
 	int64_t begin; // Unix time in nanoseconds until a packet from then on has come, then 0
 	int64_t settled; // monotonic time from which on no older one is to be expected
-	int64_t waited, copied, copied_then, packets_then; // for lull
+	int64_t waited, copied, copied_then, packets_then; // for the pause between two looks
 	quota quota;
 	int64_t packets, bytes; // that are copied, as the quota counts
 
@@ -56,177 +50,23 @@ typedef struct {
 } copying;
 
 // new_copying takes a handle over; NULL: there is no memory.
-static copying *new_copying(pcap_t *handle, int timeout, bool nanos)
-{
-	copying *to = calloc(1, sizeof *to);
-	if (to == NULL)
-		return NULL;
-	to->handle = handle;
-	to->timeout = timeout;
-	to->fraction = nanos ? 1 : 1000;
-	to->unit = pcap_get_tstamp_precision(handle) == PCAP_TSTAMP_PRECISION_NANO ? 1 : 1000;
-	return to;
-}
+copying *new_copying(pcap_t *handle, int timeout, bool nanos);
 
 // free_copying closes the handle.
-static void free_copying(copying *of)
-{
-	pcap_close(of->handle);
-	free(of->data);
-	free(of);
-}
+void free_copying(copying *of);
 
-// keep_packet keeps a packet aside and lets libpcap stop behind it.
-static void keep_packet(copying *to, const struct pcap_pkthdr *header, const u_char *data)
-{
-	free(to->data);
-	to->data = malloc(header->caplen + 1);
-	if (to->data == NULL)
-		abort(); // as Go does
-	memcpy(to->data, data, header->caplen);
-	to->header = *header;
-	to->why = copied_packet;
-	pcap_breakloop(to->handle);
-}
-
-// put_bytes appends bytes to what is in the rooms.
-static inline void put_bytes(copying *to, const void *from, uint64_t bytes)
-{
-	const uint8_t *next = from;
-	to->left -= bytes;
-	for (;;) {
-		room *const r = to->here;
-		const uint64_t fit = bytes < r->size ? bytes : r->size;
-		memcpy((uint8_t *)r->memory, next, fit);
-		r->memory += fit;
-		r->size -= fit;
-		if (fit == bytes)
-			return;
-		next += fit;
-		bytes -= fit;
-		to->here++;
-	}
-}
-
-// monotonic returns the time of a clock that nobody sets, in nanoseconds.
-static int64_t monotonic(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * second + now.tv_nsec;
-}
+// filter_packets lets a program judge packets, of which it takes a copy; false:
+// there is no memory.
+bool filter_packets(copying *of, const struct bpf_insn *filter, uint32_t instructions);
 
 // begin_at leaves out what is older, for as long as that may still come out of
 // the kernel: later, it is the clock that was set back.
-static void begin_at(copying *to, int64_t begin)
-{
-	to->begin = begin;
-	to->settled = monotonic() + second;
-}
-
-// take_packet is a callback of libpcap: it copies a packet as a record of a
-// pcap file, or keeps it.
-static void take_packet(u_char *user, const struct pcap_pkthdr *header, const u_char *data)
-{
-	copying *const to = (copying *)user;
-	const quota *const q = &to->quota;
-	const int64_t nanos = header->ts.tv_usec * to->unit;
-	const int64_t stamp = header->ts.tv_sec * second + nanos;
-	if (stamp < to->begin && monotonic() < to->settled)
-		return;
-	to->begin = 0; // whatever becomes of the clock
-	const uint32_t record[] = {htole32(header->ts.tv_sec), htole32(nanos / to->fraction),
-				   htole32(header->caplen), htole32(header->len)};
-	const int64_t bytes = q->per_packet + ((header->caplen + q->align - 1) & -q->align);
-	if (to->packets == q->packets || bytes > q->bytes - to->bytes || sizeof record + header->caplen > to->left ||
-	    stamp >= __atomic_load_n(q->end, __ATOMIC_RELAXED)) {
-		keep_packet(to, header, data);
-		return;
-	}
-	put_bytes(to, record, sizeof record);
-	put_bytes(to, data, header->caplen);
-	to->copied += sizeof record + header->caplen;
-	to->bytes += bytes;
-	to->packets++;
-}
-
-// has_passed tells whether no packet from before the end is to be expected any
-// more: two timeouts later it would have come.
-static int has_passed(const copying *c)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return now.tv_sec * second + now.tv_nsec >=
-		__atomic_load_n(c->quota.end, __ATOMIC_RELAXED) + 2 * c->timeout * INT64_C(1000000);
-}
-
-// sleep_for sleeps.
-static void sleep_for(int64_t nanoseconds)
-{
-	const struct timespec pause = {.tv_nsec = nanoseconds};
-	nanosleep(&pause, NULL);
-}
-
-// lull returns how long a quarter of the kernel's buffer lasts at the rate since
-// the last wait, in nanoseconds, or 0 if packets do not come fast. To wake up
-// for each block of the buffer would cost more than to copy it. At the longest
-// lull a full buffer of the usual 4 MiB takes a gigabyte per second.
-static int64_t lull(copying *c)
-{
-	enum { beside = 80, fast = 64 << 10, longest = 4000 * 1000 };
-	const int64_t now = monotonic(), took = now - c->waited;
-	const int64_t bytes = c->copied - c->copied_then + beside * (c->packets - c->packets_then);
-	c->waited = now;
-	c->copied_then = c->copied;
-	c->packets_then = c->packets;
-	if (bytes < fast || took > second || bytes * longest < took * fast)
-		return 0;
-	const int64_t lasts = c->buffer / 4 * took / bytes;
-	return lasts < longest ? lasts : longest;
-}
-
-// wait_for_more waits until the kernel hands packets over; false: it has not.
-static bool wait_for_more(copying *c)
-{
-	const int64_t pause = lull(c);
-	if (pause > 0) {
-		sleep_for(pause);
-		return true;
-	}
-	struct pollfd descriptor = {.fd = pcap_get_selectable_fd(c->handle), .events = POLLIN};
-	if (poll(&descriptor, 1, c->timeout) <= 0)
-		return false;
-	if (descriptor.revents & POLLIN)
-		return true;
-	// An interface that is down says so all the time, and libpcap tolerates it.
-	sleep_for(10 * 1000 * 1000);
-	return false;
-}
+void begin_at(copying *to, int64_t begin);
 
 // copy_packets copies packets to its rooms and waits for more, until there is
 // something to say. It stays here for as long as it can: a call from Go that
 // returns often keeps Go's scheduler busy, which then costs more than the
 // packets. How much is copied can be seen meanwhile.
-static void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes)
-{
-	enum { batch = 1024 };
-	to->quota = q;
-	to->packets = *packets;
-	to->bytes = *bytes;
-	const bool offline = pcap_file(to->handle) != NULL;
-	while (to->why == copied_all) {
-		const int taken = pcap_dispatch(to->handle, batch, take_packet, (u_char *)to);
-		__atomic_store_n(packets, to->packets, __ATOMIC_RELAXED);
-		__atomic_store_n(bytes, to->bytes, __ATOMIC_RELAXED);
-		if (to->why != copied_all || taken == PCAP_ERROR_BREAK)
-			continue;
-		if (taken < 0)
-			to->why = copied_error;
-		else if (taken == 0 && offline)
-			to->why = copied_file;
-		else if (taken < batch && !offline && !wait_for_more(to) && has_passed(to))
-			to->why = copied_timeout;
-	}
-}
+void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes);
 
 #endif

@@ -79,15 +79,10 @@ func Open(o Options) (*Live, error) {
 		handle.Close()
 		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
 	}
-	if o.Filter != nil {
-		if err := o.Filter.set(live.copying.handle); err != nil {
-			live.Close()
-			return nil, err
-		}
+	if err := live.judge(o); err != nil {
+		live.Close()
+		return nil, err
 	}
-	// What came before the filter comes out if it matches, and there is a hole
-	// behind it: while libpcap puts the filter in place, the kernel drops all.
-	live.begin(time.Now())
 	return live, nil
 }
 
