@@ -180,7 +180,10 @@ void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes)
 			to->why = copied_error;
 		else if (taken == 0 && offline)
 			to->why = copied_file;
-		else if (taken < batch && !offline && !wait_for_more(to) && has_passed(to))
+		else if (offline)
+			continue;
+		// What comes and is thrown away here would hide that the end has passed.
+		else if (((taken < batch && !wait_for_more(to)) || to->filter != NULL) && has_passed(to))
 			to->why = copied_timeout;
 	}
 }

@@ -86,7 +86,7 @@ func TestKernelJudgesAll(t *testing.T) {
 			{"v0", "inbound", "udp", 10},
 			{"v0", "inbound", "outbound", 0},
 			{"v0", "tcp", "", 0},
-			{"v0", "not udp", "inbound", 0},
+			{"v0", "not udp", "inbound and udp", 0},
 			{AnyInterface, "", "inbound and udp", 10},
 			{AnyInterface, "", "udp port 9", 20},
 			{AnyInterface, "tcp", "", 0},
