@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -24,8 +25,9 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	defer end()
 	health := status.NewHealth()
 	messages := make(chan pubsub.Message, 64)
-	subscriber := pubsub.Subscriber{Server: c.redis.server, Channel: c.redis.requests,
-		Messages: messages, State: health.SetRequests, Log: log}
+	var tooLong atomic.Int64
+	subscriber := pubsub.Subscriber{Server: c.redis.server, Channel: c.redis.requests, Messages: messages,
+		State: health.SetRequests, TooLong: func() { tooLong.Add(1) }, Log: log}
 	var results outlet = discard{}
 	lost := func() int64 { return 0 }
 	if c.redis.results != "" {
@@ -45,6 +47,8 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	}
 	d.metrics.count("pcapdaemon_results_lost_total", "Results that were dropped, because Redis was away for too long.",
 		func() float64 { return float64(lost()) })
+	d.metrics.count("pcapdaemon_messages_too_long_total", "Messages of more than 64 KiB, of which the rest was not kept.",
+		func() float64 { return float64(tooLong.Load()) })
 	open, shut := context.WithCancel(context.Background())
 	defer shut()
 	if c.listen != "" {
