@@ -481,3 +481,18 @@ func TestMain(m *testing.M) {
 	testbed.RunAtOnce(8)
 	os.Exit(m.Run())
 }
+
+// TestRememberedHandsOn: what the page remembers is published all the same.
+func TestRememberedHandsOn(t *testing.T) {
+	var next memo
+	past := &status.History{}
+	out := remembered{&next, past}
+	out.Publish(result.Result{ID: "a", State: result.Started})
+	out.Publish(result.Result{ID: "a", State: result.Done})
+	if got, want := next.states(), []string{"a started", "a done"}; !slices.Equal(want, got) {
+		t.Errorf("want %q handed on, got %q", want, got)
+	}
+	if got := len(past.Recent()); got != 1 {
+		t.Errorf("want the last result remembered, got %d", got)
+	}
+}

@@ -67,7 +67,7 @@ func (e *deadline) follow() {
 	e.adjust()
 }
 
-// adjust is follow for a caller that holds the lock.
+// adjust moves the end by as much as the clock was set since it was last looked at. The caller holds the lock.
 func (e *deadline) adjust() {
 	set := e.clock().Round(0).Sub(e.began.Round(0)) - time.Since(e.began)
 	if by := set - e.set; by.Abs() > clockTolerance {
@@ -76,7 +76,7 @@ func (e *deadline) adjust() {
 	}
 }
 
-// excludes reports whether a packet does not lie before the end.
+// excludes reports whether a packet with this time stamp comes too late for the capture.
 func (e *deadline) excludes(stamp time.Time) bool {
 	if stamp.UnixNano() < e.at.Load() {
 		return false
