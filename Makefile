@@ -89,8 +89,9 @@ install: ## install what make build has built, with papers and unit, below PREFI
 	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/README.md
 	install -D -m 0644 docs/operations.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/docs/operations.md
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/examples/prometheus examples/prometheus/*
-	install -D -m 0755 snmp/pcapdaemon-trap $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/pcapdaemon-trap
-	sed 's,/usr/share/pcapdaemon,$(PREFIX)/share/pcapdaemon,' snmp/snmptrapd.conf > $(DESTDIR)$(PREFIX)/share/pcapdaemon/snmp/snmptrapd.conf
+	find triggers -type f | while read -r file; do \
+		install -D -m "$$([ -x "$$file" ] && echo 0755 || echo 0644)" "$$file" "$(DESTDIR)$(PREFIX)/share/pcapdaemon/$$file" && \
+		sed -i 's,/usr/share/pcapdaemon,$(PREFIX)/share/pcapdaemon,; s,/usr/bin/pcapdaemon,$(PREFIX)/bin/pcapdaemon,' "$(DESTDIR)$(PREFIX)/share/pcapdaemon/$$file" || exit; done
 	install -d $(DESTDIR)/etc/systemd/system
 	sed 's,/usr/bin/pcapdaemon,$(PREFIX)/bin/pcapdaemon,' pcapdaemon.service > $(DESTDIR)/etc/systemd/system/pcapdaemon.service
 	install -d -m 0755 $(DESTDIR)/etc/pcapdaemon

@@ -97,7 +97,8 @@ func TestFlagsInTextExist(t *testing.T) {
 	variable := regexp.MustCompile(`PCAPDAEMON_[A-Z]+`)
 	flag := regexp.MustCompile("(?m)(?:`|^\\.BR? )(-[a-z]{2,})\\b")
 	for _, name := range []string{readme, operations, manPage,
-		"packaging/env", "pcapdaemon.service", "snmp/snmptrapd.conf", "snmp/pcapdaemon-trap"} {
+		"packaging/env", "pcapdaemon.service", "triggers/settings", "triggers/pcapdaemon-event",
+		"triggers/snmptrapd/snmptrapd.conf", "triggers/snmptrapd/pcapdaemon-trap", "triggers/systemd/" + failureUnit} {
 		text := unroff(read(t, name))
 		found := variable.FindAllString(text, -1)
 		for _, match := range flag.FindAllStringSubmatch(text, -1) {

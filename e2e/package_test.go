@@ -74,16 +74,16 @@ func TestPackageContents(t *testing.T) {
 		listed[fields[5]] = fields[0] + " " + fields[1]
 	}
 	want := map[string]string{
-		"./usr/bin/pcapdaemon":                        "-rwxr-xr-x root/root",
-		"./usr/lib/systemd/system/pcapdaemon.service": "-rw-r--r-- root/root",
-		"./etc/pcapdaemon/":                           "drwxr-xr-x root/root",
-		"./etc/pcapdaemon/env":                        "-rw-r----- root/root",
-		"./usr/share/man/man8/pcapdaemon.8.gz":        "-rw-r--r-- root/root",
-		"./usr/share/doc/pcapdaemon/README.md":        "-rw-r--r-- root/root",
-		"./usr/share/doc/pcapdaemon/docs/":            "drwxr-xr-x root/root",
-		"./usr/share/doc/pcapdaemon/changelog.gz":     "-rw-r--r-- root/root",
-		"./usr/share/doc/pcapdaemon/examples/":        "drwxr-xr-x root/root",
-		"./usr/share/pcapdaemon/snmp/pcapdaemon-trap": "-rwxr-xr-x root/root",
+		"./usr/bin/pcapdaemon":                                      "-rwxr-xr-x root/root",
+		"./usr/lib/systemd/system/pcapdaemon.service":               "-rw-r--r-- root/root",
+		"./etc/pcapdaemon/":                                         "drwxr-xr-x root/root",
+		"./etc/pcapdaemon/env":                                      "-rw-r----- root/root",
+		"./usr/share/man/man8/pcapdaemon.8.gz":                      "-rw-r--r-- root/root",
+		"./usr/share/doc/pcapdaemon/README.md":                      "-rw-r--r-- root/root",
+		"./usr/share/doc/pcapdaemon/docs/":                          "drwxr-xr-x root/root",
+		"./usr/share/doc/pcapdaemon/changelog.gz":                   "-rw-r--r-- root/root",
+		"./usr/share/doc/pcapdaemon/examples/":                      "drwxr-xr-x root/root",
+		"./usr/share/pcapdaemon/triggers/snmptrapd/pcapdaemon-trap": "-rwxr-xr-x root/root",
 	}
 	for path, mode := range want {
 		if listed[path] != mode {
@@ -94,7 +94,7 @@ func TestPackageContents(t *testing.T) {
 	output(t, "dpkg-deb", "--extract", file, unpacked)
 	output(t, "diff", "-r", filepath.Join(root, "examples"), filepath.Join(unpacked, "usr/share/doc/pcapdaemon/examples"))
 	output(t, "diff", "-r", filepath.Join(root, "docs"), filepath.Join(unpacked, "usr/share/doc/pcapdaemon/docs"))
-	output(t, "diff", "-r", filepath.Join(root, trapFolder), filepath.Join(unpacked, "usr/share/pcapdaemon/snmp"))
+	output(t, "diff", "-r", filepath.Join(root, triggers), filepath.Join(unpacked, installedTriggers))
 	output(t, "gzip", "--test", filepath.Join(unpacked, "usr/share/man/man8/pcapdaemon.8.gz"))
 	changelog := output(t, "gzip", "-dc", filepath.Join(unpacked, "usr/share/doc/pcapdaemon/changelog.gz"))
 	const entry = "pcapdaemon (1.0.0) unstable; urgency=medium\n\n  * Built from v1.0.0 of the sources.\n"

@@ -37,19 +37,19 @@ func TestRPMContents(t *testing.T) {
 		listed[path] = strings.TrimSpace(rest)
 	}
 	modes := map[string]string{
-		"/etc/pcapdaemon":                              "drwxr-xr-x root",
-		"/etc/pcapdaemon/env":                          "-rw-r----- root cn", // settings that an upgrade does not replace
-		"/usr/bin/pcapdaemon":                          "-rwxr-xr-x root",
-		"/usr/lib/systemd/system/pcapdaemon.service":   "-rw-r--r-- root",
-		"/usr/share/doc/pcapdaemon":                    "drwxr-xr-x root",
-		"/usr/share/doc/pcapdaemon/README.md":          "-rw-r--r-- root",
-		"/usr/share/doc/pcapdaemon/docs":               "drwxr-xr-x root",
-		"/usr/share/doc/pcapdaemon/docs/operations.md": "-rw-r--r-- root",
-		"/usr/share/man/man8/pcapdaemon.8.gz":          "-rw-r--r-- root",
-		"/usr/share/pcapdaemon":                        "drwxr-xr-x root",
-		"/usr/share/pcapdaemon/snmp":                   "drwxr-xr-x root",
-		"/usr/share/pcapdaemon/snmp/pcapdaemon-trap":   "-rwxr-xr-x root",
-		"/usr/share/pcapdaemon/snmp/snmptrapd.conf":    "-rw-r--r-- root",
+		"/etc/pcapdaemon":                                          "drwxr-xr-x root",
+		"/etc/pcapdaemon/env":                                      "-rw-r----- root cn", // settings that an upgrade does not replace
+		"/usr/bin/pcapdaemon":                                      "-rwxr-xr-x root",
+		"/usr/lib/systemd/system/pcapdaemon.service":               "-rw-r--r-- root",
+		"/usr/share/doc/pcapdaemon":                                "drwxr-xr-x root",
+		"/usr/share/doc/pcapdaemon/README.md":                      "-rw-r--r-- root",
+		"/usr/share/doc/pcapdaemon/docs":                           "drwxr-xr-x root",
+		"/usr/share/doc/pcapdaemon/docs/operations.md":             "-rw-r--r-- root",
+		"/usr/share/man/man8/pcapdaemon.8.gz":                      "-rw-r--r-- root",
+		"/usr/share/pcapdaemon":                                    "drwxr-xr-x root",
+		"/usr/share/pcapdaemon/triggers/snmptrapd":                 "drwxr-xr-x root",
+		"/usr/share/pcapdaemon/triggers/snmptrapd/pcapdaemon-trap": "-rwxr-xr-x root",
+		"/usr/share/pcapdaemon/triggers/snmptrapd/snmptrapd.conf":  "-rw-r--r-- root",
 	}
 	ours := maps.Clone(listed)
 	maps.DeleteFunc(ours, func(path, _ string) bool {

@@ -104,17 +104,19 @@ func TestInstall(t *testing.T) {
 	s.make(t, "build", "VERSION=v1.2.3")
 	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture")
 	for path, want := range map[string]os.FileMode{
-		"/opt/capture/bin/pcapdaemon":                          0o755,
-		"/opt/capture/share/man/man8":                          os.ModeDir | 0o755,
-		"/opt/capture/share/man/man8/pcapdaemon.8":             0o644,
-		"/opt/capture/share/doc/pcapdaemon/README.md":          0o644,
-		"/opt/capture/share/doc/pcapdaemon/docs/operations.md": 0o644,
-		"/opt/capture/share/pcapdaemon/snmp/pcapdaemon-trap":   0o755,
-		"/opt/capture/share/pcapdaemon/snmp/snmptrapd.conf":    0o644,
-		"/opt/capture/share/doc/pcapdaemon/examples":           os.ModeDir | 0o755,
-		"/etc/systemd/system/pcapdaemon.service":               0o644,
-		"/etc/pcapdaemon":                                      os.ModeDir | 0o755,
-		"/etc/pcapdaemon/env":                                  0o640,
+		"/opt/capture/bin/pcapdaemon":                                                0o755,
+		"/opt/capture/share/man/man8":                                                os.ModeDir | 0o755,
+		"/opt/capture/share/man/man8/pcapdaemon.8":                                   0o644,
+		"/opt/capture/share/doc/pcapdaemon/README.md":                                0o644,
+		"/opt/capture/share/doc/pcapdaemon/docs/operations.md":                       0o644,
+		"/opt/capture/share/pcapdaemon/triggers/pcapdaemon-event":                    0o755,
+		"/opt/capture/share/pcapdaemon/triggers/snmptrapd/pcapdaemon-trap":           0o755,
+		"/opt/capture/share/pcapdaemon/triggers/snmptrapd/snmptrapd.conf":            0o644,
+		"/opt/capture/share/pcapdaemon/triggers/systemd/pcapdaemon-failure@.service": 0o644,
+		"/opt/capture/share/doc/pcapdaemon/examples":                                 os.ModeDir | 0o755,
+		"/etc/systemd/system/pcapdaemon.service":                                     0o644,
+		"/etc/pcapdaemon":                                                            os.ModeDir | 0o755,
+		"/etc/pcapdaemon/env":                                                        0o640,
 	} {
 		info, err := os.Stat(into + path)
 		if err != nil {
@@ -136,11 +138,11 @@ func TestInstall(t *testing.T) {
 			t.Errorf("want the unit to name %s %d times, got %d:\n%s", program, want, got, unit)
 		}
 	}
-	lines, err := os.ReadFile(into + "/opt/capture/share/pcapdaemon/snmp/snmptrapd.conf")
+	lines, err := os.ReadFile(into + "/opt/capture/share/pcapdaemon/triggers/snmptrapd/snmptrapd.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
-	const handler = "traphandle default /opt/capture/share/pcapdaemon/snmp/pcapdaemon-trap "
+	const handler = "traphandle default /opt/capture/share/pcapdaemon/triggers/snmptrapd/pcapdaemon-trap "
 	if !strings.Contains(string(lines), handler) {
 		t.Errorf("want lines for snmptrapd that name the installed handler, got %s", lines)
 	}

@@ -208,3 +208,33 @@ func TestRsyslogStorm(t *testing.T) {
 		t.Errorf("want at most 2 waiting, got %d", got)
 	}
 }
+
+// TestLogLineBecomesCapture: the file begins before the log line that asked for it.
+func TestLogLineBecomesCapture(t *testing.T) {
+	t.Parallel()
+	testbed.NeedRoot(t)
+	server := testbed.StartRedis(t)
+	results := listen(t, server)
+	startDaemon(t, server, "-writelocal", "-destdir", t.TempDir(), "-record", "lo", "-recordsize", "16MiB")
+	startTalk(t, "127.0.0.2")
+	r := startRsyslog(t, nil, append(toServer(server), `"interface\":\"default\", \"timeout\":10`,
+		`"interface\":\"lo\", \"timeout\":1`, "#constant(value=\", \\\"lookback", "constant(value=\", \\\"lookback")...)
+	time.Sleep(11 * time.Second) // which the file is to reach back
+	asked := time.Now()
+	r.send("<11>Nov 28 01:02:03 web1 app: no answer from 127.0.0.2")
+	results.await(t, 10*time.Second, "started").check(t, says{"bpf": "host 127.0.0.2", "tags": "rsyslog,app"})
+	done := results.final(t, 30*time.Second)
+	done.check(t, says{"state": "done"})
+	file, err := os.Open(done.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	packets, _ := testbed.ReadPcap(t, file)
+	if len(packets) == 0 {
+		t.Fatal("the file is empty")
+	}
+	if before := asked.Sub(packets[0].Timestamp); before < 9*time.Second || before > 11*time.Second {
+		t.Errorf("want a file that begins 10 s before the log line, got %v", before)
+	}
+}
