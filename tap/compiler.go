@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
+	"runtime"
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -18,6 +22,8 @@ const (
 	shortFilter = 128
 	// So many filters of a kind are compiled at a time.
 	shortPlaces, longPlaces, namedPlaces = 8, 2, 16
+	// compileNice is the nice value of threads that compile long filters.
+	compileNice = 10
 )
 
 // ErrGivenUp is the error of a filter that takes too long.
@@ -26,21 +32,25 @@ var ErrGivenUp = errors.New("given up")
 // A Compiler compiles filters, and bounds what that may take. Names in filters
 // are looked up, which can take minutes and cannot be ended, so filters that
 // may hold some have places of their own. Long ones have, too, as they may take
-// the processor for seconds. Nothing holds up a filter that is short and plain.
+// the processor for seconds, and all of them together get one processor at most:
+// what is given up keeps its place until libpcap is done, as it cannot be ended.
+// Nothing holds up a filter that is short and plain.
 type Compiler struct {
 	// Policy is a pcap-filter(7) expression that packets have to pass beside any
 	// filter that Compile is given; empty: there is none. It is set before use.
 	// What a recorder holds has passed it: CompileRecorded leaves it out.
 	Policy string
 
-	short, long, named chan struct{}                 // hold one for each place that is taken
-	ask                func(question, chan<- answer) // a test stands in for libpcap here
+	// They hold one for each place that is taken; the last is for long ones with names.
+	short, long, named, longNamed chan struct{}
+
+	ask func(question, chan<- answer) // a test stands in for libpcap here
 }
 
 // NewCompiler returns a compiler. A process needs one, as it is what bounds them all.
 func NewCompiler() *Compiler {
 	return &Compiler{short: make(chan struct{}, shortPlaces), long: make(chan struct{}, longPlaces),
-		named: make(chan struct{}, namedPlaces), ask: ask}
+		named: make(chan struct{}, namedPlaces), longNamed: make(chan struct{}, longPlaces), ask: ask}
 }
 
 // Compile compiles a pcap-filter(7) expression for packets of an interface
@@ -86,25 +96,55 @@ func (c *Compiler) begin(ctx context.Context, q question) (<-chan answer, error)
 	answers := make(chan answer, 1)
 	go func() {
 		defer func() { <-place }()
+		if isLong(q.text()) {
+			slowDown()
+		}
 		c.ask(q, answers)
 	}()
 	return answers, nil
 }
 
-// take takes a place for a filter. It does not wait for one where names are
-// looked up, for that may take minutes.
+// slowDown gives what the calling goroutine does from now on one processor,
+// together with all others that have called it, and less of that than others get.
+// The goroutine keeps its thread, which ends with it. What the kernel does not
+// allow is left as it is: the places still bound how many there are.
+func slowDown() {
+	runtime.LockOSThread()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), compileNice)
+	var allowed, one unix.CPUSet
+	if unix.SchedGetaffinity(0, &allowed) != nil {
+		return
+	}
+	for cpu := range len(allowed) * bits.UintSize {
+		if allowed.IsSet(cpu) {
+			one.Set(cpu)
+			_ = unix.SchedSetaffinity(0, &one)
+			return
+		}
+	}
+}
+
+// isLong reports whether a filter may take the processor for long.
+func isLong(expression string) bool { return len(expression) > shortFilter }
+
+// take takes a place for a filter. A short one does not wait for one where names
+// are looked up, for that may take minutes.
 func (c *Compiler) take(ctx context.Context, expression string) (place chan struct{}, err error) {
-	if mayHoldName(expression) {
+	named := mayHoldName(expression)
+	switch {
+	case named && isLong(expression):
+		place = c.longNamed
+	case named:
 		select {
 		case c.named <- struct{}{}:
 			return c.named, nil
 		default:
 			return nil, fmt.Errorf("the names in %d other filters are being looked up", namedPlaces)
 		}
-	}
-	place = c.short
-	if len(expression) > shortFilter {
+	case isLong(expression):
 		place = c.long
+	default:
+		place = c.short
 	}
 	select {
 	case place <- struct{}{}:

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pcapdaemon/testbed"
 )
 
@@ -93,6 +95,7 @@ func TestSlowFilters(t *testing.T) {
 		"more names":              {namedFilter, namedPlaces + 3, namedPlaces, 3},
 		"a long one":              {longFilter, 1, 1, 0},
 		"many long ones":          {longFilter, 10 * longPlaces, 10 * longPlaces, 0},
+		"many long ones of names": {namedFilter + " or " + longFilter, 10 * longPlaces, 10 * longPlaces, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -113,7 +116,7 @@ func TestSlowFilters(t *testing.T) {
 					t.Errorf("want %d refused, got %d: %v", test.refused, refused, all)
 				}
 				time.Sleep(time.Minute) // the places are free again when libpcap is done
-				if len(c.named)+len(c.short) != 0 || len(c.long) > longPlaces {
+				if len(c.named)+len(c.short) != 0 || len(c.long)+len(c.longNamed) > longPlaces {
 					t.Errorf("want the places free, %d, %d and %d are taken", len(c.named), len(c.short), len(c.long))
 				}
 			})
@@ -207,7 +210,8 @@ func TestPlainWordsAreNotLookedUp(t *testing.T) {
 	words := append(strings.Fields(keywords), "10", "0x1f", "10.1", "10.1.2", "10.1.2.3", "1-2", "1:2", "0:", ":",
 		"1::", "::", "::1.2.3.4", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "fe80::ab:cd", "a:b:c:d:e:f", "a-b-c-d-e-f",
 		"aabb.ccdd.eeff", "-", "--1", "1-")
-	for _, form := range []string{"%s", "host %s", "net %s", "port %s", "portrange %s", "gateway %s", "ether host %s",
+	for _, form := range []string{"%s", "host %s", "net %s", "port %s", "portrange %s",
+		"portrange 1-1||3-3||%s", "portrange 1-1 and 5-%s", "portrange 1-1 or (3-3 or %s)", "gateway %s", "ether host %s",
 		"ether gateway %s and host 1.2.3.4", "host 1::%s", "tcp[%s]=1", "proto %s", "ip proto %s", "ether proto %s"} {
 		for _, word := range words {
 			filter := fmt.Sprintf(form, word)
@@ -222,5 +226,32 @@ func TestPlainWordsAreNotLookedUp(t *testing.T) {
 	}
 	if ask(question{iface: "lo", snap: MaxSnap, expression: namedFilter}, make(chan answer, 1)); server.asked.Load() == 0 {
 		t.Error("want the name server asked for a name at least")
+	}
+}
+
+// TestSlowFiltersShareOneProcessor: also when they are given up, and however
+// many there are.
+func TestSlowFiltersShareOneProcessor(t *testing.T) {
+	testbed.NeedRoot(t)
+	c := NewCompiler()
+	filter := "host localhost or portrange 1-1" + strings.Repeat("||3-3", 20)
+	working := make(chan [2]int)
+	c.ask = func(q question, answers chan<- answer) {
+		var allowed unix.CPUSet
+		if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+			t.Error(err)
+		}
+		nice, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+		if err != nil {
+			t.Error(err)
+		}
+		working <- [2]int{allowed.Count(), 20 - nice} // the kernel's own form, getpriority(2)
+		answers <- answer{}
+	}
+	for _, filter := range []string{filter, longFilter} {
+		go func() { _, _ = c.Compile(t.Context(), "lo", MaxSnap, filter) }()
+		if got, want := <-working, [2]int{1, compileNice}; got != want {
+			t.Errorf("want processors and nice value %v, got %v", want, got)
+		}
 	}
 }

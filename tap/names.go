@@ -18,7 +18,8 @@ var (
 	filterNumber = regexp.MustCompile(`^(\d+|0[xX][0-9A-Fa-f]+|\d*:\d*|\d+(\.\d+){1,3}` +
 		`|[0-9A-Fa-f]{1,2}(:[0-9A-Fa-f]{1,2}){5}|[0-9A-Fa-f]{1,2}(-[0-9A-Fa-f]{1,2}){5}` +
 		`|[0-9A-Fa-f]{4}(\.[0-9A-Fa-f]{4}){2})$`)
-	// filterRange is what may follow the word portrange, and would be a name elsewhere.
+	// filterRange is what may follow the word portrange, also behind "or" or "and",
+	// and would be a name elsewhere.
 	filterRange = regexp.MustCompile(`^\d+-\d+$`)
 )
 
@@ -27,14 +28,19 @@ func mayHoldName(expression string) bool {
 	if strings.Contains(expression, `\`) {
 		return true
 	}
-	var before string
+	ranges := false // follow the word portrange, or are joined to one that does
 	for _, word := range filterWord.FindAllString(expression, -1) {
 		// What a name begins and ends with: minus stands alone there.
 		word = strings.TrimRight(strings.TrimLeft(word, "-"), "-_")
-		if !isPlain(word) && !(before == "portrange" && filterRange.MatchString(word)) {
+		switch {
+		case word == "portrange":
+			ranges = true
+		case ranges && filterRange.MatchString(word), word == "and", word == "or", word == "":
+		case isPlain(word):
+			ranges = false
+		default:
 			return true
 		}
-		before = word
 	}
 	return false
 }
