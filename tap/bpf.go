@@ -4,7 +4,7 @@ package tap
 // #include "bpf.h"
 //
 // // judge_one judges one packet.
-// static bool judge_one(const struct bpf_insn *filter, const uint8_t *data, sight p)
+// static bool judge_one(const struct bpf_insn *filter, const uint8_t *data, judged p)
 // {
 //	p.data = data;
 //	return judge(filter, &p);
@@ -32,12 +32,8 @@ const (
 	bpfJA                   = 0x00
 )
 
-// Loads from negative places ask the kernel for what stands beside a packet.
-const (
-	besidePacketType = 0xfffff004 // in or out, SKF_AD_OFF + SKF_AD_PKTTYPE
-	besideInterface  = 0xfffff008 // SKF_AD_OFF + SKF_AD_IFINDEX
-	besideLowest     = 0x80000000
-)
+// besideLowest is where loads begin that ask the kernel for what stands beside a packet.
+const besideLowest = 0x80000000
 
 // isInstruction tells whether judge knows an instruction.
 func isInstruction(code uint16) bool {
@@ -91,6 +87,8 @@ func (p program) checkInstruction(at int, i pcap.BPFInstruction) error {
 		unsound = i.K == 0
 	case class == bpfALU && constant && (operation == bpfLSH || operation == bpfRSH):
 		unsound = i.K > 31
+	case class == bpfJMP && operation == bpfJA && int32(i.K) < 0:
+		return errors.New("a loop (protochain) cannot be judged with lookback")
 	case class == bpfJMP && operation == bpfJA:
 		unsound = uint64(at)+1+uint64(i.K) >= uint64(len(p))
 	case class == bpfJMP:
@@ -105,12 +103,9 @@ func (p program) checkInstruction(at int, i pcap.BPFInstruction) error {
 // checkBeside tells whether what a load asks for is recorded.
 func checkBeside(place uint32) error {
 	switch place {
-	case C.BESIDE_TCI, C.BESIDE_PRESENT, C.BESIDE_TPID:
+	case C.BESIDE_TCI, C.BESIDE_PRESENT, C.BESIDE_TPID, C.BESIDE_DIRECTION, C.BESIDE_INTERFACE,
+		C.BESIDE_PROTOCOL, C.BESIDE_HARDWARE:
 		return nil
-	case besidePacketType:
-		return errors.New("inbound and outbound are not recorded")
-	case besideInterface:
-		return errors.New("ifindex is not recorded")
 	}
 	return fmt.Errorf("what the kernel has at %d is not recorded", int32(place))
 }
@@ -129,9 +124,40 @@ type vlanTag struct{ tpid, tci uint16 }
 // judge tells whether a packet of so many bytes, of which these are there and
 // from which the outer VLAN tag is taken out, passes a checked program.
 func (p program) judge(data []byte, length int, tag *vlanTag) bool {
-	sight := C.sight{stored: C.uint32_t(len(data)), length: C.uint32_t(length)}
+	packet := C.judged{stored: C.uint32_t(len(data)), length: C.uint32_t(length)}
 	if tag != nil {
-		sight.tagged, sight.tpid, sight.tci = true, C.uint16_t(tag.tpid), C.uint16_t(tag.tci)
+		packet.tagged, packet.tpid, packet.tci = true, C.uint16_t(tag.tpid), C.uint16_t(tag.tci)
 	}
-	return bool(C.judge_one(p.instructions(), (*C.uint8_t)(unsafe.SliceData(data)), sight))
+	return bool(C.judge_one(p.instructions(), (*C.uint8_t)(unsafe.SliceData(data)), packet))
+}
+
+// isForKernel reports whether the kernel can judge a filter for packets before
+// which libpcap puts a header, as libpcap asks it to then.
+func (p program) isForKernel() bool {
+	_, err := p.withoutHeader()
+	return err == nil
+}
+
+// withoutHeader returns a program for packets before which libpcap puts a
+// header, as one for what the kernel has: without that header, of which it has
+// direction and protocol.
+func (p program) withoutHeader() (program, error) {
+	moved := make(program, len(p))
+	for at, i := range p {
+		class, mode := i.Code&bpfClass, i.Code&bpfMode
+		isLoad := class == bpfLD && (mode == bpfABS || mode == C.BPF_IND) || class == bpfLDX && mode == C.BPF_MSH
+		switch {
+		case !isLoad || i.K >= besideLowest:
+		case i.K >= C.cooked_size:
+			i.K -= C.cooked_size
+		case mode == bpfABS && i.K == 0:
+			i.K = C.BESIDE_DIRECTION
+		case mode == bpfABS && i.K == 14:
+			i.K = C.BESIDE_PROTOCOL
+		default:
+			return nil, fmt.Errorf("the kernel cannot judge byte %d of the cooked header", i.K)
+		}
+		moved[at] = i
+	}
+	return moved, nil
 }

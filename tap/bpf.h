@@ -5,27 +5,53 @@
 #include <stdint.h>
 #include <pcap/pcap.h>
 
-// Where filters find the VLAN tag that stands beside a packet: SKF_AD_OFF plus
-// SKF_AD_VLAN_TAG, SKF_AD_VLAN_TAG_PRESENT and SKF_AD_VLAN_TPID of linux/filter.h.
-#define BESIDE_TCI     UINT32_C(0xfffff02c)
-#define BESIDE_PRESENT UINT32_C(0xfffff030)
-#define BESIDE_TPID    UINT32_C(0xfffff03c)
+// Where filters find what stands beside a packet: SKF_AD_OFF plus the places of
+// linux/filter.h.
+#define BESIDE_PROTOCOL  UINT32_C(0xfffff000) // SKF_AD_PROTOCOL
+#define BESIDE_DIRECTION UINT32_C(0xfffff004) // SKF_AD_PKTTYPE
+#define BESIDE_INTERFACE UINT32_C(0xfffff008) // SKF_AD_IFINDEX
+#define BESIDE_HARDWARE  UINT32_C(0xfffff01c) // SKF_AD_HATYPE
+#define BESIDE_TCI       UINT32_C(0xfffff02c) // SKF_AD_VLAN_TAG
+#define BESIDE_PRESENT   UINT32_C(0xfffff030) // SKF_AD_VLAN_TAG_PRESENT
+#define BESIDE_TPID      UINT32_C(0xfffff03c) // SKF_AD_VLAN_TPID
 
-// A sight is a packet as the kernel shows it to filters: the outer VLAN tag
-// stands beside it.
+enum { tag_size = 4, cooked_size = 16 };
+
+// A judged packet is a packet as the kernel shows it to filters: the outer VLAN
+// tag, the direction and the interface stand beside it. Before a cooked one
+// stands the header that libpcap makes.
 typedef struct {
 	const uint8_t *data;
-	uint32_t stored, length; // bytes that are here, and of the whole packet
+	uint32_t stored, length; // bytes that are here, and that a filter counts
 	bool tagged;
 	uint16_t tpid, tci;
-} sight;
+	uint16_t protocol, hardware; // EtherType, ARPHRD
+	uint8_t direction;           // PACKET_HOST to PACKET_OUTGOING
+	uint32_t interface;          // index
+	const uint8_t *cooked;       // cooked_size bytes that stand before data, or NULL
+} judged;
 
-// load reads so many bytes in network order; false: they are not there.
-static inline bool load(const sight *p, uint32_t at, uint32_t bytes, uint32_t *value)
+// byte_at returns a byte of a packet, which has so many.
+static inline uint32_t byte_at(const judged *p, uint32_t at)
 {
-	if ((uint64_t)at + bytes > p->stored)
+	if (p->cooked == NULL)
+		return p->data[at];
+	return at < cooked_size ? p->cooked[at] : p->data[at - cooked_size];
+}
+
+// load reads so many bytes in network order and reports whether they are there.
+static inline bool load(const judged *p, uint32_t at, uint32_t bytes, uint32_t *value)
+{
+	const uint32_t before = p->cooked == NULL ? 0 : cooked_size;
+	if ((uint64_t)at + bytes > (uint64_t)p->stored + before)
 		return false;
-	const uint8_t *b = p->data + at;
+	if (at < before) {
+		*value = 0;
+		for (uint32_t i = 0; i < bytes; i++)
+			*value = *value << 8 | byte_at(p, at + i);
+		return true;
+	}
+	const uint8_t *b = p->data + (at - before);
 	switch (bytes) {
 	case 4:
 		*value = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
@@ -39,27 +65,25 @@ static inline bool load(const sight *p, uint32_t at, uint32_t bytes, uint32_t *v
 }
 
 // load_beside reads what stands beside the packet, which is at places that no
-// packet has; false: nothing is there.
-static inline bool load_beside(const sight *p, uint32_t at, uint32_t *value)
+// packet has, and reports whether something is there.
+static inline bool load_beside(const judged *p, uint32_t at, uint32_t *value)
 {
 	switch (at) {
-	case BESIDE_TCI:
-		*value = p->tci;
-		return true;
-	case BESIDE_PRESENT:
-		*value = p->tagged;
-		return true;
-	case BESIDE_TPID:
-		*value = p->tpid;
-		return true;
+	case BESIDE_PROTOCOL:  *value = p->protocol; return true;
+	case BESIDE_DIRECTION: *value = p->direction; return true;
+	case BESIDE_INTERFACE: *value = p->interface; return true;
+	case BESIDE_HARDWARE:  *value = p->hardware; return true;
+	case BESIDE_TCI:       *value = p->tci; return true;
+	case BESIDE_PRESENT:   *value = p->tagged; return true;
+	case BESIDE_TPID:      *value = p->tpid; return true;
 	}
 	return false;
 }
 
-// judge runs a filter over a packet as the kernel does and tells whether it
+// judge runs a filter over a packet as the kernel does and reports whether it
 // matches: a load of what is not there, or a division by zero, says no. The
 // program has been checked: its jumps and its memory stay within bounds.
-static inline bool judge(const struct bpf_insn *filter, const sight *p)
+static inline bool judge(const struct bpf_insn *filter, const judged *p)
 {
 	uint32_t a = 0, x = 0, memory[BPF_MEMWORDS] = {0};
 	for (const struct bpf_insn *i = filter;; i++) {

@@ -2,7 +2,6 @@ package tap
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -17,7 +16,7 @@ const (
 	leastPause, mostPause = time.Millisecond, 20 * time.Millisecond
 	// mostBehind is how many chunks a reader lets come before it looks more often:
 	// what was written last is still in the processor's cache.
-	mostBehind = 6
+	mostBehind = 24
 	// readerRate is what may be written to a ring without overtaking a reader,
 	// in bytes per second; half of the ring is for the time that reading takes.
 	readerRate = 3 << 30 / 2
@@ -50,11 +49,11 @@ type Reader struct {
 	absences []absence // of the interface, in the past
 
 	cursor *cursor
-	looked int64 // number of the chunk that it waited at last
+	looked int64  // number of the chunk that it waited at last
+	turns  uint32 // of the ring, before what is there was taken
 	want   want
 	end    *atomic.Int64 // as it was told last
 	taken  int64         // packets
-	why    halt          // of taking them
 	record []byte        // the one that Next returned last
 	stamp  int64         // of that, until Copy is called: only then it is known to be taken
 }
@@ -73,10 +72,11 @@ func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
 		return nil, fmt.Errorf("open %s: what its packets begin with has changed", r.options.Interface)
 	}
 	reader := &Reader{recorder: r, link: r.link, session: r.session, began: time.Now(), since: o.From,
-		want: want{snap: min(o.Snap, r.options.Snap), micros: !o.Nanos}, end: &atomic.Int64{}}
+		want: want{link: r.link, snap: min(o.Snap, r.options.Snap), micros: !o.Nanos}, end: &atomic.Int64{}}
 	reader.end.Store(math.MaxInt64)
 	reader.stamp = math.MinInt64
-	reader.pause = min(mostPause, max(leastPause, time.Duration(r.ring.size()/2*int64(time.Second)/readerRate)))
+	kernel := int64(r.ring.c.state.geometry.blocks * r.ring.c.state.geometry.block_size)
+	reader.pause = min(mostPause, max(leastPause, time.Duration(kernel/2*int64(time.Second)/readerRate)))
 	if o.Filter != nil {
 		reader.want.filter = o.Filter.code
 	}
@@ -93,6 +93,7 @@ func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
 		reader.absences = r.missing(o.From)
 		if whole := r.whole(r.ring.holding()); whole.After(o.From) {
 			reader.since = whole
+			reader.cursor.begin(whole)
 		}
 	}
 	return reader, nil
@@ -102,7 +103,7 @@ func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
 // what the interface's absence has cost (Gap).
 func (r *Reader) Since() time.Time { return r.since }
 
-// Gap tells when the interface was not there in the past that is read; nil: it
+// Gap reports when the interface was not there in the past that is read; nil: it
 // was there.
 func (r *Reader) Gap() error {
 	times := len(r.absences)
@@ -116,7 +117,7 @@ func (r *Reader) Gap() error {
 	return fmt.Errorf("%s was not there %d times between %s and %s", r.recorder.options.Interface, times, from, to)
 }
 
-// Copy copies packets to the first room, as records of a pcap file, and returns
+// Copy copies packets to the first of the rooms (it uses no other), as records of a pcap file, and returns
 // the bytes of the records. It copies what the quota allows, fits and is there
 // already. What is past is not cut by the end. Whatever comes next, Next returns
 // it.
@@ -140,7 +141,8 @@ func (r *Reader) take(room []byte, most int64) (packets int64, bytes int) {
 		// Older ones cannot come any more, but by a clock that was set back.
 		r.cursor.at.live = 0
 	}
-	packets, bytes, r.why = r.cursor.take(&r.want, room, most, r.end)
+	r.turns = r.cursor.turns() // asked first: what comes later changes it
+	packets, bytes, _ = r.cursor.take(&r.want, room, most, r.end)
 	r.taken += packets
 	return packets, bytes
 }
@@ -167,8 +169,6 @@ func (r *Reader) Next() (Packet, error) {
 		switch {
 		case over != nil:
 			return Packet{}, over
-		case r.why == haltCleared:
-			return Packet{}, errors.New("what the packets begin with has changed")
 		case left <= 0:
 			return Packet{}, ErrTimeout
 		}
@@ -180,13 +180,13 @@ func (r *Reader) Next() (Packet, error) {
 // some at a time: to wake up for each chunk would cost more than to copy it.
 func (r *Reader) wait(most time.Duration) {
 	number := int64(r.cursor.at.number)
-	if chunks := number - r.looked; chunks != 0 {
+	if chunks := number - r.looked; chunks > 1 {
 		if chunks > mostBehind {
 			r.pause = max(r.pause/2, leastPause)
 		}
 		time.Sleep(min(most, r.pause))
 	} else {
-		r.cursor.wait(most)
+		r.cursor.wait(r.turns, most)
 	}
 	r.looked = number
 }

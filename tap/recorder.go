@@ -1,5 +1,6 @@
 package tap
 
+// #include <stdlib.h>
 // #include "recorder.h"
 import "C"
 
@@ -11,30 +12,36 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	// recorderRetry is the time between two attempts to open an interface.
 	recorderRetry = time.Second
-	// recorderPause is the time between two attempts to read from an interface that fails.
-	recorderPause = 10 * time.Millisecond
 	// keptAbsences is how many absences of its interface a recorder remembers.
 	keptAbsences = 1000
 )
 
 // A Recorder captures on one interface all the time and remembers the latest
-// packets in memory that it has from the start. What it remembers outlives the
-// interface. Readers hand it out.
+// packets: half of its memory is the kernel's ring of a packet socket, in which
+// they stay where the kernel has put them; the other half is a compact ring, to
+// which up to 2 MiB/s are copied, so that a quiet link keeps hours. What it
+// remembers outlives the interface. Readers hand it out.
 type Recorder struct {
 	options  Options
-	ring     *ring
+	geometry C.geometry
 	compiler *Compiler
 
 	mu       sync.Mutex
-	link     int           // link type of what is in the ring; -1: nothing was recorded yet
-	netmask  C.bpf_u_int32 // of the interface
-	began    time.Time     // of the recording with this link type
-	session  int           // counts how often the interface was opened
+	ring     *ring       // nil: there is none yet
+	socket   *ringSocket // of that
+	link     int         // link type of what is in the ring; -1: nothing was recorded yet
+	code     program     // that the kernel judges packets by
+	index    int         // of the interface
+	netmask  C.bpf_u_int32
+	began    time.Time // of the recording with this link type
+	session  int       // counts how often the interface was opened
 	up       bool
 	err      error     // why it is not up
 	gone     time.Time // since when it is not up
@@ -52,25 +59,28 @@ type RecorderStatus struct {
 	Link    int       // DLT of what is held; -1: nothing was recorded yet
 	Packets int64     // that came so far
 	Dropped int64     // by the kernel so far
-	Bytes   int64     // that are held
+	Bytes   int64     // that the records of a file of all that is held would take, within a hundredth
 	Oldest  time.Time // stamp of the oldest packet; zero: none is held
 	Whole   time.Time // since when nothing is missing but what was dropped; zero: nothing was recorded yet
 }
 
 // NewRecorder returns a recorder that remembers as much as fits into so many
-// bytes. They are taken at once. It records while Run runs. The compiler is asked
-// for the policy that all packets have to pass; nil: options have the filter.
+// bytes, at least MinRecorder. Run takes them when it begins. Of the options,
+// BufferSize and Nanos do not count: the kernel has the whole ring as its buffer.
+// The compiler is asked for the policy that all packets have to pass; nil:
+// options have the filter.
 func NewRecorder(options Options, size int64, compiler *Compiler) (*Recorder, error) {
-	ring, err := newRing(size)
-	if err != nil {
-		return nil, fmt.Errorf("record %s: %w", options.Interface, err)
+	if size < MinRecorder {
+		return nil, fmt.Errorf("record %s: %d bytes are too few, it needs %d", options.Interface, size, MinRecorder)
 	}
-	return &Recorder{options: options, ring: ring, compiler: compiler, link: -1, err: errors.New("not opened yet")}, nil
+	return &Recorder{options: options, geometry: geometryOf(size), compiler: compiler, link: -1,
+		err: errors.New("not opened yet")}, nil
 }
 
 // Run records until the context ends. An interface that cannot be opened or
-// disappears is tried again every second. Every change is told: nil when
-// recording begins, else why it does not go on.
+// disappears is tried again every second. Every change is told, from this
+// goroutine: nil when recording begins, else why it does not go on. Run may be
+// called once.
 func (r *Recorder) Run(ctx context.Context, changed func(error)) {
 	var stop atomic.Int64
 	defer context.AfterFunc(ctx, func() { stop.Store(1) })()
@@ -97,54 +107,130 @@ func (r *Recorder) Run(ctx context.Context, changed func(error)) {
 // recordOnce opens the interface and records until it is stopped, which is no
 // error, or the interface fails.
 func (r *Recorder) recordOnce(ctx context.Context, stop *atomic.Int64, opened func()) error {
-	options := r.options
-	if r.compiler != nil {
-		var err error
-		if options.Filter, err = r.compiler.Compile(ctx, options.Interface, options.Snap, ""); err != nil {
-			return err
+	index, err := interfaceIndex(r.options.Interface)
+	if err != nil {
+		if r.ring == nil {
+			_ = r.takeMemory(false) // while there is some; that there is none is said when the interface is there
 		}
+		return err
 	}
-	live, err := Open(options)
+	link, code, err := r.examine(ctx)
 	if err != nil {
 		return err
 	}
-	defer live.Close()
-	if C.pcap_get_tstamp_precision(live.copying.handle) != C.PCAP_TSTAMP_PRECISION_NANO {
-		return fmt.Errorf("open %s: no stamps in nanoseconds", r.options.Interface)
+	if err := r.open(index, link, code); err != nil {
+		return fmt.Errorf("open %s: %w", r.options.Interface, err)
 	}
-	r.begin(live)
 	opened()
-	broken := time.Now()
-	for packets := int64(-1); ; time.Sleep(recorderPause) {
-		called := time.Now()
-		if C.record_packets(live.copying.handle, r.ring.c, C.int(ReadTimeout.Milliseconds()),
-			(*C.int64_t)(unsafe.Pointer(stop))) {
-			return nil
-		}
-		now := r.ring.holding().packets
-		if now != packets || time.Since(called) > ReadTimeout { // it was not broken, or what was left is still read
-			packets, broken = now, time.Now()
-		}
-		if time.Since(broken) > 2*ReadTimeout {
-			return errors.New(C.GoString(C.pcap_geterr(live.copying.handle)))
-		}
+	switch r.record(stop) {
+	case C.record_vanished:
+		return errors.New("the interface disappeared")
+	case C.record_renamed:
+		return fmt.Errorf("the interface disappeared: another one, or none, is called %s now", r.options.Interface)
+	case C.record_broken:
+		r.discard()
+		return errors.New("the kernel's ring is not as expected")
 	}
+	return nil
 }
 
-// begin notes that the interface is open.
-func (r *Recorder) begin(live *Live) {
+// examine returns what link type the interface has, and what the kernel is to
+// judge its packets by.
+func (r *Recorder) examine(ctx context.Context) (link int, code program, err error) {
+	filter := r.options.Filter
+	if r.compiler != nil {
+		if filter, err = r.compiler.Compile(ctx, r.options.Interface, r.options.Snap, ""); err != nil {
+			return 0, nil, err
+		}
+	}
+	if link, err = recordedLink(r.options.Interface, r.options.Snap); err != nil {
+		return 0, nil, fmt.Errorf("open %s: %w", r.options.Interface, err)
+	}
+	if filter != nil {
+		if int(filter.link) != link {
+			return 0, nil, fmt.Errorf("bpf: filter %q: it is for link type %d, the interface has %d", filter.expression, filter.link, link)
+		}
+		code = filter.code
+	}
+	code, err = recordingProgram(code, bool(shapeOf(link).cooked), r.options.Snap, loopbackIndex())
+	if err != nil {
+		return 0, nil, fmt.Errorf("bpf: filter %q: %w", filter.expression, err)
+	}
+	return link, code, nil
+}
+
+// open begins to record an interface: in the ring that there is if its packets
+// go with those that are there.
+func (r *Recorder) open(index, link int, code program) error {
+	cooked := bool(shapeOf(link).cooked)
+	if r.ring == nil || r.socket.cooked != cooked || r.link >= 0 && r.link != link {
+		if err := r.takeMemory(cooked); err != nil {
+			return err
+		}
+	}
+	if err := r.socket.attach(code); err != nil {
+		return err
+	}
+	unbroken := r.up && r.index == index && r.socket.bound() == index // as another process has left it
+	if err := r.socket.bind(index); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	if link := int(C.pcap_datalink(live.copying.handle)); link != r.link {
-		r.ring.clear(link)
-		r.link, r.began, r.absences = link, now, nil
-	} else {
+	switch {
+	case r.link < 0:
+		r.link, r.began = link, now
+	case !unbroken:
 		r.absences = append(r.absences[max(0, len(r.absences)-keptAbsences+1):], absence{r.gone, now})
 	}
-	r.netmask = netmask(r.options.Interface)
+	r.code, r.index, r.netmask = code, index, netmask(r.options.Interface)
 	r.session++
 	r.up, r.err = true, nil
+	return nil
+}
+
+// takeMemory makes an empty ring, of a socket with or without link header.
+func (r *Recorder) takeMemory(cooked bool) error {
+	r.discard()
+	socket, blocks, err := openRingSocket(r.geometry, cooked)
+	if err != nil {
+		return err
+	}
+	ring, err := newRing(r.geometry, blocks)
+	if err != nil {
+		socket.close()
+		_ = unix.Munmap(blocks)
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ring, r.socket = ring, socket
+	return nil
+}
+
+// discard forgets everything. Readers keep what they read.
+func (r *Recorder) discard() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ring == nil {
+		return
+	}
+	r.socket.close()
+	r.ring.file.Close()
+	r.ring, r.socket, r.link, r.absences = nil, nil, -1, nil
+}
+
+// record records until it is stopped or the interface fails, and returns why.
+func (r *Recorder) record(stop *atomic.Int64) C.int {
+	to := C.recording{ring: r.ring.c, descriptor: C.int(r.socket.fd()), timeout: C.int(ReadTimeout.Milliseconds()),
+		_interface: C.int(r.index)}
+	if name := r.options.Interface; name != AnyInterface && len(name) < len(to.name) {
+		for i := range len(name) {
+			to.name[i] = C.char(name[i])
+		}
+	}
+	return C.record_packets(&to, (*C.int64_t)(unsafe.Pointer(stop)))
 }
 
 // fail notes that the interface is not open.
@@ -157,20 +243,25 @@ func (r *Recorder) fail(err error) {
 	r.up, r.err = false, err
 }
 
-// Up tells whether the recorder is recording.
+// Up reports whether the recorder is recording.
 func (r *Recorder) Up() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.up
 }
 
-// Status tells how the recorder is. It looks at every chunk of the ring.
+// Status reports how the recorder is. It looks at every chunk of the ring.
 func (r *Recorder) Status() RecorderStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	status := RecorderStatus{Up: r.up, Err: r.err, Link: r.link}
+	if r.link < 0 {
+		return status
+	}
 	held := r.ring.holding()
-	return RecorderStatus{Up: r.up, Err: r.err, Link: r.link, Packets: held.packets, Dropped: held.lost,
-		Bytes: held.bytes, Oldest: held.oldest, Whole: r.whole(held)}
+	status.Packets, status.Dropped, status.Bytes = held.packets, held.lost, held.bytes
+	status.Oldest, status.Whole = held.oldest, r.whole(held)
+	return status
 }
 
 // whole returns from when on nothing was forgotten.

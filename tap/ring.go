@@ -1,99 +1,166 @@
 package tap
 
+// #include <stdlib.h>
 // #include "ring.h"
-//
-// // ring_put_packet writes a packet of which so many bytes are there.
-// static void ring_put_packet(ring *r, record header, const uint8_t *packet)
-// {
-//	ring_put(r, &header, packet);
-// }
 import "C"
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
-	// ringChunk is the piece in which a ring forgets, in bytes.
-	ringChunk = 1 << 20
-	// leastRing is the smallest ring, in chunks: one that is written, one that
-	// is read, and some between them.
-	leastRing = 4
+	// blockSize is the size of a block of the kernel's ring, and of a segment of
+	// the compact one: the largest packet fits into it.
+	blockSize = 256 << 10
+	// MinRecorder is the least memory that a recorder can do with, in bytes.
+	MinRecorder = 16 * blockSize
+	// storySize is what is kept for the recorder's own notes before a ring's state.
+	storySize = 256 << 10
 )
 
-// A ring is memory that remembers the latest packets. One goroutine writes and
-// never waits for longer than it takes to copy one chunk; cursors read. All its
-// memory is there from the start, so that it cannot fail later. It is not Go's:
-// the writer stays in C, which changes it.
+// A ring is memory that remembers the latest packets. One goroutine writes;
+// cursors read. The compact half and the state are a memfd, which can be handed
+// to another process; the other half is the kernel's, of a packet socket. None
+// of it is Go's: the writer stays in C, which changes it.
 type ring struct {
-	c *C.ring
+	c      *C.ring
+	file   *os.File // the memfd
+	memory []byte   // of it
+	blocks []byte   // of the kernel; nil: it has none
 
-	// reading is held by who reads. Many who copy at once would crowd the
-	// writer out of its processor, and the ring holds one chunk for one reader.
+	// reading is held by who copies. Many who copy at once would crowd the
+	// writer out of its processor.
 	reading sync.Mutex
 }
 
-// newRing returns a ring of so many bytes, rounded down to whole chunks.
-func newRing(size int64) (*ring, error) {
-	if size < leastRing*ringChunk {
-		return nil, fmt.Errorf("a ring of %d bytes is too small, it needs %d", size, leastRing*ringChunk)
-	}
-	return newRingOf(size/ringChunk, ringChunk)
+// geometryOf divides so many bytes into the kernel's ring and the compact one.
+func geometryOf(size int64) C.geometry {
+	blocks := size / blockSize / 2
+	return newGeometry(blocks, size/blockSize-blocks, blockSize)
 }
 
-// newRingOf returns a ring of so many chunks of so many bytes.
-func newRingOf(chunks, size int64) (*ring, error) {
-	memory, err := C.new_ring(C.int64_t(chunks), C.int64_t(size))
-	if memory == nil {
-		return nil, fmt.Errorf("take %d bytes for a ring: %w", chunks*size, err)
+// newGeometry returns a geometry of so many blocks and segments of a size.
+func newGeometry(blocks, segments, size int64) C.geometry {
+	return C.geometry{blocks: C.int64_t(blocks), block_size: C.int64_t(size), segments: C.int64_t(segments),
+		segment_size: C.int64_t(size), entries: C.int64_t(blocks + segments + 2)}
+}
+
+// ringLayout returns the bytes of a memfd, and where in it the segments begin.
+func ringLayout(g *C.geometry) (size, segments int64) {
+	const page = 1 << 16 // and of any machine
+	segments = storySize + (int64(C.ring_state_size(g))+page-1)&^(page-1)
+	return segments + int64(g.segments*g.segment_size), segments
+}
+
+// newRing returns an empty ring. The kernel's blocks may be missing.
+func newRing(g C.geometry, blocks []byte) (*ring, error) {
+	size, _ := ringLayout(&g)
+	fd, err := unix.MemfdCreate("pcapdaemon", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("take memory for a ring: %w", err)
 	}
-	r := &ring{c: memory}
-	// Cursors may be in use when the writer has ended: the memory goes with the last of them.
-	runtime.AddCleanup(r, func(memory *C.ring) { C.free_ring(memory) }, memory)
+	file := os.NewFile(uintptr(fd), "ring")
+	if err := unix.Ftruncate(fd, size); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("take %d bytes for a ring: %w", size, err)
+	}
+	r, err := mapRing(g, file, blocks)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	C.ring_begin(r.c, &g)
 	return r, nil
 }
 
-// size returns how many bytes a ring has.
-func (r *ring) size() int64 { return int64(r.c.chunks * r.c.chunk_size) }
+// mapRing returns the ring in a memfd, which it takes over, as is the kernel's memory.
+func mapRing(g C.geometry, file *os.File, blocks []byte) (*ring, error) {
+	size, segments := ringLayout(&g)
+	memory, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("take %d bytes for a ring: %w", size, err)
+	}
+	c := (*C.ring)(C.calloc(1, C.sizeof_ring))
+	c.state = (*C.ring_state)(unsafe.Pointer(&memory[storySize]))
+	c.segments = (*C.uint8_t)(unsafe.Pointer(&memory[segments]))
+	c.blocks = (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(blocks)))
+	r := &ring{c: c, file: file, memory: memory, blocks: blocks}
+	// Cursors may be in use when the writer has ended: the memory goes with the last of them.
+	runtime.AddCleanup(r, func(m mapping) { m.free() }, mapping{c, memory, blocks})
+	return r, nil
+}
 
-// clear forgets everything; what comes now has another link type. Only the
-// writer may call it.
-func (r *ring) clear(linkType int) { C.ring_clear(r.c, shapeOf(linkType)) }
+// A mapping is the memory of a ring.
+type mapping struct {
+	c              *C.ring
+	memory, blocks []byte
+}
 
-// shapeOf returns the shape of packets of a link type: where libpcap puts their
-// outer VLAN tag back, and what it puts before what the kernel has.
-func shapeOf(linkType int) C.shape {
-	switch linkType {
+// free gives the memory back.
+func (m mapping) free() {
+	C.free(unsafe.Pointer(m.c))
+	_ = unix.Munmap(m.memory)
+	if m.blocks != nil {
+		_ = unix.Munmap(m.blocks)
+	}
+}
+
+// size returns how many bytes of packets a ring has room for.
+func (r *ring) size() int64 {
+	g := &r.c.state.geometry
+	return int64(g.blocks*g.block_size + g.segments*g.segment_size)
+}
+
+// shapeOf returns what libpcap makes of packets of a link type: whether it puts
+// a header before what the kernel has, and where it puts their outer VLAN tag back.
+func shapeOf(link int) C.shape {
+	switch link {
 	case C.DLT_EN10MB:
 		return C.shape{hole: 12}
 	case C.DLT_LINUX_SLL:
-		return C.shape{hole: 14, cooked: 16}
+		return C.shape{cooked: true, hole: 14}
+	case C.DLT_NETLINK, C.DLT_LINUX_IRDA, C.DLT_LINUX_LAPD:
+		return C.shape{cooked: true}
 	}
 	return C.shape{}
 }
 
-// put writes a packet, of which data is there, with its VLAN tag in it, and
-// which had so many bytes. Tagged says that the kernel had taken the tag out.
-func (r *ring) put(stamp time.Time, data []byte, length int, tagged bool) {
-	record := C.record{seconds: C.uint32_t(stamp.Unix()), nanos: C.uint32_t(stamp.Nanosecond()),
-		stored: C.uint32_t(len(data)), length: C.uint32_t(length)}
-	if tagged {
-		record.nanos |= C.RECORD_TAGGED
-		record.stored -= C.tag_size
-		record.length -= C.tag_size
+// put writes a packet to the compact ring that had so many bytes, of which
+// these are there, without the outer VLAN tag.
+func (r *ring) put(stamp time.Time, data []byte, length int, tag *vlanTag) {
+	view := C.packet_view{stamp: C.int64_t(stamp.UnixNano()), stored: C.uint32_t(len(data)), length: C.uint32_t(length)}
+	if tag != nil {
+		view.tagged, view.tpid, view.tci = true, C.uint16_t(tag.tpid), C.uint16_t(tag.tci)
 	}
-	C.ring_put_packet(r.c, record, (*C.uint8_t)(unsafe.SliceData(data)))
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	if len(data) > 0 {
+		pinner.Pin(&data[0])
+	}
+	view.data = (*C.uint8_t)(unsafe.SliceData(data))
+	C.ring_put(r.c, &view)
+	C.ring_wake(r.c)
 }
 
 // lose notes that the kernel dropped packets.
 func (r *ring) lose(stamp time.Time, packets int) {
-	C.ring_put_packet(r.c, C.record{seconds: C.uint32_t(stamp.Unix()),
-		nanos: C.uint32_t(stamp.Nanosecond()) | C.RECORD_LOSS, length: C.uint32_t(packets)}, nil)
+	C.ring_put(r.c, &C.packet_view{stamp: C.int64_t(stamp.UnixNano()), lost: C.uint32_t(packets)})
+	C.ring_wake(r.c)
+}
+
+// takeBlocks notes what the kernel has retired, and reports whether its ring is as expected.
+func (r *ring) takeBlocks() bool {
+	taken := C.ring_take_blocks(r.c)
+	C.ring_wake(r.c)
+	return taken >= 0
 }
 
 // load reads what the writer changes.
@@ -102,30 +169,32 @@ func load(counter *C.int64_t) int64 { return atomic.LoadInt64((*int64)(counter))
 // A holding says what a ring holds.
 type holding struct {
 	packets, lost int64     // that came since the ring was made
-	bytes         int64     // that the records take
+	bytes         int64     // that the records of a file would take, nearly
 	oldest        time.Time // stamp of the oldest packet; zero: none is held
-	whole         bool      // nothing was forgotten since the ring was made or cleared
+	whole         bool      // nothing was forgotten since the ring was made
 }
 
 // holding looks at the ring.
 func (r *ring) holding() holding {
-	r.reading.Lock()
-	defer r.reading.Unlock()
-	defer C.ring_release(r.c)
-	oldest := load(&r.c.oldest)
-	h := holding{whole: oldest == load(&r.c.begin)}
-	for number := oldest; number <= load(&r.c.newest); number++ {
-		c := C.ring_hold(r.c, C.int64_t(number))
-		if c == nil {
+	const perBlock, perPacket = 48, 82 + 4 // bytes that the kernel needs, padding included
+	oldest := int64(C.ring_oldest(r.c))
+	h := holding{whole: oldest == 1}
+	for number := oldest; number <= load(&r.c.state.newest); number++ {
+		var c C.chunk
+		if !C.ring_describe(r.c, C.int64_t(number), &c) {
 			continue
 		}
-		packets := load(&c.packets)
-		if packets > 0 && h.oldest.IsZero() {
-			h.oldest = time.Unix(0, load(&c.first))
+		if c.packets > 0 && h.oldest.IsZero() {
+			h.oldest = time.Unix(0, int64(c.first))
 		}
-		h.bytes += load(&c.used)
-		h.packets = int64(c.packets_before) + packets
-		h.lost = int64(c.lost_before) + load(&c.lost)
+		if c.sequence != 0 {
+			h.bytes += int64(c.used) - perBlock - int64(c.packets)*(perPacket-recordHeader)
+		} else {
+			h.bytes += int64(c.used) - int64(c.packets)*(C.sizeof_record+4-recordHeader)
+		}
+		h.packets = int64(c.packets_before + c.packets)
+		h.lost = int64(c.lost_before + c.lost)
 	}
+	h.bytes = max(0, h.bytes)
 	return h
 }

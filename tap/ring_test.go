@@ -14,11 +14,15 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// ethernet and rawIP are link types.
-const ethernet, rawIP = 1, 12
+// ethernet is a link type.
+const ethernet = 1
+
+// leastRing is the smallest compact ring, in segments: one that is written, one
+// that is read, and some between them.
+const leastRing = 4
 
 // everything is what a cursor takes if nobody cuts it down.
-var everything = want{snap: 1 << 20}
+var everything = want{snap: 1 << 20, link: ethernet}
 
 // never is an end that does not come.
 var never = func() *atomic.Int64 {
@@ -27,14 +31,13 @@ var never = func() *atomic.Int64 {
 	return end
 }()
 
-// newSmallRing returns a ring of so many chunks of so many bytes, for Ethernet.
-func newSmallRing(t testing.TB, chunks, size int) *ring {
+// newSmallRing returns a compact ring of so many segments of so many bytes.
+func newSmallRing(t testing.TB, segments, size int) *ring {
 	t.Helper()
-	r, err := newRingOf(int64(chunks), int64(size))
+	r, err := newRing(newGeometry(0, int64(segments), int64(size)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.clear(ethernet)
 	return r
 }
 
@@ -105,31 +108,38 @@ func (w *witness) finish(t testing.TB, written uint64) {
 	}
 }
 
-// FuzzRing lets a writer and readers take turns: what a reader gets is always a
-// gap-free run of what was written, or the gap is counted.
+// FuzzRing lets a writer, a kernel and readers take turns: what a reader gets is
+// always a gap-free run of what was written, or the gap is counted.
 func FuzzRing(f *testing.F) {
 	for seed := range uint64(20) {
 		f.Add(seed, uint8(seed), uint8(3*seed))
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, haste, size uint8) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		r := newSmallRing(t, leastRing+random.IntN(4), 4096)
+		k := newFakeKernel(t, 2+random.IntN(6), leastRing+random.IntN(4), 4096)
+		r := k.ring
 		var written uint64
 		var readers []*witness
 		room := make([]byte, 1<<16)
 		for range 2000 {
 			switch act := random.IntN(256); {
 			case act > int(haste):
-				data := numbered(written, random.IntN(1+8*int(size)))
-				r.put(time.Unix(0, int64(written)), data, len(data), false)
-				written++
+				for range 1 + random.IntN(3) {
+					k.receive(time.Unix(0, int64(written)), numbered(written, random.IntN(1+8*int(size))))
+					written++
+				}
+				k.retire()
+				if random.IntN(3) > 0 && !r.takeBlocks() {
+					t.Fatal("the ring is broken")
+				}
 			case len(readers) < 5 && random.IntN(10) == 0:
 				past := random.IntN(2) == 0
-				w := &witness{cursor: r.newCursor(time.Unix(0, int64(written)), false), next: written}
+				r.takeBlocks() // what comes later is of later
+				w := &witness{cursor: r.newCursor(time.Unix(0, int64(written)), false)}
 				if past {
 					w.cursor = r.newCursor(time.Unix(0, 0), true)
-					w.next = uint64(w.at.packets_passed)
 				}
+				w.next = uint64(w.at.packets_passed)
 				readers = append(readers, w)
 			case len(readers) > 0:
 				w := readers[random.IntN(len(readers))]
@@ -137,6 +147,7 @@ func FuzzRing(f *testing.F) {
 				w.check(t, room[:n])
 			}
 		}
+		r.takeBlocks()
 		for _, w := range readers {
 			for {
 				packets, n, why := w.take(&everything, room, math.MaxInt64, never)
@@ -147,7 +158,7 @@ func FuzzRing(f *testing.F) {
 					t.Fatal("a reader has come to a halt")
 				}
 			}
-			w.finish(t, written)
+			w.finish(t, k.recorded)
 		}
 	})
 }
@@ -165,7 +176,7 @@ func TestRingIsOvertaken(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 1))
 		for n := range uint64(60_000) {
 			data := numbered(n, random.IntN(1500))
-			r.put(time.Unix(0, int64(n)), data, len(data), false)
+			r.put(time.Unix(0, int64(n)), data, len(data), nil)
 			written.Store(n + 1)
 		}
 	})
@@ -175,7 +186,7 @@ func TestRingIsOvertaken(t *testing.T) {
 			w := &witness{cursor: r.newCursor(time.Unix(0, 0), true)}
 			w.next = uint64(w.at.packets_passed)
 			room := make([]byte, 1<<15)
-			slow := want{snap: 1 << 20}
+			slow := everything
 			if reader%2 == 0 { // the writer comes round to the chunk that is being copied
 				slow.filter = append(make(program, 20_000), pcap.BPFInstruction{Code: 0x06, K: 1})
 			}
