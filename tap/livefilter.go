@@ -1,6 +1,6 @@
 package tap
 
-// #include <pcap/pcap.h>
+// #include "bpf.h"
 import "C"
 
 import (
@@ -24,9 +24,6 @@ const inFlight = 200 * time.Microsecond
 
 // errNotJudged says that a filter can be judged by nobody.
 var errNotJudged = errors.New("the kernel does not take it, and it asks for what only the kernel knows")
-
-// More places beside a packet, as in bpf.go: SKF_AD_OFF + SKF_AD_PROTOCOL and SKF_AD_HATYPE.
-const besideProtocol, besideHardware = 0xfffff000, 0xfffff01c
 
 // setLive lets only those packets through that a filter lets through; nil: all of
 // them. It returns the program that is left for user space, if the kernel cannot
@@ -70,9 +67,9 @@ var reject = accept(0)
 // others: it comes in there as well. libpcap throws these packets away, too, but
 // they take half of the kernel's buffer first, and count as received.
 var notTwice = program{
-	{Code: C.BPF_LD | C.BPF_W | C.BPF_ABS, K: besidePacketType},
+	{Code: C.BPF_LD | C.BPF_W | C.BPF_ABS, K: C.BESIDE_DIRECTION},
 	{Code: C.BPF_JMP | C.BPF_JEQ | C.BPF_K, Jf: 3, K: unix.PACKET_OUTGOING},
-	{Code: C.BPF_LD | C.BPF_W | C.BPF_ABS, K: besideHardware},
+	{Code: C.BPF_LD | C.BPF_W | C.BPF_ABS, K: C.BESIDE_HARDWARE},
 	{Code: C.BPF_JMP | C.BPF_JEQ | C.BPF_K, Jf: 1, K: unix.ARPHRD_LOOPBACK},
 	reject,
 }
@@ -132,10 +129,10 @@ func madeHeader(link C.int) (size uint32, fields map[field]uint32) {
 	const load1, load2, load4 = C.BPF_LD | C.BPF_ABS | C.BPF_B, C.BPF_LD | C.BPF_ABS | C.BPF_H, C.BPF_LD | C.BPF_ABS | C.BPF_W
 	switch link {
 	case C.DLT_LINUX_SLL, C.DLT_LINUX_IRDA, C.DLT_LINUX_LAPD, C.DLT_NETLINK:
-		return 16, map[field]uint32{{0, load2}: besidePacketType, {14, load2}: besideProtocol}
+		return 16, map[field]uint32{{0, load2}: C.BESIDE_DIRECTION, {14, load2}: C.BESIDE_PROTOCOL}
 	case C.DLT_LINUX_SLL2:
-		return 20, map[field]uint32{{0, load2}: besideProtocol, {4, load4}: besideInterface,
-			{8, load2}: besideHardware, {10, load1}: besidePacketType}
+		return 20, map[field]uint32{{0, load2}: C.BESIDE_PROTOCOL, {4, load4}: C.BESIDE_INTERFACE,
+			{8, load2}: C.BESIDE_HARDWARE, {10, load1}: C.BESIDE_DIRECTION}
 	}
 	return 0, nil
 }
