@@ -118,8 +118,7 @@ func activate(o Options) (*pcap.Handle, error) {
 	}
 	switch text := err.Error(); text { // gopacket keeps its error values to itself
 	case "Permission Denied":
-		return nil, fmt.Errorf("the capability CAP_NET_RAW is missing, which setcap cap_net_raw=ep grants the program: %w",
-			inactive.Error())
+		return nil, fmt.Errorf("%w: %w", errNoRaw, inactive.Error())
 	case "Interface Not Up":
 		return nil, errors.New("the interface is down")
 	}
