@@ -46,7 +46,7 @@ type Packet struct {
 
 // Stats are counts since an interface was opened.
 type Stats struct {
-	Received  int64 // passed the filter, dropped ones and those not read yet included
+	Received  int64 // passed the filter and were handed out, or dropped
 	Dropped   int64 // by the kernel, for want of buffer
 	IfDropped int64 // by the interface or its driver
 }
