@@ -22,7 +22,9 @@ import (
 type Live struct {
 	copying *C.copying
 	start   time.Time
-	before  Stats // of what came before start
+	before  Stats         // of what came before start
+	taken   int64         // packets that were handed out, from before the end
+	end     *atomic.Int64 // of the latest quota
 }
 
 // newLive takes a handle over, which is in non-blocking mode. Records have their
@@ -59,6 +61,9 @@ func (l *Live) Copy(rooms [][]byte, q *Quota) (size int) {
 	if l.copying.why != C.copied_all { // Next has not been asked
 		return 0
 	}
+	before := q.Copied.Packets.Load()
+	defer func() { l.taken += q.Copied.Packets.Load() - before }()
+	l.end = q.End
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
 	pinner.Pin(q.End)
@@ -82,7 +87,9 @@ func (l *Live) Copy(rooms [][]byte, q *Quota) (size int) {
 // be expected any more, ErrEnd, or what libpcap says of a failed read.
 func (l *Live) Next() (Packet, error) {
 	if l.copying.why == C.copied_all {
+		end := l.end
 		l.Copy(nil, &Quota{End: &atomic.Int64{}, Layout: RecordLayout()}) // takes none, and waits as long as for the last one
+		l.end = end
 	}
 	why := l.copying.why
 	l.copying.why = C.copied_all
@@ -95,11 +102,15 @@ func (l *Live) Next() (Packet, error) {
 		return Packet{}, errors.New(C.GoString(C.pcap_geterr(l.copying.handle)))
 	}
 	header := &l.copying.header
-	return Packet{gopacket.CaptureInfo{
+	p := Packet{gopacket.CaptureInfo{
 		Timestamp:     time.Unix(int64(header.ts.tv_sec), int64(header.ts.tv_usec)*int64(l.copying.unit)),
 		CaptureLength: int(header.caplen),
 		Length:        int(header.len),
-	}, unsafe.Slice((*byte)(l.copying.data), header.caplen)}, nil
+	}, unsafe.Slice((*byte)(l.copying.data), header.caplen)}
+	if l.end == nil || p.Timestamp.UnixNano() < l.end.Load() {
+		l.taken++
+	}
+	return p, nil
 }
 
 // judge lets only what the filter takes through, from now on: what the kernel
@@ -149,10 +160,12 @@ func linkTypeOf(dlt int) int {
 // SnapLen returns the snapshot length, in bytes.
 func (l *Live) SnapLen() int { return int(C.pcap_snapshot(l.copying.handle)) }
 
-// Stats returns the counts up to now.
+// Stats returns the counts up to now. Received is what was handed out, from before
+// the end, and what the kernel dropped: what it still holds belongs to nobody.
 func (l *Live) Stats() (Stats, error) {
 	now, err := l.counts()
-	return Stats{Received: now.Received - l.before.Received, Dropped: now.Dropped - l.before.Dropped,
+	dropped := now.Dropped - l.before.Dropped
+	return Stats{Received: l.taken + dropped, Dropped: dropped,
 		IfDropped: now.IfDropped - l.before.IfDropped}, err
 }
 

@@ -46,7 +46,7 @@ type Packet struct {
 
 // Stats are counts since an interface was opened.
 type Stats struct {
-	Received  int64 // passed the filter, dropped ones and those not read yet included
+	Received  int64 // passed the filter and were handed out, or dropped
 	Dropped   int64 // by the kernel, for want of buffer
 	IfDropped int64 // by the interface or its driver
 }
@@ -118,8 +118,7 @@ func activate(o Options) (*pcap.Handle, error) {
 	}
 	switch text := err.Error(); text { // gopacket keeps its error values to itself
 	case "Permission Denied":
-		return nil, fmt.Errorf("the capability CAP_NET_RAW is missing, which setcap cap_net_raw=ep grants the program: %w",
-			inactive.Error())
+		return nil, fmt.Errorf("%w: %w", errNoRaw, inactive.Error())
 	case "Interface Not Up":
 		return nil, errors.New("the interface is down")
 	}
