@@ -4,12 +4,17 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
@@ -140,4 +145,59 @@ func notifyStopping(atMost time.Duration) {
 // extendStop asks for more time to stop.
 func extendStop(atMost time.Duration) {
 	notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", atMost.Microseconds()))
+}
+
+// storedPrefix begins the names under which systemd keeps descriptors for us.
+const storedPrefix = "ring-"
+
+// storedName returns the name for the descriptors of a recorded interface:
+// systemd takes printable ASCII without a colon.
+func storedName(iface string) string { return storedPrefix + url.QueryEscape(iface) }
+
+// takeStored returns what systemd has kept for us (FileDescriptorStoreMax=), by
+// name. It may be called once.
+func takeStored() map[string][]*os.File {
+	stored := activation.FilesWithNames()
+	for name, files := range stored {
+		if !strings.HasPrefix(name, storedPrefix) {
+			closeAll(files)
+			delete(stored, name)
+		}
+	}
+	return stored
+}
+
+// storeDescriptors hands descriptors to systemd, which keeps them over a restart
+// and a crash, instead of those that it has under that name. FDPOLL=0: an
+// interface that goes down is an error of its socket, and no reason to close it.
+func storeDescriptors(name string, files []*os.File) error {
+	forgetDescriptors(name)
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address == "" {
+		return nil
+	}
+	connection, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("store descriptors: %w", err)
+	}
+	defer connection.Close()
+	var descriptors []int
+	for _, f := range files {
+		descriptors = append(descriptors, int(f.Fd()))
+	}
+	state := "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name
+	if _, _, err := connection.WriteMsgUnix([]byte(state), unix.UnixRights(descriptors...), nil); err != nil {
+		return fmt.Errorf("store descriptors: %w", err)
+	}
+	return nil
+}
+
+// forgetDescriptors lets systemd close what it keeps under a name.
+func forgetDescriptors(name string) { notify("FDSTOREREMOVE=1\nFDNAME=" + name) }
+
+// closeAll closes files.
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }

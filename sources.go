@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -38,16 +39,19 @@ func newRecorders(c config, compiler *tap.Compiler) (*recorders, error) {
 // tried to open its interface, and a function that waits for their end.
 func (s *recorders) run(ctx context.Context, log *logrus.Logger) (wait func()) {
 	var running, opening sync.WaitGroup
+	stored := s.resume(log)
 	for _, name := range s.names {
 		opening.Add(1)
 		tried := sync.OnceFunc(opening.Done)
 		running.Go(func() {
 			defer tried()
+			kept := stored[name]
 			s.named[name].Run(ctx, func(err error) {
 				if err != nil {
 					log.WithField("interface", name).WithError(err).Error("not recorded")
 				} else {
 					log.WithField("interface", name).Info("recorded")
+					kept = s.store(name, kept, log)
 				}
 				tried()
 			})
@@ -55,6 +59,45 @@ func (s *recorders) run(ctx context.Context, log *logrus.Logger) (wait func()) {
 	}
 	opening.Wait()
 	return running.Wait
+}
+
+// resume lets recorders go on with what systemd has kept, and returns that by
+// interface. What does not fit is forgotten.
+func (s *recorders) resume(log *logrus.Logger) map[string]*os.File {
+	resumed := map[string]*os.File{}
+	stored := takeStored()
+	for _, name := range s.names {
+		files, ok := stored[storedName(name)]
+		if !ok {
+			continue
+		}
+		delete(stored, storedName(name))
+		if err := s.named[name].Resume(files); err != nil {
+			forgetDescriptors(storedName(name))
+			log.WithField("interface", name).WithError(err).Warn("recording begins anew")
+			continue
+		}
+		resumed[name] = s.named[name].Files()[0]
+		log.WithField("interface", name).Info("recording resumed")
+	}
+	for name, files := range stored { // no longer in -record
+		forgetDescriptors(name)
+		closeAll(files)
+	}
+	return resumed
+}
+
+// store lets systemd keep what an interface's recorder records in, unless it
+// has that, and returns it.
+func (s *recorders) store(name string, kept *os.File, log *logrus.Logger) *os.File {
+	files := s.named[name].Files()
+	if len(files) == 0 || files[0] == kept {
+		return kept
+	}
+	if err := storeDescriptors(storedName(name), files); err != nil {
+		log.WithField("interface", name).WithError(err).Warn("recording ends with the daemon")
+	}
+	return files[0]
 }
 
 // find returns the recorder of an interface, or nil.

@@ -107,11 +107,11 @@ func TestLookbackRefused(t *testing.T) {
 	l := listen(t, r)
 	startDaemon(t, r, recording(t)...)
 	for request, culprit := range map[string]string{
-		`"interface":"any","lookback":5`:                     "lookback: any is not in -record",
-		`"interface":"lo","lookback":86401`:                  "lookback",
-		`"interface":"lo","lookback":-1`:                     "lookback",
-		`"interface":"lo","lookback":5,"bpf":"inbound"`:      "bpf",
-		`"interface":"lo","lookback":5,"bpf":"udp porrt 53"`: "bpf",
+		`"interface":"any","lookback":5`:                         "lookback: any is not in -record",
+		`"interface":"lo","lookback":86401`:                      "lookback",
+		`"interface":"lo","lookback":-1`:                         "lookback",
+		`"interface":"lo","lookback":5,"bpf":"ip6 protochain 6"`: "a loop (protochain) cannot be judged",
+		`"interface":"lo","lookback":5,"bpf":"udp porrt 53"`:     "bpf",
 	} {
 		r.Publish(t, `{"node":"web1",`+request+`}`)
 		if got := l.next(t, 5*time.Second); got.State != "refused" || !strings.Contains(got.Error, culprit) {

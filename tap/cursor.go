@@ -1,11 +1,25 @@
 package tap
 
 // #include "ring.h"
+//
+// // copy_with copies with a filter and an end that are Go's: their addresses
+// // must not be stored in Go's memory.
+// static int copy_with(cursor *at, const ring *r, copy_request *q, const struct bpf_insn *filter,
+//		     const int64_t *end, uint8_t *room)
+// {
+//	copy_request asked = *q;
+//	asked.filter = filter;
+//	asked.end = end;
+//	const int why = copy_records(at, r, &asked, room);
+//	q->packets = asked.packets;
+//	q->bytes = asked.bytes;
+//	q->file = asked.file;
+//	return why;
+// }
 import "C"
 
 import (
 	"math"
-	"runtime"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -96,22 +110,13 @@ func (c *cursor) takeChunk(w *want, room []byte, most int64, end *atomic.Int64) 
 	if w.micros {
 		c.asked.unit = C.uint32_t(time.Microsecond)
 	}
-	var pinner runtime.Pinner
-	defer pinner.Unpin()
-	pinner.Pin(end)
-	c.asked.end = (*C.int64_t)(unsafe.Pointer(end))
-	if w.filter != nil {
-		pinner.Pin(&w.filter[0])
-		c.asked.filter = w.filter.instructions()
-		if bool(c.asked.shape.cooked) && !w.filter.isForKernel() {
-			c.asked.counted = C.cooked_size
-		}
+	if bool(c.asked.shape.cooked) && !w.filter.isForKernel() {
+		c.asked.counted = C.cooked_size
 	}
 	c.ring.reading.Lock()
 	defer c.ring.reading.Unlock()
-	why := halt(C.copy_records(&c.at, c.ring.c, &c.asked, (*C.uint8_t)(unsafe.SliceData(room))))
-	c.asked.filter, c.asked.end = nil, nil // they are pinned no longer
-	return why
+	return halt(C.copy_with(&c.at, c.ring.c, &c.asked, w.filter.instructions(),
+		(*C.int64_t)(unsafe.Pointer(end)), (*C.uint8_t)(unsafe.SliceData(room))))
 }
 
 // missed returns how many packets of its window a cursor did not see.

@@ -43,6 +43,7 @@ type Recorder struct {
 	began    time.Time // of the recording with this link type
 	session  int       // counts how often the interface was opened
 	up       bool
+	resumed  bool      // the socket is as another process has left it
 	err      error     // why it is not up
 	gone     time.Time // since when it is not up
 	cause    error     // why the latest session ended
@@ -171,7 +172,7 @@ func (r *Recorder) open(index, link int, code program) error {
 	if err := r.socket.attach(code); err != nil {
 		return err
 	}
-	unbroken := r.up && r.index == index && r.socket.bound() == index // as another process has left it
+	unbroken := r.resumed && r.index == index && r.socket.bound() == index
 	if err := r.socket.bind(index); err != nil {
 		return err
 	}
@@ -186,7 +187,8 @@ func (r *Recorder) open(index, link int, code program) error {
 	}
 	r.code, r.index, r.netmask = code, index, netmask(r.options.Interface)
 	r.session++
-	r.up, r.err = true, nil
+	r.up, r.err, r.resumed = true, nil, false
+	r.save()
 	return nil
 }
 
@@ -218,7 +220,7 @@ func (r *Recorder) discard() {
 	}
 	r.socket.close()
 	r.ring.file.Close()
-	r.ring, r.socket, r.link, r.absences = nil, nil, -1, nil
+	r.ring, r.socket, r.link, r.absences, r.resumed = nil, nil, -1, nil, false
 }
 
 // record records until it is stopped or the interface fails, and returns why.
@@ -241,6 +243,7 @@ func (r *Recorder) fail(err error) {
 		r.gone, r.cause = time.Now(), err
 	}
 	r.up, r.err = false, err
+	r.save()
 }
 
 // Up reports whether the recorder is recording.

@@ -1,0 +1,97 @@
+package tap
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pcapdaemon/testbed"
+)
+
+// keepFiles returns copies of a recorder's files, as another process keeps them.
+func keepFiles(t testing.TB, r *Recorder) []*os.File {
+	t.Helper()
+	var kept []*os.File
+	for _, f := range r.Files() {
+		fd, err := unix.Dup(int(f.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, os.NewFile(uintptr(fd), "kept"))
+	}
+	return kept
+}
+
+// TestRecorderResumes: another recorder goes on with what was kept, without a
+// gap or a repeat, and has what came while there was none.
+func TestRecorderResumes(t *testing.T) {
+	testbed.NeedRoot(t)
+	l := newLink(t)
+	first := startRecorder(t, l.recorded, recordV0(), 4<<20)
+	first.awaitUp(t)
+	s := startSender(t, l.other, "v1", time.Millisecond, 200)
+	time.Sleep(500 * time.Millisecond)
+	kept := keepFiles(t, first.Recorder)
+	first.stop()
+	time.Sleep(500 * time.Millisecond) // nobody is there
+
+	second, err := NewRecorder(recordV0(), 4<<20, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.recorded.Do(t, func() { err = second.Resume(kept) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.recorded.Do(t, func() { second.Run(ctx, func(error) {}) })
+	}()
+	defer func() { cancel(); <-ended }()
+	time.Sleep(500 * time.Millisecond)
+	s.stop()
+	time.Sleep(3 * ReadTimeout)
+	reader := run{Recorder: second}.read(t, "udp", ReaderOptions{From: time.Now().Add(-time.Hour), Past: true})
+	if gap := reader.Gap(); gap != nil {
+		t.Errorf("want no gap, got %v", gap)
+	}
+	numbers := numbersOf(run{Recorder: second}.readPast(t, "udp"))
+	testbed.CheckNoGap(t, numbers)
+	if int64(len(numbers)) != s.sent.Load() {
+		t.Errorf("want %d packets, got %d", s.sent.Load(), len(numbers))
+	}
+}
+
+// TestRecorderRefusesToResume: what does not fit exactly is refused, and says why.
+func TestRecorderRefusesToResume(t *testing.T) {
+	testbed.NeedRoot(t)
+	l := newLink(t)
+	first := startRecorder(t, l.recorded, recordV0(), 4<<20)
+	first.awaitUp(t)
+	for words, test := range map[string]struct {
+		change func(o *Options)
+		size   int64
+	}{
+		"another snapshot length": {func(o *Options) { o.Snap = 100 }, 4 << 20},
+		"another blocks":          {func(*Options) {}, 8 << 20},
+		"another interface":       {func(o *Options) { o.Interface = "v9" }, 4 << 20},
+		"another filter":          {func(o *Options) { o.Filter = &Filter{expression: "udp"} }, 4 << 20},
+	} {
+		o := recordV0()
+		test.change(&o)
+		r, err := NewRecorder(o, test.size, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.recorded.Do(t, func() { err = r.Resume(keepFiles(t, first.Recorder)) })
+		if err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("want %q, got %v", words, err)
+		}
+	}
+}
