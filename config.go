@@ -235,11 +235,12 @@ func (c *config) checkInterfaces(raw rawConfig) error {
 	}
 	for _, name := range names {
 		device := cmp.Or(c.limits.aliases[name], name)
-		if c.limits.interfaces != nil && !slices.Contains(c.limits.interfaces, device) {
+		own := ownName(device)
+		if !c.limits.allows(device) && !c.limits.allows(own) {
 			return fmt.Errorf("-record takes interfaces that are in -interfaces, and %q is not", name)
 		}
-		if !slices.Contains(c.record.interfaces, device) {
-			c.record.interfaces = append(c.record.interfaces, device)
+		if !slices.Contains(c.record.interfaces, own) {
+			c.record.interfaces = append(c.record.interfaces, own)
 		}
 	}
 	c.limits.recorded = c.record.interfaces
@@ -275,10 +276,11 @@ func (l *limits) nameInterfaces(list string) error {
 	return nil
 }
 
-// splitNames returns the names of a list with commas, each once; false means that one is empty.
+// splitNames returns the names of a list with commas, each once; false means that
+// one is empty, or not UTF-8, which metrics and results have to be.
 func splitNames(list string) (names []string, ok bool) {
 	for name := range strings.SplitSeq(list, ",") {
-		if name = strings.TrimSpace(name); name == "" {
+		if name = strings.TrimSpace(name); name == "" || !utf8.ValidString(name) {
 			return nil, false
 		}
 		if !slices.Contains(names, name) {

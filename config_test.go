@@ -273,10 +273,36 @@ func TestLimitsDevice(t *testing.T) {
 	}
 }
 
+// TestLimitsAlternativeNames: an interface is allowed by any of its names, and is
+// itself whichever one is asked for.
+func TestLimitsAlternativeNames(t *testing.T) {
+	ns := testbed.NewNamespace(t, "altnames")
+	ns.IP(t, "link", "add", "va", "type", "veth", "peer", "name", "vb")
+	for _, name := range []string{"x-alt", "x-alternative-name"} {
+		ns.IP(t, "link", "property", "add", "dev", "va", "altname", name)
+	}
+	ns.Do(t, func() {
+		for _, list := range []string{"va", "x-alt", "x-alternative-name", "wan=x-alt"} {
+			var l limits
+			if err := l.nameInterfaces(list); err != nil {
+				t.Error(err)
+			}
+			for name, want := range map[string]string{"va": "va", "x-alt": "va", "x-alternative-name": "va", "vb": "", "x": ""} {
+				if got, err := l.device(name); got != want || (err == nil) != (want != "") {
+					t.Errorf("%s of %s: want %q, got %q, %v", name, list, want, got, err)
+				}
+			}
+			if found := l.capturable(); len(found) != 1 || found[0].Name != "va" {
+				t.Errorf("%s: want va alone, got %v", list, found)
+			}
+		}
+	})
+}
+
 // TestNameInterfaces: what cannot be meant is refused.
 func TestNameInterfaces(t *testing.T) {
 	for _, list := range []string{
-		"a,,b", "wan=", "=eth0", "a=b=c", "any=eth0", "default=eth0", "a=eth0,a=eth1", "a=eth0,a",
+		"a,,b", "x\xff", "wan=x\xff", "wan=", "=eth0", "a=b=c", "any=eth0", "default=eth0", "a=eth0,a=eth1", "a=eth0,a",
 	} {
 		if err := new(limits).nameInterfaces(list); err == nil {
 			t.Errorf("%s: want it refused", list)

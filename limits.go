@@ -71,10 +71,26 @@ func (l limits) device(name string) (string, error) {
 			return "", err
 		}
 	}
-	if l.interfaces != nil && !slices.Contains(l.interfaces, device) {
+	own := ownName(device)
+	if !l.allows(device) && !l.allows(own) {
 		return "", fmt.Errorf("interface: %s is not in -interfaces", text.Quote(name))
 	}
-	return device, nil
+	return own, nil
+}
+
+// allows reports whether -interfaces names an interface, by any of its names.
+func (l limits) allows(device string) bool {
+	return l.interfaces == nil || slices.Contains(l.interfaces, device) ||
+		slices.ContainsFunc(l.interfaces, func(name string) bool { return ownName(name) == device })
+}
+
+// ownName returns the kernel's own name of an interface that may be called by an
+// alternative one. A name that nobody has is returned as it is.
+func ownName(name string) string {
+	if own, err := tap.Device(name); err == nil {
+		return own
+	}
+	return name
 }
 
 // capturable returns the interfaces of this host that may be captured on.
@@ -83,13 +99,13 @@ func (l limits) capturable() []net.Interface {
 	if err != nil || l.interfaces == nil {
 		return interfaces
 	}
-	return slices.DeleteFunc(interfaces, func(i net.Interface) bool { return !slices.Contains(l.interfaces, i.Name) })
+	return slices.DeleteFunc(interfaces, func(i net.Interface) bool { return !l.allows(i.Name) })
 }
 
 // alias returns the second name of an interface, or nothing.
 func (l limits) alias(device string) string {
 	for _, alias := range slices.Sorted(maps.Keys(l.aliases)) {
-		if l.aliases[alias] == device {
+		if ownName(l.aliases[alias]) == device {
 			return alias
 		}
 	}

@@ -34,7 +34,8 @@ func publishOnly(t testing.TB, stdin io.Reader, env []string, args ...string) (s
 
 func TestNoWait(t *testing.T) {
 	t.Parallel()
-	heard, silent := testbed.StartRedis(t, "--user asker on >pw resetchannels -@all +ping (+publish &capture)"), testbed.StartRedis(t)
+	const acl = "--user asker on >pw resetchannels -@all +ping (+publish &capture)"
+	heard, silent := testbed.StartRedis(t, acl), testbed.StartRedis(t)
 	requests := heard.Hear(t, "capture")
 	hanging, dead := testbed.StartRedis(t), testbed.DeadAddress(t)
 	hanging.Signal(t, syscall.SIGSTOP)
@@ -54,36 +55,53 @@ func TestNoWait(t *testing.T) {
 		stderr string
 		want   requested // nil: nothing is published
 	}{
-		"words": {nil, url(heard.Address()), []string{"-publish", "node=web1", "interface=lo,eth0", "timeout=5s", "tags=$(x)"}, 0,
-			"1\n", "1 host listens on capture", requested{"node": "web1", "interface": []any{"lo", "eth0"}, "timeout": 5.0,
-				"tags": "$(x)", "return": nil, "progress": nil}},
+		"words": {nil, url(heard.Address()), []string{"-publish", "node=web1", "interface=lo,eth0", "timeout=5s",
+			"tags=$(x)"}, 0,
+			"1\n", "1 host listens on capture", requested{"node": "web1", "interface": []any{"lo", "eth0"},
+				"timeout": 5.0,
+				"tags":    "$(x)", "return": nil, "progress": nil}},
 		"JSON": {nil, url(heard.Address()), []string{"-publish", asJSON}, 0, "1\n", "request mine: 1 host",
 			requested{"id": "mine", "by": "me"}},
-		"standard input":              {strings.NewReader(asJSON + "\n"), url(heard.Address()), []string{"-publish", "-"}, 0, "1\n", "", requested{"id": "mine"}},
-		"a user who may only publish": {nil, url("asker:pw@" + heard.Address()), []string{"-publish", asJSON}, 0, "1\n", "", requested{"id": "mine"}},
-		"no results channel":          {nil, append(url(heard.Address()), "PCAPDAEMON_RESULTCHANNEL=none"), []string{"-publish", asJSON}, 0, "1\n", "", requested{"id": "mine"}},
-		"a directory": {nil, append(url(heard.Address()), "PCAPDAEMON_DESTDIR="+t.TempDir()), []string{"-publish", asJSON}, 0, "1\n", "",
+		"standard input": {strings.NewReader(asJSON + "\n"), url(heard.Address()),
+			[]string{"-publish", "-"}, 0, "1\n", "", requested{"id": "mine"}},
+		"a user who may only publish": {nil, url("asker:pw@" + heard.Address()), []string{"-publish", asJSON}, 0,
+			"1\n", "", requested{"id": "mine"}},
+		"no results channel": {nil, append(url(heard.Address()), "PCAPDAEMON_RESULTCHANNEL=none"),
+			[]string{"-publish", asJSON}, 0, "1\n", "", requested{"id": "mine"}},
+		"a directory": {nil, append(url(heard.Address()), "PCAPDAEMON_DESTDIR="+t.TempDir()),
+			[]string{"-publish", asJSON}, 0, "1\n", "",
 			requested{"return": nil}},
-		"a stop":      {nil, url(heard.Address()), []string{"-publish", "stop=mine"}, 0, "1\n", "", requested{"stop": "mine", "node": "any", "id": nil}},
-		"by variable": {nil, append(url(heard.Address()), "PCAPDAEMON_NOWAIT=true"), []string{"-publish", asJSON}, 0, "1\n", "", requested{"id": "mine"}},
+		"a stop": {nil, url(heard.Address()), []string{"-publish", "stop=mine"}, 0, "1\n", "",
+			requested{"stop": "mine", "node": "any", "id": nil}},
+		"by variable": {nil, append(url(heard.Address()), "PCAPDAEMON_NOWAIT=true"), []string{"-publish", asJSON}, 0,
+			"1\n", "", requested{"id": "mine"}},
 
-		"nobody listens":    {nil, url(silent.Address()), []string{"-publish", asJSON}, 3, "0\n", "0 hosts listen", nil},
-		"another channel":   {nil, url(heard.Address()), []string{"-redischannel", "x", "-publish", asJSON}, 3, "0\n", "0 hosts listen on x", nil},
-		"no Redis":          {nil, url(dead), []string{"-publish", asJSON}, 1, "", "refused", nil},
-		"Redis hangs":       {nil, url(hanging.Address()), []string{"-publish", asJSON}, 1, "", "no answer in time", nil},
-		"hangs before AUTH": {nil, url("a:b@" + hanging.Address()), []string{"-publish", asJSON}, 1, "", "no answer in time", nil},
-		"wrong password":    {nil, url("asker:x@" + heard.Address()), []string{"-publish", asJSON}, 1, "", "WRONGPASS", nil},
-		"input never ends":  {never, url(heard.Address()), []string{"-publish", "-"}, 1, "", "standard input has not ended", nil},
-		"endless input":     {endless{}, url(heard.Address()), []string{"-publish", "-"}, 2, "", "-publish: ", nil},
-		"no JSON":           {nil, url(heard.Address()), []string{"-publish", "{"}, 2, "", "-publish: ", nil},
-		"unknown field":     {nil, url(heard.Address()), []string{"-publish", "node=web1", "interface=lo", "x=y"}, 2, "", "unknown field", nil},
-		"no request":        {nil, url(heard.Address()), nil, 2, "", "-nowait needs a request to publish", nil},
-		"a roll call":       {nil, url(heard.Address()), []string{"-rollcall"}, 2, "", "-nowait needs a request to publish", nil},
+		"nobody listens": {nil, url(silent.Address()), []string{"-publish", asJSON}, 3, "0\n", "0 hosts listen",
+			nil},
+		"another channel": {nil, url(heard.Address()), []string{"-redischannel", "x", "-publish", asJSON}, 3, "0\n",
+			"0 hosts listen on x", nil},
+		"no Redis": {nil, url(dead), []string{"-publish", asJSON}, 1, "", "refused", nil},
+		"Redis hangs": {nil, url(hanging.Address()), []string{"-publish", asJSON}, 1, "", "no answer in time",
+			nil},
+		"hangs before AUTH": {nil, url("a:b@" + hanging.Address()), []string{"-publish", asJSON}, 1, "",
+			"no answer in time", nil},
+		"wrong password": {nil, url("asker:x@" + heard.Address()), []string{"-publish", asJSON}, 1, "",
+			"WRONGPASS", nil},
+		"input never ends": {never, url(heard.Address()), []string{"-publish", "-"}, 1, "",
+			"standard input has not ended", nil},
+		"endless input": {endless{}, url(heard.Address()), []string{"-publish", "-"}, 2, "", "-publish: ", nil},
+		"no JSON":       {nil, url(heard.Address()), []string{"-publish", "{"}, 2, "", "-publish: ", nil},
+		"unknown field": {nil, url(heard.Address()), []string{"-publish", "node=web1", "interface=lo", "x=y"}, 2,
+			"", "unknown field", nil},
+		"no request": {nil, url(heard.Address()), nil, 2, "", "-nowait needs a request to publish", nil},
+		"a roll call": {nil, url(heard.Address()), []string{"-rollcall"}, 2, "",
+			"-nowait needs a request to publish", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, code := publishOnly(t, test.stdin, test.env, test.args...)
 			if code != test.code || stdout != test.stdout || !strings.Contains(stderr, test.stderr) {
-				t.Errorf("want code %d, %q and %q, got %d, %q and %q", test.code, test.stdout, test.stderr, code, stdout, stderr)
+				t.Errorf("want code %d, %q and %q, got %d, %q and %q", test.code, test.stdout, test.stderr, code, stdout,
+					stderr)
 			}
 			heard.Do(t, "PUBLISH", "capture", `{"last":true}`)
 			if test.want != nil {

@@ -47,13 +47,15 @@ func TestRPMContents(t *testing.T) {
 		"/usr/share/doc/pcapdaemon/docs/operations.md":             "-rw-r--r-- root",
 		"/usr/share/man/man8/pcapdaemon.8.gz":                      "-rw-r--r-- root",
 		"/usr/share/pcapdaemon":                                    "drwxr-xr-x root",
-		"/usr/share/pcapdaemon/triggers/snmptrapd":                 "drwxr-xr-x root",
+		"/usr/share/pcapdaemon/triggers":                           "drwxr-xr-x root",
+		"/usr/share/pcapdaemon/triggers/pcapdaemon-event":          "-rwxr-xr-x root",
 		"/usr/share/pcapdaemon/triggers/snmptrapd/pcapdaemon-trap": "-rwxr-xr-x root",
 		"/usr/share/pcapdaemon/triggers/snmptrapd/snmptrapd.conf":  "-rw-r--r-- root",
 	}
 	ours := maps.Clone(listed)
 	maps.DeleteFunc(ours, func(path, _ string) bool {
-		return strings.HasPrefix(path, "/usr/share/doc/pcapdaemon/examples")
+		return strings.HasPrefix(path, "/usr/share/doc/pcapdaemon/examples") ||
+			strings.HasPrefix(path, installedTriggers+"/") && modes[path] == ""
 	})
 	if !maps.Equal(modes, ours) {
 		t.Errorf("want %q\n got %q", modes, ours)

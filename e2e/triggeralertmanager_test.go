@@ -19,7 +19,8 @@ func startWebhook(t testing.TB, env []string) (address string) {
 	t.Helper()
 	testbed.NeedTools(t, "webhook")
 	port := testbed.FreePort(t)
-	hooks := writeFile(t, t.TempDir(), "hooks.json", adapt(t, "alertmanager/hooks.json", installedTriggers, triggerPath(t, "")))
+	hooks := writeFile(t, t.TempDir(), "hooks.json", adapt(t, "alertmanager/hooks.json", installedTriggers,
+		triggerPath(t, "")))
 	cmd := exec.Command("webhook", "-ip", "127.0.0.1", "-port", fmt.Sprint(port), "-hooks", hooks, "-verbose")
 	cmd.Env = env
 	p := testbed.Start(t, cmd)
@@ -36,7 +37,8 @@ func startAlertmanager(t testing.TB, webhook string) (address string) {
 	testbed.NeedTools(t, "prometheus-alertmanager", "amtool")
 	dir := t.TempDir()
 	address = fmt.Sprintf("127.0.0.1:%d", testbed.FreePort(t))
-	config := writeFile(t, dir, "alertmanager.yml", adapt(t, "alertmanager/alertmanager.yml", "127.0.0.1:9000", webhook))
+	config := writeFile(t, dir, "alertmanager.yml", adapt(t, "alertmanager/alertmanager.yml", "127.0.0.1:9000",
+		webhook))
 	if out, err := exec.Command("amtool", "check-config", config).CombinedOutput(); err != nil {
 		t.Fatalf("amtool refuses the configuration: %s", out)
 	}
@@ -88,10 +90,11 @@ func TestAlertmanager(t *testing.T) {
 				instance string
 				want     requested
 			}{
-				"a host":     {"web1:9100", requested{"node": "web1", "nodere": nil, "bpf": nil}},
-				"an address": {"192.0.2.7:9100", requested{"node": nil, "nodere": "^tap[0-9]+$", "bpf": "host 192.0.2.7"}},
-				"IPv6":       {"[2001:db8::7]:9100", requested{"nodere": "^tap[0-9]+$", "bpf": "host 2001:db8::7"}},
-				"nothing":    {"", requested{"nodere": "^tap[0-9]+$", "bpf": nil}},
+				"a host": {"web1:9100", requested{"node": "web1", "nodere": nil, "bpf": nil}},
+				"an address": {"192.0.2.7:9100", requested{"node": nil, "nodere": "^tap[0-9]+$",
+					"bpf": "host 192.0.2.7"}},
+				"IPv6":    {"[2001:db8::7]:9100", requested{"nodere": "^tap[0-9]+$", "bpf": "host 2001:db8::7"}},
+				"nothing": {"", requested{"nodere": "^tap[0-9]+$", "bpf": nil}},
 			} {
 				t.Run(name, func(t *testing.T) {
 					// Three that fire at once for one reason, as alerts do.
@@ -99,8 +102,9 @@ func TestAlertmanager(t *testing.T) {
 					alert(t, alertmanager, labels, labels, labels)
 					heard := heardRequest(t, requests, 20*time.Second)
 					heard.check(t, test.want)
-					heard.check(t, requested{"tags": "alertmanager,High_ " + name, "interface": "default", "timeout": 10.0,
-						"by": "alertmanager@" + hostName(t), "lookback": nil})
+					heard.check(t, requested{"tags": "alertmanager,High_ " + name, "interface": "default",
+						"timeout": 10.0,
+						"by":      "alertmanager@" + hostName(t), "lookback": nil})
 				})
 			}
 			for name, text := range hostileTexts {
@@ -160,5 +164,6 @@ func TestWebhookRefuses(t *testing.T) {
 	if code := post("Bearer change-me", firing); code != http.StatusOK {
 		t.Errorf("want it taken, got %d", code)
 	}
-	heardRequest(t, requests, 10*time.Second).check(t, requested{"node": "web1", "tags": "alertmanager,a", "bpf": nil})
+	heardRequest(t, requests, 10*time.Second).check(t, requested{"node": "web1", "tags": "alertmanager,a",
+		"bpf": nil})
 }

@@ -47,7 +47,8 @@ func TestEvent(t *testing.T) {
 	requests := server.Hear(t, "capture")
 	type args = []string
 	base := args{"-n", `^tap[0-9]+\.$`, "x", "tag"}
-	plain := requested{"nodere": `^tap[0-9]+\.$`, "node": nil, "interface": "default", "tags": "x,tag", "timeout": 30.0,
+	plain := requested{"nodere": `^tap[0-9]+\.$`, "node": nil, "interface": "default", "tags": "x,tag",
+		"timeout": 30.0,
 		"packets": 0.0, "bpf": nil, "lookback": nil, "by": "x@" + hostName(t)}
 	to := func(field, value string) requested { return requested{field: value} }
 	for name, test := range map[string]struct {
@@ -66,18 +67,22 @@ func TestEvent(t *testing.T) {
 		"IPv6 in brackets":         {append(base, "[::1]"), to("bpf", "host ::1")},
 		"host and address": {append(base, "web1", "192.0.2.7"),
 			requested{"node": "web1", "nodere": nil, "bpf": "host 192.0.2.7"}},
-		"address and host":      {append(base, "192.0.2.7", "web1"), requested{"node": "web1", "bpf": "host 192.0.2.7"}},
-		"a host, no pattern":    {args{"x", "tag", "web1"}, to("node", "web1")},
-		"no tag":                {args{"-n", "a", "x", ""}, to("tags", "x")},
-		"several interfaces":    {args{"-i", "eth0,,eth1,", "-n", "a", "x", ""}, requested{"interface": []any{"eth0", "eth1"}}},
-		"length and look back":  {args{"-s", "5", "-p", "7", "-l", "10", "-n", "a", "x", ""}, requested{"timeout": 5.0, "packets": 7.0, "lookback": 10.0}},
+		"address and host": {append(base, "192.0.2.7", "web1"),
+			requested{"node": "web1", "bpf": "host 192.0.2.7"}},
+		"a host, no pattern": {args{"x", "tag", "web1"}, to("node", "web1")},
+		"no tag":             {args{"-n", "a", "x", ""}, to("tags", "x")},
+		"several interfaces": {args{"-i", "eth0,,eth1,", "-n", "a", "x", ""},
+			requested{"interface": []any{"eth0", "eth1"}}},
+		"length and look back": {args{"-s", "5", "-p", "7", "-l", "10", "-n", "a", "x", ""},
+			requested{"timeout": 5.0, "packets": 7.0, "lookback": 10.0}},
 		"a pattern with quotes": {args{"-n", `"\d' $(touch x)=y`, "x", ""}, to("nodere", `"\d' $(touch x)=y`)},
 		"commas in a tag":       {args{"-n", "a", "x", "b,customer:c"}, to("tags", "x,b_customer:c")},
 		"newlines in a tag":     {args{"-n", "a", "x", "b\nc\r\n"}, to("tags", "x,b_c__")},
 		"an equals sign":        {args{"-n", "a", "x", "b=c=d"}, to("tags", "x,b=c=d")},
 		"a dash":                {args{"-n", "a", "x", "-h"}, to("tags", "x,-h")},
 
-		"addresses alone":       {args{"-a", "-n", "a", "x", "", "192.0.2.7"}, requested{"nodere": "a", "bpf": "host 192.0.2.7"}},
+		"addresses alone": {args{"-a", "-n", "a", "x", "", "192.0.2.7"},
+			requested{"nodere": "a", "bpf": "host 192.0.2.7"}},
 		"addresses, not a host": {args{"-a", "-n", "a", "x", "", "web1"}, nil},
 		"no pattern":            {args{"x", "tag"}, nil},
 		"no pattern, address":   {args{"x", "tag", "192.0.2.7"}, nil},

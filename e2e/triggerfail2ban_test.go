@@ -32,9 +32,12 @@ func startFail2ban(t testing.TB, env []string) *jailer {
 		}
 	}
 	writeFile(t, dir, "log", "")
-	writeFile(t, dir, "action.d/pcapdaemon.conf", adapt(t, "fail2ban/pcapdaemon.conf", installedTriggers, triggerPath(t, "")))
-	writeFile(t, dir, "filter.d/test.conf", "[Definition]\nfailregex = ^\\s*refused <F-ID>.+</F-ID>$\ndatepattern = ^EPOCH\n")
-	writeFile(t, dir, "fail2ban.conf", fmt.Sprintf("[Definition]\nloglevel = INFO\nlogtarget = STDOUT\nsyslogsocket = auto\n"+
+	writeFile(t, dir, "action.d/pcapdaemon.conf", adapt(t, "fail2ban/pcapdaemon.conf", installedTriggers,
+		triggerPath(t, "")))
+	writeFile(t, dir, "filter.d/test.conf", "[Definition]\nfailregex = ^\\s*refused <F-ID>.+</F-ID>$\n"+
+		"datepattern = ^EPOCH\n")
+	writeFile(t, dir, "fail2ban.conf", fmt.Sprintf("[Definition]\nloglevel = INFO\nlogtarget = STDOUT\n"+
+		"syslogsocket = auto\n"+
 		"socket = %[1]s/socket\npidfile = %[1]s/pid\ndbfile = None\n", dir))
 	writeFile(t, dir, "jail.conf", fmt.Sprintf("[test]\nenabled = true\nfilter = test\nlogpath = %s\nbackend = polling\n"+
 		"maxretry = 1\nbantime = 600\nfindtime = 600\naction = pcapdaemon[node=\"^web[0-9]+$\", lookback=10]\n", j.log))
@@ -74,9 +77,10 @@ func TestFail2ban(t *testing.T) {
 			for _, address := range []string{"192.0.2.7", "2001:db8::7"} {
 				j.refuse(t, address)
 				j.refuse(t, address) // is banned already
-				heardRequest(t, requests, 30*time.Second).check(t, requested{"nodere": "^web[0-9]+$", "bpf": "host " + address,
-					"interface": "default", "tags": "fail2ban,test", "timeout": 30.0, "packets": 0.0, "lookback": 10.0,
-					"by": "fail2ban@" + hostName(t)})
+				heardRequest(t, requests, 30*time.Second).check(t,
+					requested{"nodere": "^web[0-9]+$", "bpf": "host " + address,
+						"interface": "default", "tags": "fail2ban,test", "timeout": 30.0, "packets": 0.0, "lookback": 10.0,
+						"by": "fail2ban@" + hostName(t)})
 			}
 			for name, text := range hostileTexts {
 				if text != "" {

@@ -20,7 +20,8 @@ func TestState(t *testing.T) {
 	requests := server.Hear(t, "capture")
 	run := func(state, attempt, tag string) {
 		t.Helper()
-		cmd := exec.Command(triggerPath(t, "pcapdaemon-state"), state, attempt, "-i", "lo", "nagios", tag, "web1", "192.0.2.7")
+		cmd := exec.Command(triggerPath(t, "pcapdaemon-state"), state, attempt, "-i", "lo", "nagios", tag, "web1",
+			"192.0.2.7")
 		cmd.Dir, cmd.Env = t.TempDir(), withRedisCLI(t, server)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s %s: %v: %s", state, attempt, err, out)
@@ -30,13 +31,15 @@ func TestState(t *testing.T) {
 		state, attempt string
 		asks           bool
 	}{
-		{"OK", "1", false}, {"UP", "1", false}, {"CRITICAL", "1", true}, {"CRITICAL", "2", false}, {"WARNING", "1", true},
+		{"OK", "1", false}, {"UP", "1", false}, {"CRITICAL", "1", true}, {"CRITICAL", "2", false}, {"WARNING", "1",
+			true},
 		{"UNKNOWN", "3", false}, {"DOWN", "1", true}, {"UNREACHABLE", "1", true}, {"", "", false},
 	} {
 		tag := fmt.Sprint(n)
 		run(check.state, check.attempt, tag)
 		if check.asks {
-			heardRequest(t, requests, 10*time.Second).check(t, requested{"node": "web1", "bpf": "host 192.0.2.7", "tags": "nagios," + tag})
+			heardRequest(t, requests, 10*time.Second).check(t,
+				requested{"node": "web1", "bpf": "host 192.0.2.7", "tags": "nagios," + tag})
 		} else if len(requests) > 0 {
 			t.Errorf("%s %s asks", check.state, check.attempt)
 		}
@@ -66,7 +69,8 @@ func TestNagios(t *testing.T) {
 	testbed.NeedTools(t, "nagios4", "jq", "redis-cli")
 	dir, server := t.TempDir(), testbed.StartRedis(t)
 	requests := server.Hear(t, "capture")
-	commands := writeFile(t, dir, "commands.cfg", adapt(t, "nagios/pcapdaemon.cfg", installedTriggers, triggerPath(t, ""))+`
+	commands := writeFile(t, dir, "commands.cfg", adapt(t, "nagios/pcapdaemon.cfg", installedTriggers,
+		triggerPath(t, ""))+`
 define command { 
   command_name fail
   command_line /bin/sh -c 'echo "\$(touch x)\x60id\x60; it is bad"; exit 2'
@@ -158,7 +162,8 @@ func TestIcinga(t *testing.T) {
 	config := writeFile(t, dir, "icinga2.conf", example+`
 object CheckerComponent "checker" { }
 object CheckCommand "fail" { command = [ "/bin/sh", "-c", "echo bad; exit 2" ] }
-object Host "switch1" { address = "192.0.2.50", check_command = "fail", check_interval = 1h, event_command = "pcapdaemon-host",
+object Host "switch1" { address = "192.0.2.50", check_command = "fail", check_interval = 1h,
+	event_command = "pcapdaemon-host",
   max_check_attempts = 3, retry_interval = 1s }
 object Service "up'link $(touch x)`+"`id`"+`; a" { host_name = "switch1", check_command = "fail", check_interval = 1s,
   retry_interval = 1s, max_check_attempts = 3, event_command = "pcapdaemon-service" }
@@ -174,7 +179,8 @@ object Service "up'link $(touch x)`+"`id`"+`; a" { host_name = "switch1", check_
 	tags := map[string]bool{}
 	for range 2 {
 		heard := heardRequest(t, requests, 60*time.Second)
-		heard.check(t, requested{"nodere": "^tap[0-9]+$", "node": nil, "bpf": "host 192.0.2.50", "interface": "default"})
+		heard.check(t, requested{"nodere": "^tap[0-9]+$", "node": nil, "bpf": "host 192.0.2.50",
+			"interface": "default"})
 		tag, _ := heard["tags"].(string)
 		tags[tag] = true
 	}

@@ -20,8 +20,10 @@ func startMonit(t testing.TB, env []string, name string) {
 	dir := t.TempDir()
 	const check = "if failed ping count 3 timeout 5 seconds for 2 cycles"
 	ours := fmt.Sprintf("if failed port %d", testbed.FreePort(t))
-	lines := fmt.Sprintf("set daemon 1\nset idfile %[1]s/id\nset statefile %[1]s/state\nset pidfile %[1]s/pid\n", dir) +
-		adapt(t, "monit/pcapdaemon.monitrc", installedTriggers, triggerPath(t, ""), "10.20.0.1", "127.0.0.1", check, ours) +
+	lines := fmt.Sprintf("set daemon 1\nset idfile %[1]s/id\nset statefile %[1]s/state\nset pidfile %[1]s/pid\n",
+		dir) +
+		adapt(t, "monit/pcapdaemon.monitrc", installedTriggers, triggerPath(t, ""), "10.20.0.1", "127.0.0.1", check,
+			ours) +
 		fmt.Sprintf("check file %q with path %s/none\n  if does not exist then exec %q\n", name, dir,
 			triggerPath(t, "monit/pcapdaemon-monit")+" -l 10")
 	config := writeFile(t, dir, "monitrc", lines)
@@ -69,12 +71,14 @@ func TestMonitHandler(t *testing.T) {
 	testbed.NeedTools(t, "jq", "redis-cli")
 	server := testbed.StartRedis(t)
 	requests := server.Hear(t, "capture")
-	for way, env := range map[string][]string{"redis-cli": withRedisCLI(t, server), "pcapdaemon": withProgram(t, server)} {
+	for way, env := range map[string][]string{"redis-cli": withRedisCLI(t, server),
+		"pcapdaemon": withProgram(t, server)} {
 		for name, text := range hostileTexts {
 			t.Run(name+"/"+way, func(t *testing.T) {
 				cmd := exec.Command(triggerPath(t, "monit/pcapdaemon-monit"), "-i", "lo")
 				cmd.Dir = t.TempDir()
-				cmd.Env = append(env, "MONIT_HOST=web1", "MONIT_SERVICE="+text, "MONIT_DESCRIPTION="+text, "MONIT_EVENT="+text)
+				cmd.Env = append(env, "MONIT_HOST=web1", "MONIT_SERVICE="+text, "MONIT_DESCRIPTION="+text,
+					"MONIT_EVENT="+text)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}

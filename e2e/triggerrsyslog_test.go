@@ -102,7 +102,8 @@ func TestRsyslog(t *testing.T) {
 			return startRsyslog(t, nil, toServer(server)...)
 		},
 		"omprog": func(t testing.TB, server *testbed.Redis) *rsyslog {
-			return startRsyslog(t, withProgram(t, server), `module(load="omhiredis")`, `module(load="omprog")`, redisForm, programForm, installedTriggers, triggerPath(t, ""),
+			return startRsyslog(t, withProgram(t, server), `module(load="omhiredis")`, `module(load="omprog")`,
+				redisForm, programForm, installedTriggers, triggerPath(t, ""),
 				`Interval="10"`, `Interval="0"`)
 		},
 	}
@@ -125,8 +126,9 @@ func TestRsyslog(t *testing.T) {
 				t.Run(name, func(t *testing.T) {
 					r.send("<11>Nov 28 01:02:03 " + test.line)
 					heard := heardRequest(t, requests, 10*time.Second)
-					heard.check(t, requested{"node": test.node, "tags": "rsyslog," + test.tags, "interface": "default",
-						"timeout": 10.0, "by": by, "nodere": nil, "lookback": nil})
+					heard.check(t, requested{"node": test.node, "tags": "rsyslog," + test.tags,
+						"interface": "default",
+						"timeout":   10.0, "by": by, "nodere": nil, "lookback": nil})
 					if bpf, _ := heard["bpf"].(string); bpf != test.bpf {
 						t.Errorf("bpf: want %q, got %q", test.bpf, bpf)
 					}

@@ -20,7 +20,8 @@ func TestFailedUnitBecomesCapture(t *testing.T) {
 	m := newMachine(t)
 	testbed.NeedTools(t, "redis-server", "redis-cli")
 	copyFile(t, binary, m.path("/usr/bin/pcapdaemon"), 0o755)
-	copyFile(t, filepath.Join(root, triggers, "systemd", failureUnit), m.path("/etc/systemd/system/"+failureUnit), 0o644)
+	copyFile(t, filepath.Join(root, triggers, "systemd", failureUnit), m.path("/etc/systemd/system/"+failureUnit),
+		0o644)
 	if err := os.MkdirAll(m.path("/etc/pcapdaemon"), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,9 @@
 #include <endian.h>
+#include <linux/filter.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include "live.h"
 
@@ -14,6 +16,7 @@ copying *new_copying(pcap_t *handle, int timeout, bool nanos)
 		return NULL;
 	to->handle = handle;
 	to->timeout = timeout;
+	to->link.changes = -1;
 	to->fraction = nanos ? 1 : 1000;
 	to->unit = pcap_get_tstamp_precision(handle) == PCAP_TSTAMP_PRECISION_NANO ? 1 : 1000;
 	return to;
@@ -21,6 +24,7 @@ copying *new_copying(pcap_t *handle, int timeout, bool nanos)
 
 void free_copying(copying *of)
 {
+	unwatch_link(&of->link);
 	pcap_close(of->handle);
 	free(of->filter);
 	free(of->data);
@@ -153,14 +157,40 @@ static bool wait_for_more(copying *c)
 		sleep_for(pause);
 		return true;
 	}
-	struct pollfd descriptor = {.fd = pcap_get_selectable_fd(c->handle), .events = POLLIN};
-	if (poll(&descriptor, 1, c->timeout) <= 0)
+	struct pollfd descriptors[] = {{.fd = pcap_get_selectable_fd(c->handle), .events = POLLIN},
+				       {.fd = c->link.changes, .events = POLLIN}}; // poll passes -1 by
+	if (poll(descriptors, 2, c->timeout) <= 0)
 		return false;
-	if (descriptor.revents & POLLIN)
+	if (descriptors[1].revents != 0) {
+		forget_changes(&c->link);
+		c->seen = 0; // so look at it
+	}
+	if (descriptors[0].revents & POLLIN)
 		return true;
+	if (descriptors[0].revents == 0)
+		return false;
 	// An interface that is down says so all the time, and libpcap tolerates it.
 	sleep_for(10 * 1000 * 1000);
 	return false;
+}
+
+// check_link notes whether the interface has lost its name, each second and after
+// a change. From then on the kernel takes no packets: they are not of the
+// interface that was asked for.
+static void check_link(copying *c)
+{
+	struct sock_filter nothing = {.code = BPF_RET | BPF_K};
+	const struct sock_fprog program = {1, &nothing};
+	if (c->link.index == 0 || c->lost)
+		return;
+	const int64_t now = monotonic();
+	if (now - c->seen < second)
+		return;
+	c->seen = now;
+	if (keeps_name(&c->link))
+		return;
+	c->lost = true;
+	setsockopt(pcap_fileno(c->handle), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
 void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes)
@@ -171,12 +201,15 @@ void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes)
 	to->bytes = *bytes;
 	const bool offline = pcap_file(to->handle) != NULL;
 	while (to->why == copied_all) {
+		check_link(to);
 		const int taken = pcap_dispatch(to->handle, batch, take_packet, (u_char *)to);
 		__atomic_store_n(packets, to->packets, __ATOMIC_RELAXED);
 		__atomic_store_n(bytes, to->bytes, __ATOMIC_RELAXED);
 		if (to->why != copied_all || taken == PCAP_ERROR_BREAK)
 			continue;
-		if (taken < 0)
+		if (to->lost && taken <= 0) // what came before has been handed out
+			to->why = copied_lost;
+		else if (taken < 0)
 			to->why = copied_error;
 		else if (taken == 0 && offline)
 			to->why = copied_file;

@@ -1,6 +1,7 @@
 package tap
 
 // #cgo LDFLAGS: -lpcap
+// #include <stdlib.h>
 // #include "live.h"
 import "C"
 
@@ -98,6 +99,8 @@ func (l *Live) Next() (Packet, error) {
 		return Packet{}, ErrTimeout
 	case C.copied_file:
 		return Packet{}, ErrEnd
+	case C.copied_lost:
+		return Packet{}, lossOf(&l.copying.link)
 	case C.copied_error:
 		return Packet{}, errors.New(C.GoString(C.pcap_geterr(l.copying.handle)))
 	}
@@ -133,6 +136,21 @@ func (l *Live) judge(o Options) error {
 	l.before, err = l.counts()
 	l.begin(time.Now())
 	return err
+}
+
+// watch ends the capture when the interface parts from its name. It is an error
+// if it is another one already than that which was found by its name.
+func (l *Live) watch(device netDevice) error {
+	if device.index == 0 { // any
+		return nil
+	}
+	name := C.CString(device.name)
+	defer C.free(unsafe.Pointer(name))
+	C.watch_link(&l.copying.link, C.pcap_fileno(l.copying.handle), name)
+	if int(l.copying.link.index) != device.index || !bool(C.keeps_name(&l.copying.link)) {
+		return errors.New("another interface has its name now")
+	}
+	return nil
 }
 
 // begin leaves out what is older.

@@ -4,11 +4,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <pcap/pcap.h>
+#include "link.h"
 
 // Why copy_packets returned: all that was asked for is copied; a packet that is
 // not copied is kept; no packet came for a while, and none from before the end
-// will; the file holds no more; libpcap has an error.
-typedef enum { copied_all, copied_packet, copied_timeout, copied_file, copied_error } copied;
+// will; the file holds no more; libpcap has an error; the interface has parted
+// from its name.
+typedef enum { copied_all, copied_packet, copied_timeout, copied_file, copied_error, copied_lost } copied;
 
 // A room is memory for records. Go writes the address, as a number: it would
 // take note of a pointer that it overwrites here, whose memory may be gone.
@@ -33,6 +35,9 @@ typedef struct {
 	int timeout;    // for a wait, in milliseconds
 	int64_t unit;   // nanoseconds that the handle's stamps are counted in
 	int64_t fraction; // and those of records
+	named_link link;  // that it is opened on, if it is watched
+	int64_t seen;     // monotonic time at which the interface had its name
+	bool lost;        // it has it no longer: only what came before is handed out
 	struct bpf_insn *filter; // of packets that the kernel does not judge; NULL: it judges all
 
 	room rooms[most_rooms], *here; // where the records go to

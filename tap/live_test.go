@@ -537,3 +537,39 @@ func TestCopyStops(t *testing.T) {
 		live.Close()
 	}
 }
+
+// TestRenamed: packets of an interface that has parted from its name are not
+// captured, those from before are, and what has become of it is said.
+func TestRenamed(t *testing.T) {
+	t.Parallel()
+	ns, far := testbed.NewNamespace(t, "renamed"), testbed.NewNamespace(t, "renamedfar")
+	e := newExchange(t, ns, far)
+	ns.Do(t, func() {
+		live, err := listen(question{iface: "v0", snap: MaxSnap, expression: "udp"})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer live.Close()
+		e.send(t, 5)
+		ns.IP(t, "link", "set", "v0", "down")
+		ns.IP(t, "link", "set", "v0", "name", "private0")
+		ns.IP(t, "link", "set", "private0", "up")
+		// What the kernel still holds comes within a read timeout, after the first error.
+		packets, lost := 0, time.Time{}
+		for began := time.Now(); lost.IsZero() && time.Since(began) < 5*time.Second || time.Since(lost) < 3*ReadTimeout; {
+			if _, err = live.Next(); err == nil {
+				packets++
+			} else if lost.IsZero() && !errors.Is(err, ErrTimeout) {
+				lost = time.Now()
+			}
+		}
+		if packets != 10 || err == nil || !strings.Contains(err.Error(), "called private0") {
+			t.Errorf("want 10 packets from before and the new name, got %d, %v", packets, err)
+		}
+		e.send(t, 5)
+		if more, err := live.Next(); err == nil {
+			t.Errorf("want no packets from after, got one of %v", more.Timestamp)
+		}
+	})
+}

@@ -79,6 +79,10 @@ func Open(o Options) (*Live, error) {
 		handle.Close()
 		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
 	}
+	if err := live.watch(l); err != nil {
+		live.Close()
+		return nil, fmt.Errorf("open %s: %w", o.Interface, err)
+	}
 	if err := live.judge(o); err != nil {
 		live.Close()
 		return nil, err
