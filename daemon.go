@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize/english"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"pcapdaemon/capfile"
@@ -62,28 +63,82 @@ func newDaemon(c config, results outlet, health *status.Health, log *logrus.Logg
 		func() float64 { return float64(d.jobs.count()) })
 	d.metrics.watch("pcapdaemon_memory_held_bytes", "Memory that captures hold, those being delivered included.",
 		func() float64 { return float64(d.jobs.pool.Held()) })
-	d.metrics.watch("pcapdaemon_subscribed", "1 while subscribed to the request channel, else 0.", func() float64 {
-		if health.Subscribed() {
-			return 1
-		}
-		return 0
-	})
+	d.watchHealth()
 	recorders.watch(d.metrics)
 	d.watchDisks()
 	return d, nil
 }
 
-// checkPolicy says on which interfaces -filter does not compile: nothing is
-// captured there.
-func (d *daemon) checkPolicy(ctx context.Context) {
-	if d.config.filter == "" {
-		return
-	}
-	for _, i := range d.config.limits.capturable() {
-		if _, err := d.compiler.Compile(ctx, i.Name, int(d.config.limits.snap), ""); err != nil && ctx.Err() == nil {
-			d.log.WithField("interface", i.Name).WithError(err).Error("nothing can be captured")
+// watchHealth lets metrics look at what the daemon needs.
+func (d *daemon) watchHealth() {
+	gauge := func(good func() bool) func() float64 {
+		return func() float64 {
+			if good() {
+				return 1
+			}
+			return 0
 		}
 	}
+	d.metrics.watch("pcapdaemon_subscribed", "1 while subscribed to the request channel, else 0.", gauge(d.health.Subscribed))
+	for name, good := range map[string]func() bool{"requests": d.health.Subscribed, "results": d.health.Publishing} {
+		d.metrics.watchWith(prometheus.Labels{"connection": name}, "pcapdaemon_connected",
+			"1 while a connection to Redis works, else 0.", gauge(good))
+	}
+	d.metrics.watch("pcapdaemon_trouble", "1 while nothing can be captured on this host, else 0.",
+		gauge(func() bool { return d.health.Capture() != nil }))
+}
+
+// watchCapture looks now and then whether anything can be captured, and says
+// when that changes.
+func (d *daemon) watchCapture(ctx context.Context) {
+	again := time.NewTicker(statusPeriod)
+	defer again.Stop()
+	for {
+		err := d.checkCapture(ctx)
+		switch before := d.health.Capture(); {
+		case ctx.Err() != nil:
+			return
+		case err != nil && (before == nil || before.Error() != err.Error()):
+			d.log.WithError(err).Warn("nothing can be captured")
+		case err == nil && before != nil:
+			d.log.Info("captures are possible again")
+		}
+		d.health.SetCapture(err)
+		if err == nil { // an interface that comes and goes is no error
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
+}
+
+// checkCapture returns why nothing can be captured, or nil: the right to, an
+// interface, and a policy that compiles for it.
+func (d *daemon) checkCapture(ctx context.Context) error {
+	if err := tap.CheckCapability(); err != nil {
+		return err
+	}
+	interfaces := d.config.limits.capturable()
+	if len(interfaces) == 0 {
+		return errors.New("no interface of -interfaces is there")
+	}
+	if d.config.filter == "" {
+		return nil
+	}
+	var first error
+	for _, i := range interfaces {
+		_, err := d.compiler.Compile(ctx, i.Name, int(d.config.limits.snap), "")
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = fmt.Errorf("%s: %w", i.Name, err)
+		}
+	}
+	return first
 }
 
 // watchDisks lets metrics look at the spool and at the directory of captures.
@@ -308,6 +363,9 @@ func (d *daemon) present(r request) result.Result {
 		Snap: l.snap, Captures: c.captures, Return: &l.returned}
 	answer.Presence = &result.Presence{Version: version, Format: d.config.format,
 		Running: d.jobs.count(), Interfaces: []result.Interface{}}
+	if err := d.health.Capture(); err != nil {
+		answer.Trouble = err.Error()
+	}
 	for _, i := range l.capturable() {
 		answer.Interfaces = append(answer.Interfaces, result.Interface{Name: i.Name, Alias: l.alias(i.Name),
 			Up: i.Flags&net.FlagUp != 0, Recorded: d.recorders.reach(i.Name)})

@@ -60,6 +60,14 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	for _, name := range c.exposed {
 		log.WithField("flag", "-"+name).Warn("secret on the command line, where every user can see it")
 	}
+	if c.mode.delivers() {
+		policy := tap.NewCompiler()
+		policy.Policy = c.filter
+		if err := policy.CheckPolicy(context.Background()); err != nil {
+			fmt.Fprintln(stderr, "pcapdaemon: -filter:", err)
+			return exitUsage
+		}
+	}
 	switch {
 	case c.noWait:
 		return runAnnouncement(c, stdin, stdout, stderr)

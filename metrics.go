@@ -84,7 +84,11 @@ func (m *metrics) count(name, help string, value func() float64) {
 
 // watchOf is watch for one interface of several.
 func (m *metrics) watchOf(iface, name, help string, value func() float64) {
-	labels := prometheus.Labels{"interface": iface}
+	m.watchWith(prometheus.Labels{"interface": iface}, name, help, value)
+}
+
+// watchWith is watch for one of several series, with labels.
+func (m *metrics) watchWith(labels prometheus.Labels, name, help string, value func() float64) {
 	promauto.With(m.registry).NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)
 }
 

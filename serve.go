@@ -72,7 +72,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 	}
 	serving.Go(d.recorders.run(life.delivering, log))
 	d.jobs.working.Go(func() { d.jobs.delivery.Run(life.delivering, ctx) })
-	serving.Go(func() { d.checkPolicy(ctx) })
+	serving.Go(func() { d.watchCapture(ctx) })
 	serving.Go(func() { subscriber.Run(ctx) })
 
 	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.String(),

@@ -55,6 +55,7 @@ func (v *roll) close() {
 	for _, p := range v.present {
 		hosts[p.Node]++
 	}
+	defer v.sayTrouble()
 	if v.table && len(v.present) > 0 {
 		v.drawTable(hosts)
 		return
@@ -62,6 +63,15 @@ func (v *roll) close() {
 	for _, node := range slices.Sorted(maps.Keys(hosts)) {
 		if n := hosts[node]; n > 1 {
 			v.say(fmt.Sprintf("%s: %d hosts have this name", text.Printable(node), n))
+		}
+	}
+}
+
+// sayTrouble says which hosts can capture nothing, and why.
+func (v *roll) sayTrouble() {
+	for _, p := range v.present {
+		if p.Trouble != "" {
+			v.say(text.Printable(p.Node) + ": nothing can be captured: " + text.Printable(p.Trouble))
 		}
 	}
 }

@@ -155,6 +155,25 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// TestNothingCanBeCaptured: a host that can capture nothing does not look healthy.
+func TestNothingCanBeCaptured(t *testing.T) {
+	r := testbed.StartRedis(t)
+	args, port := listening(t)
+	startDaemon(t, r, append(args, "-maxreturn", "1MiB", "-interfaces", "wan=eht0")...)
+	r.AwaitSubscribers(t, 10*time.Second, 1)
+	const words = "nothing can be captured: no interface of -interfaces is there"
+	testbed.Eventually(t, 5*time.Second, "/healthz says that nothing can be captured", func() bool {
+		code, body := get(t, port, "/healthz")
+		return code == 503 && strings.Contains(body, words)
+	})
+	checkSeries(t, port, map[string]float64{"pcapdaemon_trouble": 1,
+		`pcapdaemon_connected{connection="requests"}`: 1, `pcapdaemon_connected{connection="results"}`: 1})
+	out, errs, code := ask(t, "redis://"+r.Address(), `{"node":"any","rollcall":true}`, 10*time.Second)
+	if code != 0 || !strings.Contains(out, `"trouble":"no interface of -interfaces is there"`) {
+		t.Errorf("want the trouble in the roll call, got %d, %s%s", code, out, errs)
+	}
+}
+
 // TestAddressInUse: an endpoint that cannot be opened is an error, not a surprise later.
 func TestAddressInUse(t *testing.T) {
 	r := testbed.StartRedis(t)

@@ -82,6 +82,7 @@ func TestWrongUsage(t *testing.T) {
 		"node with a port":          {append(local, "-redisnode", "h:6379"), "-redisport"},
 		"unknown variable":          {append(local, "PCAPDAEMON_MAXPAKETS=5"), "PCAPDAEMON_MAXPAKETS"},
 		"variable in small letters": {append(local, "PCAPDAEMON_upload=true"), "PCAPDAEMON_upload"},
+		"filter that is none":       {append(local, "-filter", "not prot 22"), "-filter"},
 		"empty request":             {append(local, "-request", ""), "-request"},
 		"empty publish":             {[]string{"-publish", ""}, "-publish"},
 	} {

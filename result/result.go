@@ -98,6 +98,7 @@ type Presence struct {
 	Format     string      `json:"format"`
 	Running    int         `json:"running"` // captures
 	Interfaces []Interface `json:"interfaces"`
+	Trouble    string      `json:"trouble,omitempty"` // why nothing can be captured; empty: something can
 }
 
 // An Interface interface may be captured on.

@@ -9,13 +9,13 @@ import (
 // errNotConnected is the health of a daemon that has just started.
 var errNotConnected = errors.New("not connected yet")
 
-// A Health says whether requests can be received and results be published,
-// and if not, why.
+// A Health says whether requests can be received, results be published and
+// packets be captured, and if not, why. Its methods may be called at any time.
 type Health struct {
 	Changed chan struct{} // holds a token when something may have changed; of capacity one
 
-	mu                sync.Mutex
-	requests, results error
+	mu                         sync.Mutex
+	requests, results, capture error
 }
 
 // NewHealth returns the health of a daemon that has just started.
@@ -27,7 +27,10 @@ func (h *Health) SetRequests(err error) { h.set(&h.requests, err) }
 // SetResults notes why no results can be published, or nil.
 func (h *Health) SetResults(err error) { h.set(&h.results, err) }
 
-// set changes one of the two.
+// SetCapture notes why nothing can be captured, or nil.
+func (h *Health) SetCapture(err error) { h.set(&h.capture, err) }
+
+// set changes one of the three.
 func (h *Health) set(part *error, err error) {
 	h.mu.Lock()
 	*part = err
@@ -52,8 +55,24 @@ func (h *Health) Trouble() error {
 		return fmt.Errorf("not subscribed: %w", h.requests)
 	case h.results != nil:
 		return fmt.Errorf("results are not published: %w", h.results)
+	case h.capture != nil:
+		return fmt.Errorf("nothing can be captured: %w", h.capture)
 	}
 	return nil
+}
+
+// Capture returns why nothing can be captured, or nil.
+func (h *Health) Capture() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.capture
+}
+
+// Publishing reports whether results can be published, or nobody wants any.
+func (h *Health) Publishing() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.results == nil
 }
 
 // Subscribed reports whether requests come.

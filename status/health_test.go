@@ -8,18 +8,20 @@ import (
 func TestHealth(t *testing.T) {
 	down := errors.New("refused")
 	for name, test := range map[string]struct {
-		requests, results error
-		want              string
-		subscribed        bool
+		requests, results, capture error
+		want                       string
+		subscribed, publishing     bool
 	}{
-		"all is well": {nil, nil, "", true},
-		"no requests": {down, nil, "not subscribed: refused", false},
-		"no results":  {nil, down, "results are not published: refused", true},
-		"neither":     {down, down, "not subscribed: refused", false},
+		"all is well": {nil, nil, nil, "", true, true},
+		"no requests": {down, nil, nil, "not subscribed: refused", false, true},
+		"no results":  {nil, down, nil, "results are not published: refused", true, false},
+		"neither":     {down, down, down, "not subscribed: refused", false, false},
+		"no capture":  {nil, nil, down, "nothing can be captured: refused", true, true},
 	} {
 		h := NewHealth()
 		h.SetRequests(test.requests)
 		h.SetResults(test.results)
+		h.SetCapture(test.capture)
 		got := ""
 		if err := h.Trouble(); err != nil {
 			got = err.Error()
@@ -27,8 +29,11 @@ func TestHealth(t *testing.T) {
 		if got != test.want || h.Subscribed() != test.subscribed {
 			t.Errorf("%s: want %q and subscribed %t, got %q and %t", name, test.want, test.subscribed, got, h.Subscribed())
 		}
+		if h.Publishing() != test.publishing || h.Capture() != test.capture {
+			t.Errorf("%s: want publishing %t and %v, got %t and %v", name, test.publishing, test.capture, h.Publishing(), h.Capture())
+		}
 		if len(h.Changed) != 1 {
-			t.Errorf("%s: the bell was not rung", name)
+			t.Errorf("%s: want a token that something has changed", name)
 		}
 	}
 	if h := NewHealth(); h.Subscribed() {
