@@ -127,6 +127,7 @@ func (r *Recorder) recordOnce(ctx context.Context, stop *atomic.Int64, opened fu
 	case C.record_vanished:
 		return errors.New("the interface disappeared")
 	case C.record_renamed:
+		_ = r.socket.silence()
 		return fmt.Errorf("the interface disappeared: another one, or none, is called %s now", r.options.Interface)
 	case C.record_broken:
 		r.discard()
@@ -169,11 +170,16 @@ func (r *Recorder) open(index, link int, code program) error {
 			return err
 		}
 	}
-	if err := r.socket.attach(code); err != nil {
-		return err
-	}
 	unbroken := r.resumed && r.index == index && r.socket.bound() == index
-	if err := r.socket.bind(index); err != nil {
+	if !unbroken { // it may still be bound to another interface, which had the name before
+		if err := r.socket.silence(); err != nil {
+			return err
+		}
+		if err := r.socket.bind(index); err != nil {
+			return err
+		}
+	}
+	if err := r.socket.attach(code); err != nil {
 		return err
 	}
 	r.mu.Lock()

@@ -27,7 +27,8 @@ func TestRecorderLosesItsName(t *testing.T) {
 		t.Fatal("the recorder does not notice")
 	}
 	before := len(r.readPast(t, "udp"))
-	l.recorded.IP(t, "link", "add", "v0", "type", "dummy")
+	l.recorded.IP(t, "link", "add", "v0", "type", "veth", "peer", "name", "v9")
+	l.recorded.IP(t, "link", "set", "v9", "up")
 	l.recorded.IP(t, "link", "set", "v0", "up")
 	r.awaitUp(t)
 	time.Sleep(3 * ReadTimeout)
