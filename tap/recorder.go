@@ -127,7 +127,6 @@ func (r *Recorder) recordOnce(ctx context.Context, stop *atomic.Int64, opened fu
 	case C.record_vanished:
 		return errors.New("the interface disappeared")
 	case C.record_renamed:
-		_ = r.socket.silence()
 		return fmt.Errorf("the interface disappeared: another one, or none, is called %s now", r.options.Interface)
 	case C.record_broken:
 		r.discard()
@@ -238,7 +237,12 @@ func (r *Recorder) record(stop *atomic.Int64) C.int {
 			to.name[i] = C.char(name[i])
 		}
 	}
-	return C.record_packets(&to, (*C.int64_t)(unsafe.Pointer(stop)))
+	why := C.record_packets(&to, (*C.int64_t)(unsafe.Pointer(stop)))
+	if why == C.record_renamed { // the socket is bound to it still
+		_ = r.socket.silence()
+		why = C.record_rest(&to, why)
+	}
+	return why
 }
 
 // fail notes that the interface is not open.
