@@ -176,17 +176,18 @@ func storeDescriptors(name string, files []*os.File) error {
 	if address == "" {
 		return nil
 	}
-	connection, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("store descriptors: %w", err)
 	}
-	defer connection.Close()
+	defer unix.Close(socket)
 	var descriptors []int
 	for _, f := range files {
 		descriptors = append(descriptors, int(f.Fd()))
 	}
 	state := "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name
-	if _, _, err := connection.WriteMsgUnix([]byte(state), unix.UnixRights(descriptors...), nil); err != nil {
+	to := &unix.SockaddrUnix{Name: address}
+	if err := unix.Sendmsg(socket, []byte(state), unix.UnixRights(descriptors...), to, 0); err != nil {
 		return fmt.Errorf("store descriptors: %w", err)
 	}
 	return nil

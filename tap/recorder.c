@@ -85,9 +85,7 @@ static int64_t take(const recording *to)
 	return bytes;
 }
 
-// take_rest takes what the kernel still has of an interface that is no more:
-// its last block is retired after a timeout.
-static int take_rest(const recording *to, int why)
+int record_rest(const recording *to, int why)
 {
 	const int64_t end = read_clock(CLOCK_MONOTONIC) + 2 * (int64_t)to->timeout * millisecond;
 	const struct timespec pause = {.tv_nsec = 10 * millisecond};
@@ -108,7 +106,7 @@ int record_packets(const recording *to, const int64_t *stop)
 			return record_broken;
 		if (now - named >= second) {
 			if (is_renamed(to))
-				return is_gone(to) ? take_rest(to, record_vanished) : record_renamed;
+				return is_gone(to) ? record_rest(to, record_vanished) : record_renamed;
 			named = now;
 		}
 		const struct timespec pause = {.tv_nsec = lull(to->ring, bytes, now - looked)};
@@ -116,7 +114,7 @@ int record_packets(const recording *to, const int64_t *stop)
 		if (pause.tv_nsec > 0)
 			nanosleep(&pause, NULL);
 		else if (wait_for_block(to) && is_gone(to))
-			return take_rest(to, record_vanished);
+			return record_rest(to, record_vanished);
 	}
 	take(to);
 	return record_stopped;

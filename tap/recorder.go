@@ -169,11 +169,16 @@ func (r *Recorder) open(index, link int, code program) error {
 			return err
 		}
 	}
-	if err := r.socket.attach(code); err != nil {
-		return err
-	}
 	unbroken := r.resumed && r.index == index && r.socket.bound() == index
-	if err := r.socket.bind(index); err != nil {
+	if !unbroken { // it may still be bound to another interface, which had the name before
+		if err := r.socket.silence(); err != nil {
+			return err
+		}
+		if err := r.socket.bind(index); err != nil {
+			return err
+		}
+	}
+	if err := r.socket.attach(code); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -232,7 +237,12 @@ func (r *Recorder) record(stop *atomic.Int64) C.int {
 			to.name[i] = C.char(name[i])
 		}
 	}
-	return C.record_packets(&to, (*C.int64_t)(unsafe.Pointer(stop)))
+	why := C.record_packets(&to, (*C.int64_t)(unsafe.Pointer(stop)))
+	if why == C.record_renamed { // the socket is bound to it still
+		_ = r.socket.silence()
+		why = C.record_rest(&to, why)
+	}
+	return why
 }
 
 // fail notes that the interface is not open.

@@ -22,4 +22,8 @@ enum { record_stopped, record_vanished, record_renamed, record_broken };
 // busy, which then costs more than the packets.
 int record_packets(const recording *to, const int64_t *stop);
 
+// record_rest takes what the kernel still has when nothing more comes: its last
+// block is retired after a timeout. It returns why, or record_broken.
+int record_rest(const recording *to, int why);
+
 #endif

@@ -105,7 +105,7 @@ func (s story) differs(want story) error {
 	}{
 		{"version", s.Version, want.Version}, {"interface", s.Interface, want.Interface},
 		{"network namespace", s.Network, want.Network}, {"snapshot length", s.Snap, want.Snap},
-		{"filter", s.Filter, want.Filter}, {"blocks", s.Blocks, want.Blocks}, {"segments", s.Segments, want.Segments},
+		{"filter", s.Filter, want.Filter}, {"size in blocks", s.Blocks, want.Blocks}, {"size in segments", s.Segments, want.Segments},
 	} {
 		if c.kept != c.now {
 			return fmt.Errorf("another %s was kept: %v, not %v", c.what, c.kept, c.now)

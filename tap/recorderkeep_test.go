@@ -79,7 +79,7 @@ func TestRecorderRefusesToResume(t *testing.T) {
 		size   int64
 	}{
 		"another snapshot length": {func(o *Options) { o.Snap = 100 }, 4 << 20},
-		"another blocks":          {func(*Options) {}, 8 << 20},
+		"another size":            {func(*Options) {}, 8 << 20},
 		"another interface":       {func(o *Options) { o.Interface = "v9" }, 4 << 20},
 		"another filter":          {func(o *Options) { o.Filter = &Filter{expression: "udp"} }, 4 << 20},
 	} {

@@ -41,9 +41,10 @@ type ring struct {
 	reading sync.Mutex
 }
 
-// geometryOf divides so many bytes into the kernel's ring and the compact one.
+// geometryOf divides so many bytes into the kernel's ring, which holds what comes
+// fast, and the compact one, where a quarter is hours of a quiet link.
 func geometryOf(size int64) C.geometry {
-	blocks := size / blockSize / 2
+	blocks := size / blockSize * 3 / 4
 	return newGeometry(blocks, size/blockSize-blocks, blockSize)
 }
 

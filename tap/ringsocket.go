@@ -87,6 +87,9 @@ func (s *ringSocket) attach(code program) error {
 	return nil
 }
 
+// silence lets no packet pass until a program is attached.
+func (s *ringSocket) silence() error { return s.attach(program{{Code: C.BPF_RET | C.BPF_K}}) }
+
 // bind begins to record an interface, 0 for all, unless it is bound to it already.
 func (s *ringSocket) bind(index int) error {
 	if s.bound() == index && index != 0 {
@@ -132,7 +135,7 @@ func (s *ringSocket) bound() int {
 // close ends the recording. The kernel keeps the socket for as long as its ring
 // is mapped, so nothing passes its filter any more.
 func (s *ringSocket) close() {
-	_ = s.attach(program{{Code: C.BPF_RET | C.BPF_K}})
+	_ = s.silence()
 	s.file.Close()
 }
 

@@ -1,0 +1,77 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/testbed"
+)
+
+// TestPastOutlivesTheDaemon: systemd keeps what is recorded over a restart and a
+// kill, not over a stop, and what does not fit begins anew.
+func TestPastOutlivesTheDaemon(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	testbed.NeedTools(t, "redis-server", "redis-cli")
+	copyFile(t, binary, m.path("/usr/bin/pcapdaemon"), 0o755)
+	copyFile(t, filepath.Join(root, unitSource), m.path("/etc/systemd/system/pcapdaemon.service"), 0o644)
+	if err := os.MkdirAll(m.path("/etc/pcapdaemon"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	set := func(size string) {
+		t.Helper()
+		text := "PCAPDAEMON_NODE=web1\nPCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_RECORD=lo\nPCAPDAEMON_RECORDSIZE=" + size + "\n"
+		if err := os.WriteFile(m.path("/etc/pcapdaemon/env"), []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	since := func() time.Time {
+		t.Helper()
+		m.awaitSubscribed(t)
+		result := m.run(t, "pcapdaemon", "-publish", `{"node":"web1","interface":"lo","lookback":3600,"timeout":1,"bpf":"tcp port 6379"}`)
+		found := regexp.MustCompile(`"since":"([^"]+)"`).FindStringSubmatch(result)
+		if found == nil || !strings.Contains(result, `"state":"done"`) {
+			t.Fatalf("want a capture with since, got %s", result)
+		}
+		at, err := time.Parse(time.RFC3339Nano, found[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	set("8MiB")
+	m.run(t, "systemd-run", "--unit=redis", "redis-server", "--save", "")
+	m.run(t, "systemctl", "start", "pcapdaemon")
+	first := since()
+	m.configure(t, "RestartSec=2s")
+	m.run(t, "systemctl", "restart", "pcapdaemon")
+	if got := since(); !got.Equal(first) {
+		t.Errorf("after a restart: want since %v, got %v", first, got)
+	}
+	before := m.show("MainPID")
+	m.run(t, "kill", "-KILL", before)
+	testbed.Eventually(t, 30*time.Second, "another process is ready", func() bool {
+		return m.show("MainPID") != before && m.show("ActiveState") == "active"
+	})
+	if got := since(); !got.Equal(first) {
+		t.Errorf("after a kill: want since %v, got %v", first, got)
+	}
+	set("16MiB")
+	m.run(t, "systemctl", "restart", "pcapdaemon")
+	second := since()
+	if !second.After(first) {
+		t.Errorf("with another size: want it anew, got since %v", second)
+	}
+	if got := m.journal(t); !strings.Contains(got, "recording begins anew") || !strings.Contains(got, "another size in blocks was kept") {
+		t.Errorf("want the log to say why, got %s", got)
+	}
+	m.run(t, "systemctl", "stop", "pcapdaemon")
+	m.run(t, "systemctl", "start", "pcapdaemon")
+	if third := since(); !third.After(second) {
+		t.Errorf("after a stop: want it forgotten, got since %v", third)
+	}
+}
