@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -54,12 +53,14 @@ func TestState(t *testing.T) {
 	}
 }
 
-// startFamily starts a program that starts others of its own, until the test ends.
-func startFamily(t testing.TB, cmd *exec.Cmd) {
+// startFamily starts a program that starts others, all of which end with the test: a
+// process namespace goes with its first process.
+func startFamily(t testing.TB, env []string, command ...string) {
 	t.Helper()
-	cmd.SysProcAttr, cmd.WaitDelay = &syscall.SysProcAttr{Setpgid: true}, time.Second
-	p := testbed.Start(t, cmd)
-	t.Cleanup(func() { _ = syscall.Kill(-p.Process.Pid, syscall.SIGKILL) })
+	testbed.NeedTools(t, "unshare")
+	cmd := exec.Command("unshare", append([]string{"--pid", "--fork", "--kill-child"}, command...)...)
+	cmd.Env, cmd.WaitDelay = env, time.Second
+	testbed.Start(t, cmd)
 }
 
 // TestNagios runs a real Nagios whose check fails, with the commands of the example.
@@ -140,9 +141,7 @@ illegal_macro_output_chars=~$&|'"<>`+"`"+`
 	if out, err := exec.Command("nagios4", "-v", config).CombinedOutput(); err != nil {
 		t.Fatalf("nagios4 refuses its configuration: %s", out)
 	}
-	cmd := exec.Command("nagios4", config)
-	cmd.Env = withRedisCLI(t, server)
-	startFamily(t, cmd)
+	startFamily(t, withRedisCLI(t, server), "nagios4", config)
 	heardRequest(t, requests, 60*time.Second).check(t, requested{"nodere": "^tap[0-9]+$", "node": nil,
 		"bpf": "host 192.0.2.50", "tags": "nagios,uplink", "interface": "default", "timeout": 30.0})
 	time.Sleep(5 * time.Second) // more checks that fail
@@ -173,9 +172,7 @@ object Service "up'link $(touch x)`+"`id`"+`; a" { host_name = "switch1", check_
 	if out, err := exec.Command("icinga2", append(args, "-C")...).CombinedOutput(); err != nil {
 		t.Fatalf("icinga2 refuses its configuration: %s", out)
 	}
-	cmd := exec.Command("icinga2", args...)
-	cmd.Env = withRedisCLI(t, server)
-	startFamily(t, cmd)
+	startFamily(t, withRedisCLI(t, server), append([]string{"icinga2"}, args...)...)
 	tags := map[string]bool{}
 	for range 2 {
 		heard := heardRequest(t, requests, 60*time.Second)
