@@ -161,7 +161,7 @@ func TestIcinga(t *testing.T) {
 	config := writeFile(t, dir, "icinga2.conf", example+`
 object CheckerComponent "checker" { }
 object CheckCommand "fail" { command = [ "/bin/sh", "-c", "echo bad; exit 2" ] }
-object Host "switch1" { address = "192.0.2.50", check_command = "fail", check_interval = 1h,
+object Host "switch1" { address = "192.0.2.50", check_command = "fail", check_interval = 1s,
 	event_command = "pcapdaemon-host",
   max_check_attempts = 3, retry_interval = 1s }
 object Service "up'link $(touch x)`+"`id`"+`; a" { host_name = "switch1", check_command = "fail", check_interval = 1s,
