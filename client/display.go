@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
+	"github.com/mattn/go-runewidth"
 	"golang.org/x/sys/unix"
 
 	"pcapdaemon/result"
@@ -278,32 +278,11 @@ func shortTime(d time.Duration) string {
 	return strconv.Itoa(int(d/day)) + "d"
 }
 
-// fit cuts or pads a text to a width.
-func fit(s string, columns int) string {
-	s = clip(s, columns)
-	return s + strings.Repeat(" ", max(columns-width(s), 0))
-}
+// fit cuts or pads a text to a width, in columns.
+func fit(s string, columns int) string { return runewidth.FillRight(clip(s, columns), columns) }
 
 // clip shortens a text that is too wide.
-func clip(s string, columns int) string {
-	if width(s) <= columns {
-		return s
-	}
-	for width(s) > columns-1 && s != "" {
-		_, size := utf8.DecodeLastRuneInString(s)
-		s = s[:len(s)-size]
-	}
-	return s + "…"
-}
+func clip(s string, columns int) string { return runewidth.Truncate(s, columns, "…") }
 
-// width returns how many columns a text takes. East Asian letters take two;
-// others that are taken for such leave a gap, and wrap no line.
-func width(s string) int {
-	n := utf8.RuneCountInString(s)
-	for _, r := range s {
-		if r >= 0x1100 && !(0x2000 <= r && r < 0x2e80) {
-			n++
-		}
-	}
-	return n
-}
+// width returns how many columns a text takes.
+func width(s string) int { return runewidth.StringWidth(s) }

@@ -261,16 +261,7 @@ func (c *copies) make(stop <-chan struct{}, ended <-chan error) {
 		}
 	}()
 	defer func() { <-written }()
-	var err error
-	select {
-	case err = <-ended:
-	default:
-		select {
-		case err = <-ended:
-		case <-stop:
-			err = errors.New("stopped")
-		}
-	}
+	err := endOfUpload(stop, ended)
 	if err == nil {
 		return
 	}
@@ -279,6 +270,23 @@ func (c *copies) make(stop <-chan struct{}, ended <-chan error) {
 	}
 	if c.entry == nil && c.local != nil && !c.always {
 		c.write()
+	}
+}
+
+// endOfUpload waits for what becomes of an upload, or for the stop of the daemon,
+// and returns why there is no upload by then, or nil. An end that has come already
+// counts more than a stop.
+func endOfUpload(stop <-chan struct{}, ended <-chan error) error {
+	select {
+	case err := <-ended:
+		return err
+	case <-stop:
+	}
+	select {
+	case err := <-ended:
+		return err
+	default:
+		return errors.New("stopped")
 	}
 }
 

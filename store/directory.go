@@ -190,41 +190,45 @@ func (d *Directory) look() bool {
 // prune removes the oldest files beyond the bounds, but neither the newest one
 // nor the one that has just been written.
 func (d *Directory) prune(written string) {
-	var names []string
-	var size int64
-	oldest := time.Now().Add(-d.maxAge)
-	n := 0 // files at the front that are dealt with
-	var spared []captureFile
+	var removed, spared []captureFile
 	var trouble error // the first one: a disk that cannot be written has it with each file
-	for ; n < len(d.files)-1; n++ {
-		file := d.files[n]
-		tooOld := d.maxAge > 0 && file.start.Before(oldest)
-		if !tooOld && (d.maxSize == 0 || d.size <= d.maxSize) {
-			break
-		}
+	at := 0
+	for ; at < len(d.files)-1 && len(spared) <= mostStuck && d.isBeyond(d.files[at]); at++ {
+		file := d.files[at]
 		if file.name == written {
 			spared = append(spared, file)
 			continue
 		}
-		err := d.Disk.remove(filepath.Join(d.Path, file.name))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		switch err := d.Disk.remove(filepath.Join(d.Path, file.name)); {
+		case err == nil:
+			removed = append(removed, file)
+			d.size -= file.size
+		case errors.Is(err, fs.ErrNotExist): // others have removed it
+			d.size -= file.size
+		default:
 			trouble = cmp.Or(trouble, fmt.Errorf("keep %s within its bounds: remove %s: %w", d.Path, file.name, cause(err)))
-			if spared = append(spared, file); len(spared) > mostStuck {
-				n++
-				break
-			}
-			continue
-		}
-		d.size -= file.size
-		if err == nil {
-			names, size = append(names, file.name), size+file.size
+			spared = append(spared, file)
 		}
 	}
-	n -= len(spared)
-	copy(d.files[n:], spared)
-	d.files = d.files[n:]
+	d.files = slices.Insert(d.files[at:], 0, spared...)
 	if trouble != nil {
 		d.observer.Troubled(trouble)
+	}
+	d.tellRemoved(removed)
+}
+
+// isBeyond reports whether the oldest file has to go, because of its age or the size of all.
+func (d *Directory) isBeyond(file captureFile) bool {
+	tooOld := d.maxAge > 0 && time.Since(file.start) > d.maxAge
+	return tooOld || d.maxSize > 0 && d.size > d.maxSize
+}
+
+// tellRemoved tells the observer which files have made room, if any have.
+func (d *Directory) tellRemoved(files []captureFile) {
+	var names []string
+	var size int64
+	for _, file := range files {
+		names, size = append(names, file.name), size+file.size
 	}
 	if len(names) > 0 {
 		d.observer.Removed(names, size)
