@@ -27,7 +27,8 @@ var borders = map[string]imports{
 	"client": {[]string{"result", "store", "capfile", "pubsub", "text"},
 		[]string{"github.com/dustin/go-humanize", "github.com/dustin/go-humanize/english", "github.com/mattn/go-runewidth", "golang.org/x/sys/unix"}},
 	"status": {[]string{"result", "text"}, []string{"github.com/dustin/go-humanize", "github.com/dustin/go-humanize/english",
-		"github.com/prometheus/client_golang/prometheus", "github.com/prometheus/client_golang/prometheus/promhttp"}},
+		"github.com/prometheus/client_golang/prometheus", "github.com/prometheus/client_golang/prometheus/promhttp",
+		"golang.org/x/net/netutil"}},
 }
 
 // guarded are packages that few files may import: whoever wants to use one of

@@ -195,7 +195,8 @@ func (c *config) check(raw rawConfig) error {
 		return fmt.Errorf("-defaulttimeout %s is above -maxtimeout %s",
 			text.FormatDuration(c.limits.defaultTimeout), text.FormatDuration(c.limits.timeout))
 	case c.limits.bytes > c.capacity.memory:
-		return fmt.Errorf("-maxbytes %s is above -maxmemory %s", text.FormatSize(c.limits.bytes), text.FormatSize(c.capacity.memory))
+		return fmt.Errorf("-maxbytes %s is above -maxmemory %s",
+			text.FormatSize(c.limits.bytes), text.FormatSize(c.capacity.memory))
 	}
 	if c.listen != "" {
 		if _, port, err := net.SplitHostPort(c.listen); err != nil || !isPort(port) {
@@ -217,6 +218,13 @@ func (c *config) check(raw rawConfig) error {
 		return absoluteDirectory("-destdir", &c.delivery.dir)
 	}
 	return nil
+}
+
+// hosts returns the names by which the endpoint may be asked.
+func (c config) hosts() []string {
+	listens, _, _ := net.SplitHostPort(c.listen)
+	host, _ := os.Hostname()
+	return []string{listens, host, c.node}
 }
 
 // checkInterfaces completes the lists of interfaces.

@@ -79,7 +79,8 @@ func (d *daemon) watchHealth() {
 			return 0
 		}
 	}
-	d.metrics.watch("pcapdaemon_subscribed", "1 while subscribed to the request channel, else 0.", gauge(d.health.Subscribed))
+	d.metrics.watch("pcapdaemon_subscribed", "1 while subscribed to the request channel, else 0.",
+		gauge(d.health.Subscribed))
 	for name, good := range map[string]func() bool{"requests": d.health.Subscribed, "results": d.health.Publishing} {
 		d.metrics.watchWith(prometheus.Labels{"connection": name}, "pcapdaemon_connected",
 			"1 while a connection to Redis works, else 0.", gauge(good))

@@ -235,7 +235,8 @@ func newDuration(to *time.Duration, initial, low, high time.Duration) flag.Value
 	return limited[time.Duration]{to, func(s string) (time.Duration, bool) {
 		d, err := time.ParseDuration(s)
 		return d, err == nil && low <= d && d <= high
-	}, text.FormatDuration, fmt.Sprintf("a duration such as 90s, from %s to %s", text.FormatDuration(low), text.FormatDuration(high))}
+	}, text.FormatDuration, fmt.Sprintf("a duration such as 90s, from %s to %s",
+		text.FormatDuration(low), text.FormatDuration(high))}
 }
 
 // newChoice returns a flag value for one of a few words; the first is the default.

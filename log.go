@@ -36,6 +36,15 @@ func newLogger(c logConfig, to *os.File) (log *logrus.Logger, flush func()) {
 	return &logrus.Logger{Out: queue, Formatter: formatter, Hooks: logrus.LevelHooks{}, Level: level}, queue.flush
 }
 
+// warnings is a writer whose lines are warnings in the log.
+type warnings struct{ log *logrus.Logger }
+
+// Write implements io.Writer for one line.
+func (w warnings) Write(line []byte) (int, error) {
+	w.log.Warn(string(bytes.TrimSpace(line)))
+	return len(line), nil
+}
+
 // A logQueue is a writer that never blocks: a full pipe or a journal that
 // hangs must not hold up the receive loop. What finds no room is dropped.
 type logQueue struct {

@@ -108,7 +108,8 @@ func (s *jobs) settle(note []byte, place store.Place, err error) {
 		}
 	}
 	if len(results) == 0 {
-		s.log.WithFields(logrus.Fields{"url": place.URL, "file": place.File}).Error("the spool does not say who asked for this capture")
+		s.log.WithFields(logrus.Fields{"url": place.URL, "file": place.File}).
+			Error("the spool does not say who asked for this capture")
 		return
 	}
 	s.conclude(results, place, err)

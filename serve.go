@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	stdlog "log"
 	"net"
 	"net/url"
 	"os"
@@ -64,7 +65,8 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 		}
 		serving.Go(func() {
 			to := status.Endpoint{Registry: d.metrics.registry, Health: health.Trouble, Remarks: d.jobs.delivery.NearlyFull,
-				Page: status.NewPage(d.overview(past))}
+				Page: status.NewPage(d.overview(past)), Hosts: c.hosts(),
+				Log: stdlog.New(warnings{log}, "", 0)}
 			if err := to.Serve(open, listener); err != nil {
 				log.WithError(err).Error("endpoint closed")
 			}

@@ -58,7 +58,7 @@ const maxAnswer = 1 << 16
 type cloudshark struct {
 	scheme, host, token string
 	agent               string        // User-Agent
-	timeout             time.Duration // for one recording, retries included
+	timeout             time.Duration // for one capture file, retries included
 	client              *http.Client
 	observer            store.Observer
 	single              bool // whoever wants another try asks for it
@@ -89,7 +89,7 @@ func newCloudshark(c sharkConfig, observer store.Observer) *cloudshark {
 // Name implements destination.
 func (*cloudshark) Name() string { return "cloudshark" }
 
-// Store uploads a recording. It tries until CloudShark has it, refuses it, or
+// Store uploads a capture file. It tries until CloudShark has it, refuses it, or
 // the time is up.
 func (c *cloudshark) Store(ctx context.Context, r store.File) (store.Place, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -128,7 +128,7 @@ func (c *cloudshark) once() *cloudshark {
 	return &once
 }
 
-// post uploads a recording once and returns its id. Errors that another try
+// post uploads a capture file once and returns its id. Errors that another try
 // cannot mend are permanent.
 func (c *cloudshark) post(ctx context.Context, r store.File) (string, error) {
 	head, tail, contentType := encodeForm(r)
@@ -231,7 +231,7 @@ func (p postponed) Unwrap() []error {
 	return []error{p.error, &backoff.RetryAfterError{Duration: p.wait}}
 }
 
-// encodeForm returns what stands before and after the recording's content in
+// encodeForm returns what stands before and after the capture file's content in
 // the form that CloudShark takes, and the form's content type.
 func encodeForm(r store.File) (head, tail []byte, contentType string) {
 	var text bytes.Buffer
@@ -248,7 +248,7 @@ func encodeForm(r store.File) (head, tail []byte, contentType string) {
 
 // A body is the content of a POST that can be taken away from the transport,
 // which may go on reading after an early answer, when the memory under the
-// recording belongs to another capture.
+// capture file belongs to another capture.
 type body struct {
 	mu     sync.Mutex
 	reader io.Reader // nil once closed

@@ -233,7 +233,7 @@ func (c *client) leave() Outcome {
 	}
 	c.view.close()
 	if c.request.begins {
-		c.view.say("left; to stop what still runs, with the flags of this command: " + c.request.stopByHand())
+		c.view.say("left before the results came; what still runs can be stopped, with the flags of this command, by: " + c.request.stopByHand())
 	}
 	return Failed
 }
@@ -331,5 +331,5 @@ func (c *client) stop(ctx context.Context) {
 		return
 	}
 	c.session.stop(time.Now())
-	c.view.say("stop published; once more leaves without the results")
+	c.view.say("asked the captures to stop; press Ctrl-C again to leave without their results")
 }

@@ -327,7 +327,7 @@ func TestClientIsInterrupted(t *testing.T) {
 		took      time.Duration
 		says      string
 	}{
-		"once": {"a started 1;1s;once;200ms;a done 1", stop, Done, 2 * time.Second, "stop published"},
+		"once": {"a started 1;1s;once;200ms;a done 1", stop, Done, 2 * time.Second, "asked the captures to stop"},
 		"once, and one is silent": {"a started 1;b started 2;1s;once;b done 2", stop, Failed,
 			11 * time.Second, "a eth0: no result"},
 		"once, nobody has answered": {"1s;once", stop, Unanswered, 2 * time.Second, "no host answered"},

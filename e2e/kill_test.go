@@ -382,7 +382,7 @@ func (b *battlefield) check(t *testing.T) {
 	}
 	for _, path := range b.glob(t, b.spool, "*.pcap") {
 		if !exists(path+".waybill") && !exists(path+".refused") {
-			t.Errorf("no waybill: %s", path)
+			t.Errorf("no metadata: %s", path)
 		}
 	}
 	if damaged := b.glob(t, b.spool, "*.damaged"); len(damaged) > 0 {

@@ -34,11 +34,11 @@ func (s *Server) connect(ctx context.Context, address string) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	conn = boundConn{conn, ctx, context.AfterFunc(ctx, func() { conn.Close() })}
+	bound := boundConn{conn, ctx, context.AfterFunc(ctx, func() { conn.Close() })}
 	if !s.TLS {
-		return conn, nil
+		return bound, nil
 	}
-	return s.secure(ctx, conn, host)
+	return s.secure(ctx, bound, host)
 }
 
 // secure makes a connection to a host one with TLS.

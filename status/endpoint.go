@@ -3,12 +3,17 @@ package status
 import (
 	"context"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
 
 // An Endpoint tells over HTTP how the daemon is. It changes nothing, and
@@ -18,14 +23,24 @@ type Endpoint struct {
 	Health   func() error // what is wrong, or nil
 	Remarks  func() error // what is about to be wrong, or nil
 	Page     *page
+	// Hosts are the names, beside localhost and every IP address, by which it may
+	// be asked: a browser that was told another name for its address asks for
+	// somebody else.
+	Hosts []string
+	Log   *log.Logger // of the server's own errors; nil: the standard one
 }
 
-// Serve answers until the context ends.
+// maxConnections is how many connections there are at one time: captures and
+// deliveries need descriptors, too.
+const maxConnections = 64
+
+// Serve answers until the context ends. Whoever comes while there are as many
+// connections as may be waits until one is closed.
 func (e Endpoint) Serve(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{Handler: e.handler(), ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute}
+	server := &http.Server{Handler: e.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: time.Minute, IdleTimeout: 5 * time.Second, ErrorLog: e.Log}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.Serve(listener); ctx.Err() == nil {
+	if err := server.Serve(netutil.LimitListener(listener, maxConnections)); ctx.Err() == nil {
 		return err
 	}
 	return nil
@@ -37,7 +52,31 @@ func (e Endpoint) handler() http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(e.Registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", e.serveHealth)
 	mux.HandleFunc("GET /{$}", e.servePage)
-	return guard(mux)
+	return guard(e.forUs(mux))
+}
+
+// forUs answers only requests for a host that is known to be this one.
+func (e Endpoint) forUs(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !e.isOurs(r.Host) {
+			http.Error(w, "not the name of this host", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// isOurs reports whether a Host header, with or without a port, names this host.
+func (e Endpoint) isOurs(header string) bool {
+	name, _, err := net.SplitHostPort(header)
+	if err != nil {
+		name = header
+	}
+	name = strings.Trim(name, "[]")
+	if _, err := netip.ParseAddr(name); err == nil || strings.EqualFold(name, "localhost") {
+		return true
+	}
+	return slices.ContainsFunc(e.Hosts, func(known string) bool { return known != "" && strings.EqualFold(name, known) })
 }
 
 // guard tells browsers to take every answer for what it says it is, to load and

@@ -1,14 +1,18 @@
 package status
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,7 +22,9 @@ import (
 func askEndpoint(t *testing.T, e Endpoint, method, path string) (*http.Response, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	e.handler().ServeHTTP(w, httptest.NewRequest(method, path, nil))
+	request := httptest.NewRequest(method, path, nil)
+	request.Host = "127.0.0.1:9100"
+	e.handler().ServeHTTP(w, request)
 	answer := w.Result()
 	body, err := io.ReadAll(answer.Body)
 	if err != nil {
@@ -70,6 +76,53 @@ func TestEndpoint(t *testing.T) {
 				test.method, test.path, test.status, test.body, answer.StatusCode, body)
 		}
 	}
+}
+
+// TestEndpointHosts: a page of somebody else that calls this host by a name of its own reads nothing.
+func TestEndpointHosts(t *testing.T) {
+	e := newEndpoint(nil)
+	e.Hosts = []string{"web1.example", ""}
+	for host, want := range map[string]int{
+		"127.0.0.1": 200, "127.0.0.1:9100": 200, "[::1]:9100": 200, "[::1]": 200, "localhost:9100": 200, "LOCALHOST": 200,
+		"web1.example": 200, "WEB1.example:9100": 200, "evil.example:9100": 421, "": 421, "web1.example.evil.example": 421,
+		"127.0.0.1.evil.example": 421, ":9100": 421,
+	} {
+		for _, path := range []string{"/", "/metrics", "/healthz"} {
+			w := httptest.NewRecorder()
+			request := httptest.NewRequest("GET", path, nil)
+			request.Host = host
+			e.handler().ServeHTTP(w, request)
+			if w.Code != want {
+				t.Errorf("%q %s: want %d, got %d", host, path, want, w.Code)
+			}
+		}
+	}
+}
+
+// TestEndpointConnections: as many idle connections as there may be keep nobody out for long.
+func TestEndpointConnections(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer cancel()
+	serving.Go(func() { _ = newEndpoint(nil).Serve(ctx, listener) })
+	for range maxConnections + 36 {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	client := http.Client{Timeout: 30 * time.Second}
+	answer, err := client.Get("http://" + listener.Addr().String() + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
 }
 
 // TestEndpointGuards: what a browser must not do with an answer, every answer says.

@@ -29,7 +29,7 @@ type File struct {
 	Note     []byte // handed back when an upload has had to wait
 }
 
-// A Place says where a recording is now.
+// A Place says where a capture file is now.
 type Place struct {
 	File string // absolute path
 	URL  string // for people
@@ -38,7 +38,7 @@ type Place struct {
 	Kept bool   // in the spool: the upload has to wait
 }
 
-// A destination keeps recordings.
+// A destination keeps capture files.
 type destination interface {
 	Name() string
 	Store(context.Context, File) (Place, error)
@@ -53,10 +53,10 @@ func (r Refusal) Error() string { return r.Err.Error() }
 // Unwrap returns the answer.
 func (r Refusal) Unwrap() error { return r.Err }
 
-// IsRefusal reports whether a destination has refused a recording for good.
+// IsRefusal reports whether a destination has refused a capture file for good.
 func IsRefusal(err error) bool { return errors.As(err, new(Refusal)) }
 
-// An archive is a destination that gives recordings names of their own.
+// An archive is a destination that gives capture files names of their own.
 type archive interface {
 	destination
 	// Unused returns a name like the wanted one that nothing bears yet.
@@ -65,18 +65,18 @@ type archive interface {
 
 // An Observer is told how deliveries go; several may go on at one time.
 type Observer interface {
-	// Delivered tells how storing a recording at a destination ended.
+	// Delivered tells how storing a capture file at a destination ended.
 	Delivered(destination string, took time.Duration, err error)
 	// Retried tells of a try that failed and of the wait for the next one.
 	Retried(r File, err error, wait time.Duration)
 	// Removed tells of old captures that have made room, and their bytes.
 	Removed(names []string, size int64)
 	// Troubled tells of what went wrong with the files of a destination,
-	// beside the delivery of any recording.
+	// beside the delivery of any capture file.
 	Troubled(err error)
 }
 
-// A Delivery brings recordings to their destinations.
+// A Delivery brings capture files to their destinations.
 type Delivery struct {
 	upload destination // nil: none
 	local  archive     // nil: none
@@ -84,7 +84,7 @@ type Delivery struct {
 	directory *Directory
 	back      destination // for what is returned; nil: nothing is
 	spool     *spool      // for what could not be uploaded yet; nil: none
-	// always is set if every recording goes to the archive; otherwise it
+	// always is set if every capture file goes to the archive; otherwise it
 	// keeps what could not be uploaded.
 	always   bool
 	disk     *Disk
@@ -186,8 +186,8 @@ func (d *Delivery) NearlyFull() error {
 // Written returns how many bytes have reached the disk so far.
 func (d *Delivery) Written() int64 { return d.disk.written.Load() }
 
-// Deliver stores a recording at all destinations at once; none waits for
-// another one or suffers from its failure. The receipt holds what succeeded.
+// Deliver stores a capture file at all destinations at once; none waits for
+// another one or suffers from its failure. The place holds what succeeded.
 // What cannot be uploaded in time goes to the spool, else to the archive; what
 // CloudShark refuses for good goes to the archive.
 //
@@ -211,7 +211,7 @@ func (d *Delivery) Deliver(ctx context.Context, stop <-chan struct{}, r File) (P
 	return place, errors.Join(err, failed)
 }
 
-// keep stores a recording where it stays.
+// keep stores a capture file where it stays.
 func (d *Delivery) keep(ctx context.Context, stop <-chan struct{}, r File) (Place, error) {
 	switch {
 	case d.upload == nil && !d.always:
@@ -232,7 +232,7 @@ func (d *Delivery) keep(ctx context.Context, stop <-chan struct{}, r File) (Plac
 	return c.failed(err)
 }
 
-// storeAt stores a recording at one destination, counted and timed.
+// storeAt stores a capture file at one destination, counted and timed.
 func storeAt(ctx context.Context, to destination, r File, o Observer) (Place, error) {
 	began := time.Now()
 	place, err := to.Store(ctx, r)
@@ -240,7 +240,7 @@ func storeAt(ctx context.Context, to destination, r File, o Observer) (Place, er
 	return place, err
 }
 
-// copies are what there is of a recording beside its upload.
+// copies are what there is of a capture file beside its upload.
 type copies struct {
 	*Delivery
 	file     File
@@ -290,7 +290,7 @@ func endOfUpload(stop <-chan struct{}, ended <-chan error) error {
 	}
 }
 
-// keep puts the recording into the spool, with what has become of its file. A
+// keep puts the capture file into the spool, with what has become of its file. A
 // directory that hangs keeps nothing out of another one.
 func (c *copies) keep(written <-chan struct{}) {
 	var place Place
@@ -310,7 +310,7 @@ func (c *copies) write() {
 	c.place, c.fileErr = storeAt(context.Background(), c.local, c.file, c.observer)
 }
 
-// uploaded returns where a recording is that was uploaded.
+// uploaded returns where a capture file is that was uploaded.
 func (c *copies) uploaded(place Place) (Place, error) {
 	if c.entry != nil {
 		c.spool.drop(c.entry)
@@ -322,7 +322,7 @@ func (c *copies) uploaded(place Place) (Place, error) {
 	return place, c.fileErr
 }
 
-// failed returns where a recording is that was not uploaded.
+// failed returns where a capture file is that was not uploaded.
 func (c *copies) failed(err error) (Place, error) {
 	switch {
 	case c.entry == nil:

@@ -75,7 +75,7 @@ func freeName(name string, taken func(string) bool) string {
 	return name
 }
 
-// Store writes a recording to a file of its own. A context that ends does not
+// Store writes a capture file to a file of its own. A context that ends does not
 // stop it: part of a capture is worth nothing.
 func (d *Directory) Store(_ context.Context, r File) (Place, error) {
 	path, err := d.write(r)

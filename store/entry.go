@@ -15,7 +15,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// A entry is a capture in the spool: a file of its own, and a waybill beside
+// A entry is a capture in the spool: a file of its own, and a metadata file beside
 // it with what else its upload needs.
 type entry struct {
 	metadata
@@ -24,7 +24,7 @@ type entry struct {
 	backoff *backoff.ExponentialBackOff
 	busy    bool // somebody has it in hand
 	whole   bool // the capture has been seen to be as it was kept
-	// clear takes the parcel out of the spool; nil until it is settled.
+	// clear takes the entry out of the spool; nil until it is settled.
 	clear func() error
 }
 
@@ -39,10 +39,10 @@ type metadata struct {
 	Checksum uint32    `json:"crc32c"`            // of the capture
 	File     string    `json:"file,omitempty"`    // path where it is as well
 	Problem  string    `json:"problem,omitempty"` // of writing it there
-	Note     []byte    `json:"note,omitempty"`    // of whoever made the recording
+	Note     []byte    `json:"note,omitempty"`    // of whoever made the capture file
 }
 
-// older reports whether a parcel has waited longer than another one.
+// older reports whether an entry has waited longer than another one.
 func (p *entry) older(other *entry) bool {
 	return cmp.Or(p.Since.Compare(other.Since), strings.Compare(p.file, other.file)) < 0
 }
@@ -55,16 +55,16 @@ func (p *entry) problem() error {
 	return errors.New(p.Problem)
 }
 
-// bytes returns what the parcel takes of the spool.
+// bytes returns what the entry takes of the spool.
 func (p *entry) bytes() int64 { return p.Size + int64(len(p.encode())) }
 
-// errDamaged is what a parcel is that cannot be uploaded as it was kept.
+// errDamaged is what an entry is that cannot be uploaded as it was kept.
 var errDamaged = errors.New("damaged")
 
 // checksums is the polynomial that processors know.
 var checksums = crc32.MakeTable(crc32.Castagnoli)
 
-// newEntry returns what a recording becomes in the spool.
+// newEntry returns what a capture file becomes in the spool.
 func newEntry(r File, place Place, problem error) (*entry, error) {
 	p := &entry{backoff: newEntryBackOff(), metadata: metadata{
 		ID: r.ID, Name: r.Name, Tags: r.Tags, Comments: r.Comments, Note: r.Note,
@@ -77,7 +77,7 @@ func newEntry(r File, place Place, problem error) (*entry, error) {
 	return p, err
 }
 
-// newEntryBackOff returns the waits between the uploads of one parcel.
+// newEntryBackOff returns the waits between the uploads of one entry.
 func newEntryBackOff() *backoff.ExponentialBackOff {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval = 5 * time.Second
@@ -93,16 +93,16 @@ func checksum(content io.Reader) (uint32, error) {
 	return sum.Sum32(), err
 }
 
-// encode returns the waybill as a line of JSON, and a line that shows whether it is damaged.
+// encode returns the metadata as a line of JSON, and a line that shows whether it is damaged.
 func (w metadata) encode() []byte {
 	line, err := json.Marshal(w)
 	if err != nil {
-		panic(err) // no field of a waybill can fail to encode
+		panic(err) // no field of a metadata file can fail to encode
 	}
 	return fmt.Appendf(line, "\n%08x\n", crc32.Checksum(line, checksums))
 }
 
-// readEntry reads a waybill.
+// readEntry reads a metadata file.
 func readEntry(path string) (*entry, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -139,7 +139,7 @@ func (p *entry) open(path string) (*os.File, error) {
 	return file, nil
 }
 
-// capture returns the recording that the parcel was made of.
+// capture returns the capture file that the entry was made of.
 func (p *entry) capture(file *os.File) File {
 	return File{ID: p.ID, Name: p.Name, Size: p.Size, Tags: p.Tags, Comments: p.Comments, Note: p.Note,
 		Content: func() io.Reader { return io.NewSectionReader(file, 0, p.Size) }}

@@ -22,7 +22,7 @@ const (
 	spoolRest    = 5 * time.Minute // between two looks at the directory, or two lines about failures
 )
 
-// A spool keeps recordings whose upload has to wait, on the disk, and uploads
+// A spool keeps capture files whose upload has to wait, on the disk, and uploads
 // them when that is possible again, by this process or by a later one.
 type spool struct {
 	spoolDirectory
@@ -30,7 +30,7 @@ type spool struct {
 	upload   destination // that tries once
 	local    archive     // for what is refused; nil: that stays in the spool
 	observer Observer
-	// settled is told what became of a recording in the end, with the note
+	// settled is told what became of a capture file in the end, with the note
 	// that came with it.
 	settled func(note []byte, place Place, err error)
 
@@ -38,16 +38,16 @@ type spool struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry    // by name in the spool
-	size    int64                // bytes of the parcels, and of those being written
-	changed chan struct{}        // holds a token when another parcel may be due; nil until run
+	size    int64                // bytes of the entries, and of those being written
+	changed chan struct{}        // holds a token when another entry may be due; nil until run
 	told    map[string]time.Time // when failures were told, by what they concern
 }
 
 // name is what deliveries to the spool are counted under.
 func (*spool) name() string { return "spool" }
 
-// keep puts a recording into the spool, with where it is besides and what went
-// wrong there. The parcel is busy until it is released, dropped or refused.
+// keep puts a capture file into the spool, with where it is besides and what went
+// wrong there. The entry is busy until it is released, dropped or refused.
 func (s *spool) keep(r File, place Place, problem error) (*entry, error) {
 	p, err := newEntry(r, place, problem)
 	if err == nil {
@@ -60,7 +60,7 @@ func (s *spool) keep(r File, place Place, problem error) (*entry, error) {
 	return p, nil
 }
 
-// write writes a parcel and puts it among the others.
+// write writes an entry and puts it among the others.
 func (s *spool) write(p *entry, content io.Reader) error {
 	if err := s.book(p.bytes()); err != nil {
 		return err
@@ -88,7 +88,7 @@ func (s *spool) book(size int64) error {
 	return nil
 }
 
-// add puts a parcel, for which there is room, among the others; mu is held.
+// add puts an entry, for which there is room, among the others; mu is held.
 func (s *spool) add(p *entry) {
 	if s.entries == nil {
 		s.entries = map[string]*entry{}
@@ -97,7 +97,7 @@ func (s *spool) add(p *entry) {
 	s.wake()
 }
 
-// wake lets run look for a parcel that is due; mu is held.
+// wake lets run look for an entry that is due; mu is held.
 func (s *spool) wake() {
 	select {
 	case s.changed <- struct{}{}:
@@ -105,7 +105,7 @@ func (s *spool) wake() {
 	}
 }
 
-// forget takes a parcel from among the others.
+// forget takes an entry from among the others.
 func (s *spool) forget(p *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +113,7 @@ func (s *spool) forget(p *entry) {
 	s.size -= p.bytes()
 }
 
-// release lets a parcel be tried again after its next wait, which it returns.
+// release lets an entry be tried again after its next wait, which it returns.
 // The error may ask for a longer one.
 func (s *spool) release(p *entry, err error) time.Duration {
 	s.mu.Lock()
@@ -127,13 +127,13 @@ func (s *spool) release(p *entry, err error) time.Duration {
 	return wait
 }
 
-// drop takes a parcel out of the spool.
+// drop takes an entry out of the spool.
 func (s *spool) drop(p *entry) {
 	p.clear = func() error { return s.remove(p) }
 	s.tidy(p)
 }
 
-// refuse settles a parcel that CloudShark does not take: it goes to the local
+// refuse settles an entry that CloudShark does not take: it goes to the local
 // destination if it is not there yet, and stays in the spool if that fails.
 func (s *spool) refuse(p *entry, r File, err error) (Place, error) {
 	place := Place{File: p.File}
@@ -150,7 +150,7 @@ func (s *spool) refuse(p *entry, r File, err error) (Place, error) {
 	return place, errors.Join(err, p.problem())
 }
 
-// tidy takes a settled parcel out of the spool, now or later.
+// tidy takes a settled entry out of the spool, now or later.
 func (s *spool) tidy(p *entry) {
 	if err := p.clear(); err != nil {
 		s.trouble("clear", fmt.Errorf("clear %s in %s: %w", p.file, s.path, cause(err)))
@@ -161,7 +161,7 @@ func (s *spool) tidy(p *entry) {
 }
 
 // silent reports whether a failure of this kind was told not long ago: when
-// CloudShark is away, every parcel fails, and each of them again and again.
+// CloudShark is away, every entry fails, and each of them again and again.
 func (s *spool) silent(kind string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,7 +233,7 @@ func (s *spool) lock(stop <-chan struct{}) *os.File {
 	}
 }
 
-// await waits for a parcel that is due and takes it in hand; nil means stop.
+// await waits for an entry that is due and takes it in hand; nil means stop.
 func (s *spool) await(stop <-chan struct{}) *entry {
 	for {
 		if time.Since(s.looked) >= spoolRest {
@@ -253,7 +253,7 @@ func (s *spool) await(stop <-chan struct{}) *entry {
 	}
 }
 
-// due takes the oldest parcel that is due in hand, or returns when the next one is.
+// due takes the oldest entry that is due in hand, or returns when the next one is.
 func (s *spool) due() (*entry, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -275,7 +275,7 @@ func (s *spool) due() (*entry, time.Duration) {
 	return oldest, wait
 }
 
-// try uploads a parcel once, and settles it unless it has to wait on.
+// try uploads an entry once, and settles it unless it has to wait on.
 func (s *spool) try(ctx context.Context, p *entry) {
 	if p.clear != nil { // settled, but not cleared
 		s.tidy(p)
@@ -308,7 +308,7 @@ func (s *spool) try(ctx context.Context, p *entry) {
 	s.settled(p.Note, place, err)
 }
 
-// unreadable settles a parcel that is damaged or gone; anything else may pass.
+// unreadable settles an entry that is damaged or gone; anything else may pass.
 func (s *spool) unreadable(p *entry, err error) {
 	switch {
 	case errors.Is(err, errDamaged):
@@ -341,13 +341,13 @@ func (s *spool) look() {
 			s.adopt(strings.TrimSuffix(name, waitingSuffix))
 		case extension == ".pcap", extension == ".pcapng":
 			if s.isStray(name) {
-				s.reject(name, fmt.Errorf("read %s in %s: no waybill: %w", name, s.path, errDamaged))
+				s.reject(name, fmt.Errorf("read %s in %s: no metadata: %w", name, s.path, errDamaged))
 			}
 		}
 	}
 }
 
-// adopt takes up a parcel that is in the directory, unless it is known.
+// adopt takes up an entry that is in the directory, unless it is known.
 func (s *spool) adopt(name string) {
 	if s.knows(name) {
 		return
@@ -365,14 +365,14 @@ func (s *spool) adopt(name string) {
 	}
 }
 
-// knows reports whether a parcel of that name is among the others.
+// knows reports whether an entry of that name is among the others.
 func (s *spool) knows(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.entries[name] != nil
 }
 
-// reject sets aside what cannot become a parcel. Nobody can be told of it but the operator.
+// reject sets aside what cannot become an entry. Nobody can be told of it but the operator.
 func (s *spool) reject(name string, err error) {
 	if !errors.Is(err, errDamaged) {
 		s.trouble("read", err)

@@ -8,28 +8,28 @@ import (
 	"path/filepath"
 )
 
-// Endings of names on a shelf. A capture bears its own name there, and its
-// waybill that name and one of the first two.
+// Endings of names on a spool directory. A capture bears its own name there, and its
+// metadata that name and one of the first two.
 const (
 	waitingSuffix = ".waybill"
-	refusedSuffix = ".refused" // waybill of a capture that is not tried again
+	refusedSuffix = ".refused" // metadata of a capture that is not tried again
 	damagedSuffix = ".damaged" // of anything that cannot be used
 )
 
-// A spoolDirectory is a directory that holds parcels. Whatever happens to the process, a
-// capture is there whole with its waybill, or not at all: the waybill comes
+// A spoolDirectory is a directory that holds entries. Whatever happens to the process, a
+// capture is there whole with its metadata, or not at all: the metadata comes
 // before the capture and goes after it, and alone it means nothing.
 type spoolDirectory struct {
 	path string // absolute
 	disk *Disk
 }
 
-// at returns the path of a parcel's capture, or of what else has its name with an ending.
+// at returns the path of an entry's capture, or of what else has its name with an ending.
 func (h spoolDirectory) at(p *entry, ending string) string {
 	return filepath.Join(h.path, p.file+ending)
 }
 
-// put writes a parcel and names it. Until done is called, no other process
+// put writes an entry and names it. Until done is called, no other process
 // takes it for what a killed one has left.
 func (h spoolDirectory) put(p *entry, content io.Reader) (done func(), err error) {
 	bill, err := h.disk.draft(h.path, bytes.NewReader(p.encode()))
@@ -70,7 +70,7 @@ func (h spoolDirectory) taken(name string) bool {
 	return false
 }
 
-// remove removes a parcel. A capture that survives that still has its waybill.
+// remove removes an entry. A capture that survives that still has its metadata.
 func (h spoolDirectory) remove(p *entry) error {
 	if err := unlessGone(h.disk.remove(h.at(p, ""))); err != nil {
 		return err
@@ -79,14 +79,14 @@ func (h spoolDirectory) remove(p *entry) error {
 	return unlessGone(h.disk.remove(h.at(p, waitingSuffix)))
 }
 
-// retire leaves a parcel where it is, as one that is not tried again.
+// retire leaves an entry where it is, as one that is not tried again.
 func (h spoolDirectory) retire(p *entry) error {
 	return unlessGone(h.disk.move(h.at(p, waitingSuffix), h.at(p, refusedSuffix)))
 }
 
-// setAside takes what there is of a parcel out of the way.
+// setAside takes what there is of an entry out of the way.
 func (h spoolDirectory) setAside(p *entry) error {
-	for _, ending := range []string{"", waitingSuffix} { // a waybill that is left alone means nothing
+	for _, ending := range []string{"", waitingSuffix} { // a metadata file that is left alone means nothing
 		if err := unlessGone(h.disk.move(h.at(p, ending), h.at(p, ending+damagedSuffix))); err != nil {
 			return err
 		}
@@ -102,8 +102,8 @@ func unlessGone(err error) error {
 	return err
 }
 
-// read returns the parcel of a name, or nil if there is none: because it is
-// being written just now, or because its waybill is alone, which then goes.
+// read returns the entry of a name, or nil if there is none: because it is
+// being written just now, or because its metadata is alone, which then goes.
 func (h spoolDirectory) read(name string) (*entry, error) {
 	p := &entry{file: name}
 	bill := h.at(p, waitingSuffix)
@@ -122,8 +122,8 @@ func (h spoolDirectory) read(name string) (*entry, error) {
 	return p, nil
 }
 
-// isStray reports whether a capture has no waybill. One that is being written has
-// its waybill before, and one that is being removed still has it then.
+// isStray reports whether a capture has no metadata. One that is being written has
+// its metadata before, and one that is being removed still has it then.
 func (h spoolDirectory) isStray(name string) bool {
 	path := filepath.Join(h.path, name)
 	billed := func() bool { return exists(path+waitingSuffix) || exists(path+refusedSuffix) }

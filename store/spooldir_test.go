@@ -42,7 +42,7 @@ func TestShelfIsDamaged(t *testing.T) {
 		"half of the waybill": {change(bill, half), both, "damaged", false},
 		"waybill is empty":    {change(bill, func([]byte) []byte { return nil }), both, "damaged", false},
 		"capture without waybill": {func(dir string) error { return os.Remove(filepath.Join(dir, bill)) },
-			[]string{"bad.pcap.damaged"}, "no waybill", false},
+			[]string{"bad.pcap.damaged"}, "no metadata", false},
 		"waybill without capture": {func(dir string) error { return os.Remove(filepath.Join(dir, capture)) },
 			[]string{}, "", false},
 		"left by a killed daemon": {func(dir string) error {

@@ -47,7 +47,7 @@ func (e StallTimeouts) Dial(ctx context.Context, network, address string) (net.C
 }
 
 // A stallConn is a connection that is given up when it stands still, and on
-// which the peer is heard out when it answers and closes before it has read all.
+// which an answer is read even if the peer closes before it has read everything.
 type stallConn struct {
 	net.Conn // not as TCPConn, which would let io.Copy pass Write by
 	timeouts StallTimeouts
@@ -87,7 +87,7 @@ func (c *stallConn) watch(socket syscall.RawConn, moved uint64, since time.Time)
 
 // Write implements io.Writer. A peer that answers and closes may do so while
 // much is still to be sent. Its answer is here then, but whoever hears that
-// Write fails no longer asks for it: so Write goes on in vain, and Read
+// Write fails no longer asks for it. So Write pretends to go on, and Read
 // reports the failure when there is nothing more to read.
 func (c *stallConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
