@@ -133,7 +133,7 @@ func isAbandoned(path string) bool {
 
 // lockAbandoned opens and locks a file on which nobody works, or returns nil.
 func lockAbandoned(path string) *os.File {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil
 	}

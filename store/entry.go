@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sys/unix"
 )
 
 // A entry is a capture in the spool: a file of its own, and a metadata file beside
@@ -61,6 +62,35 @@ func (p *entry) bytes() int64 { return p.Size + int64(len(p.encode())) }
 // errDamaged is what an entry is that cannot be uploaded as it was kept.
 var errDamaged = errors.New("damaged")
 
+// maxMetadata is how long metadata may be, in bytes: 20,000 requests that share
+// a capture, with the longest texts that they may have, take less.
+const maxMetadata = 256 << 20
+
+// maxSize is more than any capture has, in bytes, and no more than can be added up.
+const maxSize = 1 << 50
+
+// openRegular opens a file that is neither a link nor a pipe nor a device, on
+// which a read might wait for ever or never end, and returns its size. Anything
+// else is damaged.
+func openRegular(path string) (*os.File, int64, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, 0, errDamaged
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errDamaged
+	}
+	if err != nil {
+		file.Close()
+		return nil, 0, err
+	}
+	return file, info.Size(), nil
+}
+
 // checksums is the polynomial that processors know.
 var checksums = crc32.MakeTable(crc32.Castagnoli)
 
@@ -76,6 +106,9 @@ func newEntry(r File, place Place, problem error) (*entry, error) {
 	p.Checksum, err = checksum(r.Content())
 	return p, err
 }
+
+// longestWait is the longest wait between two uploads, whatever the server asks for.
+const longestWait = 5 * time.Minute
 
 // newEntryBackOff returns the waits between the uploads of one entry.
 func newEntryBackOff() *backoff.ExponentialBackOff {
@@ -104,7 +137,15 @@ func (w metadata) encode() []byte {
 
 // readEntry reads a metadata file.
 func readEntry(path string) (*entry, error) {
-	text, err := os.ReadFile(path)
+	file, size, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if size > maxMetadata {
+		return nil, errDamaged
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxMetadata))
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +154,7 @@ func readEntry(path string) (*entry, error) {
 		return nil, errDamaged
 	}
 	p := &entry{backoff: newEntryBackOff()}
-	if err := json.Unmarshal(line, &p.metadata); err != nil {
+	if err := json.Unmarshal(line, &p.metadata); err != nil || p.Size < 0 || p.Size > maxSize {
 		return nil, errDamaged // of another version, perhaps
 	}
 	return p, nil
@@ -121,9 +162,13 @@ func readEntry(path string) (*entry, error) {
 
 // open opens the capture and sees that it is as it was kept.
 func (p *entry) open(path string) (*os.File, error) {
-	file, err := os.Open(path)
+	file, size, err := openRegular(path)
 	if err != nil {
 		return nil, err
+	}
+	if size != p.Size {
+		file.Close()
+		return nil, errDamaged
 	}
 	if !p.whole { // once is enough: it may be large, and tried often
 		sum, err := checksum(io.LimitReader(file, p.Size+1))

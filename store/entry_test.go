@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestParcelComesBack: a waybill holds whatever its capture's upload needs, letter by letter.
@@ -58,5 +60,54 @@ func TestParcelWaits(t *testing.T) {
 	}
 	if longest < 4*time.Minute || longest > 5*time.Minute {
 		t.Errorf("want up to five minutes, got %v", longest)
+	}
+}
+
+// TestEntryOfOddFiles: nothing that may be in a spool directory blocks, is read
+// without end, or counts for more than it is.
+func TestEntryOfOddFiles(t *testing.T) {
+	r, content := newRecording(100)
+	good, err := newEntry(r, Place{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sized := func(size int64) []byte {
+		m := good.metadata
+		m.Size = size
+		return m.encode()
+	}
+	for name, test := range map[string]struct {
+		metadata []byte
+		capture  func(path string) error
+	}{
+		"a pipe":             {good.encode(), func(path string) error { return unix.Mkfifo(path, 0o600) }},
+		"a link to a device": {good.encode(), func(path string) error { return os.Symlink("/dev/zero", path) }},
+		"a directory":        {good.encode(), func(path string) error { return os.Mkdir(path, 0o700) }},
+		"negative":           {sized(-1 << 40), func(path string) error { return os.WriteFile(path, content, 0o600) }},
+		"huge":               {sized(1 << 60), func(path string) error { return os.WriteFile(path, content, 0o600) }},
+		"longer than it was": {good.encode(), func(path string) error { return os.WriteFile(path, append(content, 0), 0o600) }},
+	} {
+		dir := spoolDirectory{t.TempDir(), &Disk{}}
+		file := filepath.Join(dir.path, "x.pcap")
+		if err := errors.Join(os.WriteFile(file+waitingSuffix, test.metadata, 0o600), test.capture(file)); err != nil {
+			t.Fatal(err)
+		}
+		p, err := dir.read("x.pcap")
+		if err == nil && p != nil {
+			var opened *os.File
+			if opened, err = p.open(file); err == nil {
+				opened.Close()
+			}
+		}
+		if !errors.Is(err, errDamaged) {
+			t.Errorf("%s: want it damaged, got %v", name, err)
+		}
+	}
+	sparse := filepath.Join(t.TempDir(), "sparse")
+	if err := errors.Join(os.WriteFile(sparse, nil, 0o600), os.Truncate(sparse, 3<<30)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readEntry(sparse); !errors.Is(err, errDamaged) {
+		t.Errorf("want metadata of 3 GiB damaged, got %v", err)
 	}
 }

@@ -120,7 +120,7 @@ func (s *spool) release(p *entry, err error) time.Duration {
 	defer s.mu.Unlock()
 	wait := p.backoff.NextBackOff()
 	if asked := (*backoff.RetryAfterError)(nil); errors.As(err, &asked) {
-		wait = max(wait, asked.Duration)
+		wait = max(wait, min(asked.Duration, longestWait))
 	}
 	p.next, p.busy = time.Now().Add(wait), false
 	s.wake()
