@@ -179,7 +179,7 @@ func (c *config) check(raw rawConfig) error {
 	case c.limits.returned > 0 && c.redis.results == "":
 		return errors.New("-maxreturn returns captures beside the results and needs a -resultchannel")
 	case c.mode.delivers() && c.limits.onlyReturns && (c.limits.returned == 0 || c.mode == requesting):
-		return errors.New("nowhere to deliver captures to: give -upload, -writelocal or both")
+		return errors.New("nowhere to deliver captures to: give -upload, -writelocal with -destdir, or -maxreturn")
 	case c.redis.requests == "":
 		return errors.New("-redischannel takes the name of a channel")
 	case c.redis.requests == c.redis.results: // each result would be refused, with a result

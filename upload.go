@@ -186,6 +186,8 @@ func (c *cloudshark) readAnswer(response *http.Response, body []byte) (string, e
 	}
 	words := "no reason given"
 	switch {
+	case code >= 300 && code < 400 && response.Header.Get("Location") != "":
+		words = "it redirects to " + text.Quote(c.redact(response.Header.Get("Location"))) + ", which is not followed"
 	case len(answer.Exceptions) > 0:
 		list := make([]string, len(answer.Exceptions))
 		for i, exception := range answer.Exceptions {

@@ -324,7 +324,7 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 		"JSON without words": {413, `{}`, []string{"413"}},
 		"200 without an id":  {200, `{"filename":"x"}`, []string{"200", "no id"}},
 		"200 without JSON":   {200, `hello`, []string{"200", "hello"}},
-		"redirection":        {302, ``, []string{"302"}},
+		"redirection":        {302, ``, []string{"302", `redirects to "/elsewhere"`}},
 		"echo of the token": {400, "no route /api/v1/" + sharktest.Token + "/upload",
 			[]string{"400", "/api/v1/<token>/upload"}},
 		"token at the edge": {400, strings.Repeat("x", 190) + sharktest.Token, []string{"400"}},
