@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -378,6 +379,20 @@ func TestRequestIsLoggedOnce(t *testing.T) {
 	}
 	if r, err := result.Decode([]byte(out.String())); err != nil || r.State != result.Refused {
 		t.Errorf("want it refused, got %s, %v", out.String(), err)
+	}
+}
+
+// TestResultsAreNotPrinted: a result that nobody gets is a failure.
+func TestResultsAreNotPrinted(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	out := &printer{to: full}
+	out.Publish(result.Result{ID: "a", State: result.Done})
+	if !errors.Is(out.err, syscall.ENOSPC) {
+		t.Errorf("want %v, got %v", syscall.ENOSPC, out.err)
 	}
 }
 

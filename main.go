@@ -136,7 +136,10 @@ func runOnce(c config, log *logrus.Logger, stdin io.Reader, stdout io.Writer) in
 		return exitFailed
 	}
 	d.jobs.working.Wait()
-	if d.jobs.failed.Load()+d.jobs.refused.Load() > 0 {
+	if out.err != nil {
+		log.WithError(out.err).Error("results not printed")
+	}
+	if out.err != nil || d.jobs.failed.Load()+d.jobs.refused.Load() > 0 {
 		return exitFailed
 	}
 	return exitOK
@@ -229,8 +232,9 @@ func judgeForClient(message []byte) (client.Asked, error) {
 
 // A printer is the outlet of -request.
 type printer struct {
-	mu sync.Mutex
-	to io.Writer
+	to  io.Writer
+	mu  sync.Mutex
+	err error // the first one of printing
 }
 
 // Publish implements outlet.
@@ -238,7 +242,9 @@ func (p *printer) Publish(r result.Result) {
 	line := r.Encode()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.to, "%s\n", line)
+	if _, err := fmt.Fprintf(p.to, "%s\n", line); err != nil && p.err == nil {
+		p.err = err
+	}
 }
 
 // readRequest returns the text of -request or -publish; a dash stands for standard input.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -413,5 +414,14 @@ func TestInterruption(t *testing.T) {
 			}
 		}
 		release()
+	}
+}
+
+// TestLinesArePlain: what hosts say controls no terminal that the lines end up on.
+func TestLinesArePlain(t *testing.T) {
+	var out bytes.Buffer
+	jsonLines{&out, io.Discard}.heard([]byte("{ \"id\":\"a\u009b2J\x7f\xff\u00e9\"}"))
+	if want := `{"id":"a\u009b2J\u007f\ufffd\u00e9"}` + "\n"; strings.ReplaceAll(out.String(), "\u00e9", `\u00e9`) != want {
+		t.Errorf("want %q, got %q", want, out.String())
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"pcapdaemon/result"
 )
@@ -17,7 +19,26 @@ type jsonLines struct{ out, err io.Writer }
 func (v jsonLines) heard(message []byte) {
 	var line bytes.Buffer
 	_ = json.Compact(&line, message) // has been decoded
-	fmt.Fprintf(v.out, "%s\n", line.Bytes())
+	fmt.Fprintf(v.out, "%s\n", plainJSON(line.Bytes()))
+}
+
+// plainJSON returns JSON without what would control a terminal or is no UTF-8:
+// both can stand only in strings, where escapes say the same.
+func plainJSON(line []byte) []byte {
+	plain := make([]byte, 0, len(line))
+	for len(line) > 0 {
+		r, size := utf8.DecodeRune(line)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			plain = append(plain, `\ufffd`...)
+		case unicode.IsControl(r):
+			plain = fmt.Appendf(plain, `\u%04x`, r)
+		default:
+			plain = append(plain, line[:size]...)
+		}
+		line = line[size:]
+	}
+	return plain
 }
 
 // fetched implements view.
