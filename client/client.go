@@ -73,6 +73,7 @@ type Asked struct {
 	Node, NodeRE string // whom it names: one of them is empty
 	Interfaces   []string
 	Timeout      int64  // seconds; 0: not given
+	Bytes        int64  // of the file; 0: not given
 	Stop         string // id of captures to be ended; nothing is captured
 	RollCall     bool   // nothing is captured
 }
@@ -175,7 +176,7 @@ func consult(in interruption, o Options, q request, v view) (Outcome, error) {
 func newClient(o Options, q request, over exchange, v view) *client {
 	asking := &client{exchange: over, channel: o.Requests, request: q, spans: q.spans(o), view: v}
 	if o.Dir != "" {
-		asking.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), o.Results+":"+q.id+":")
+		asking.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), o.Results+":"+q.id+":", q.asked.Bytes)
 	}
 	return asking
 }

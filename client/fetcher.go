@@ -35,6 +35,7 @@ type fetcher struct {
 	keys    keys
 	dir     *store.Directory
 	prefix  string // of all keys that are ours
+	most    int64  // bytes that were asked for; 0: what hosts grant
 	pending int    // files that are on their way
 	seen    map[string]bool
 	slots   chan struct{}
@@ -50,9 +51,10 @@ type fetched struct {
 	err     error
 }
 
-// newFetcher returns a fetcher that touches only keys with a prefix.
-func newFetcher(from keys, into *store.Directory, prefix string) *fetcher {
-	return &fetcher{keys: from, dir: into, prefix: prefix, seen: map[string]bool{},
+// newFetcher returns a fetcher that touches only keys with a prefix, and takes no
+// file of more bytes than most, unless that is 0.
+func newFetcher(from keys, into *store.Directory, prefix string, most int64) *fetcher {
+	return &fetcher{keys: from, dir: into, prefix: prefix, most: most, seen: map[string]bool{},
 		slots: make(chan struct{}, fetchers), ended: make(chan fetched)}
 }
 
@@ -69,7 +71,9 @@ func (f *fetcher) wants(r result.Result) bool { return f != nil && r.Key != "" &
 
 // start fetches the file of a capture, until the context ends.
 func (f *fetcher) start(ctx context.Context, t *progress) {
-	f.seen[t.Key] = true
+	if f.belongs(t.Result) { // what one host claims of another's key keeps that from nobody
+		f.seen[t.Key] = true
+	}
 	f.pending++
 	t.fetching = true
 	r := t.Result // another result may come meanwhile
@@ -89,6 +93,9 @@ func (f *fetcher) start(ctx context.Context, t *progress) {
 	})
 }
 
+// belongs reports whether the key of a result is one of its own node.
+func (f *fetcher) belongs(r result.Result) bool { return strings.HasPrefix(r.Key, f.prefix+r.Node+":") }
+
 // fetch brings the file of a capture into the directory and removes the key.
 func (f *fetcher) fetch(ctx context.Context, r result.Result) (file string, err error) {
 	defer func() {
@@ -96,8 +103,13 @@ func (f *fetcher) fetch(ctx context.Context, r result.Result) (file string, err 
 			err = fmt.Errorf("%s %s: %w", r.Node, r.Interface, err)
 		}
 	}()
-	if !strings.HasPrefix(r.Key, f.prefix) {
+	switch {
+	case !strings.HasPrefix(r.Key, f.prefix):
 		return "", fmt.Errorf("key %s is not of this request", r.Key)
+	case !f.belongs(r):
+		return "", fmt.Errorf("key %s is another node's", r.Key)
+	case f.most > 0 && r.Bytes > f.most:
+		return "", fmt.Errorf("a file of %d bytes is larger than the %d that were asked for", r.Bytes, f.most)
 	}
 	var fetching sync.WaitGroup
 	defer fetching.Wait()

@@ -64,7 +64,7 @@ func TestFetch(t *testing.T) {
 	r := testbed.StartRedis(t)
 	server := setUser(t, r, "asker", fetchingACL)
 	dir := t.TempDir()
-	f := newFetcher(server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:")
+	f := newFetcher(server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:", 0)
 	for _, want := range []string{"x.pcap", "x-2.pcap"} {
 		r.Do(t, "SET", "capture-results:r1:a:eth0", "abc")
 		file, err := f.fetch(t.Context(), returned(t, "capture-results:r1:a:eth0", "x.pcap"))
@@ -112,7 +112,7 @@ func TestFetchFails(t *testing.T) {
 			r.Do(t, "SET", test.key, test.value)
 		}
 		dir := t.TempDir()
-		f := newFetcher(test.server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:")
+		f := newFetcher(test.server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:", 0)
 		file, err := f.fetch(t.Context(), returned(t, test.key, "x.pcap"))
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "a eth0: ") {
 			t.Errorf("%s: want an error with %q, got %v", name, test.want, err)
@@ -133,10 +133,10 @@ func TestFetchIntoFullDirectory(t *testing.T) {
 	dir := t.TempDir()
 	testbed.MountTmpfs(t, dir, "size=64k")
 	big := strings.Repeat("x", 1<<20)
-	r.Do(t, "SET", "capture-results:r1:k", big)
+	r.Do(t, "SET", "capture-results:r1:a:k", big)
 	server := &pubsub.Server{Addresses: []string{r.Address()}}
-	f := newFetcher(server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:")
-	done := returned(t, "capture-results:r1:k", "x.pcap")
+	f := newFetcher(server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:", 0)
+	done := returned(t, "capture-results:r1:a:k", "x.pcap")
 	done.Bytes = int64(len(big))
 	if _, err := f.fetch(t.Context(), done); err == nil || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("want no space left, got %v", err)
@@ -190,12 +190,12 @@ func TestFetchIsLeft(t *testing.T) {
 		e := newFakeExchange(2)
 		c := newTestClient(e, jsonLines{io.Discard, io.Discard})
 		c.request.begins = begins
-		c.fetcher = newFetcher(stuckVault{}, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:")
+		c.fetcher = newFetcher(stuckVault{}, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:", 0)
 		if err := c.ask(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for n := range 2 * fetchers { // more than are fetched at one time
-			r := returned(t, fmt.Sprint("capture-results:r1:", n), "x.pcap")
+			r := returned(t, fmt.Sprint("capture-results:r1:a:", n), "x.pcap")
 			r.Interface = fmt.Sprint("eth", n)
 			e.answers <- r.Encode()
 		}
@@ -218,14 +218,14 @@ func TestFetchIsLeft(t *testing.T) {
 func TestFetchIsShown(t *testing.T) {
 	e := newFakeExchange(1)
 	c := newTestClient(e, jsonLines{io.Discard, io.Discard})
-	c.fetcher = newFetcher(stuckVault{}, &store.Directory{Path: t.TempDir(), Disk: &store.Disk{}}, "capture-results:r1:")
+	c.fetcher = newFetcher(stuckVault{}, &store.Directory{Path: t.TempDir(), Disk: &store.Disk{}}, "capture-results:r1:", 0)
 	if err := c.ask(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, leave := context.WithCancel(t.Context())
 	defer c.fetcher.working.Wait()
 	defer leave()
-	c.take(ctx, returned(t, "capture-results:r1:k", "x.pcap").Encode())
+	c.take(ctx, returned(t, "capture-results:r1:a:k", "x.pcap").Encode())
 	capture := c.session.captures[0]
 	if !capture.fetching || !c.busy() {
 		t.Error("want the file under way")
@@ -244,15 +244,15 @@ func TestPublishFetches(t *testing.T) {
 	go func() {
 		<-requests
 		for _, host := range []string{"a", "b"} {
-			done := returned(t, "capture-results:r1:"+host, host+".pcap")
+			done := returned(t, "capture-results:r1:"+host+":eth0", host+".pcap")
 			done.Node = host
 			r.Do(t, "PUBLISH", "capture-results", done.Encode())
 		}
 	}()
-	r.Do(t, "SET", "capture-results:r1:a", "abc") // b's has expired
+	r.Do(t, "SET", "capture-results:r1:a:eth0", "abc") // b's has expired
 	dir := t.TempDir()
 	out, errs, code := ask(t, "redis://asker:pw@"+r.Address(), dir, "node=any", "interface=eth0", "id=r1")
-	if code != Failed || !strings.Contains(errs, "b eth0: fetch capture-results:r1:b: no such key") {
+	if code != Failed || !strings.Contains(errs, "b eth0: fetch capture-results:r1:b:eth0: no such key") {
 		t.Errorf("want outcome %d and what was not fetched, got %d, %s", Failed, code, errs)
 	}
 	if want, got := "done done fetched", states(t, out); got != want {
@@ -261,5 +261,27 @@ func TestPublishFetches(t *testing.T) {
 	want := `{"id":"r1","node":"a","interface":"eth0","state":"fetched","file":"` + dir + `/a.pcap"}`
 	if !strings.Contains(out, want) {
 		t.Errorf("want the line %s, got %s", want, out)
+	}
+}
+
+// TestFetcherBelievesNoHost: a host can claim no other one's key, and send no
+// more than was asked for.
+func TestFetcherBelievesNoHost(t *testing.T) {
+	f := newFetcher(stuckVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:", 1000)
+	for name, test := range map[string]struct {
+		key   string
+		bytes int64
+		want  string
+	}{
+		"another node's key":  {"capture-results:r1:b:eth0", 3, "another node's"},
+		"a longer name's key": {"capture-results:r1:ab:eth0", 3, "another node's"},
+		"another request's":   {"capture-results:r2:a:eth0", 3, "not of this request"},
+		"more than asked for": {"capture-results:r1:a:eth0", 500_000_000, "larger than the 1000"},
+	} {
+		r := returned(t, test.key, "x.pcap")
+		r.Bytes = test.bytes
+		if _, err := f.fetch(t.Context(), r); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: want %q, got %v", name, test.want, err)
+		}
 	}
 }
