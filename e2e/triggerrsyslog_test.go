@@ -217,7 +217,8 @@ func TestLogLineBecomesCapture(t *testing.T) {
 	testbed.NeedRoot(t)
 	server := testbed.StartRedis(t)
 	results := listen(t, server)
-	startDaemon(t, server, "-writelocal", "-destdir", t.TempDir(), "-record", "lo", "-recordsize", "16MiB")
+	startDaemon(t, server, "-writelocal", "-destdir", t.TempDir(), "-record", "lo", "-recordsize", "16MiB",
+		"-filter", "host 127.0.0.2") // other tests use this interface, too
 	startTalk(t, "127.0.0.2")
 	r := startRsyslog(t, nil, append(toServer(server), `"interface\":\"default\", \"timeout\":10`,
 		`"interface\":\"lo\", \"timeout\":1`, "#constant(value=\", \\\"lookback", "constant(value=\", \\\"lookback")...)

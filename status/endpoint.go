@@ -67,7 +67,11 @@ func (e Endpoint) forUs(next http.Handler) http.Handler {
 }
 
 // isOurs reports whether a Host header, with or without a port, names this host.
+// A request without one comes from no browser.
 func (e Endpoint) isOurs(header string) bool {
+	if header == "" {
+		return true
+	}
 	name, _, err := net.SplitHostPort(header)
 	if err != nil {
 		name = header

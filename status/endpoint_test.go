@@ -84,7 +84,7 @@ func TestEndpointHosts(t *testing.T) {
 	e.Hosts = []string{"web1.example", ""}
 	for host, want := range map[string]int{
 		"127.0.0.1": 200, "127.0.0.1:9100": 200, "[::1]:9100": 200, "[::1]": 200, "localhost:9100": 200, "LOCALHOST": 200,
-		"web1.example": 200, "WEB1.example:9100": 200, "evil.example:9100": 421, "": 421, "web1.example.evil.example": 421,
+		"web1.example": 200, "WEB1.example:9100": 200, "": 200, "evil.example:9100": 421, "web1.example.evil.example": 421,
 		"127.0.0.1.evil.example": 421, ":9100": 421,
 	} {
 		for _, path := range []string{"/", "/metrics", "/healthz"} {
