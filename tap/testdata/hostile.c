@@ -43,7 +43,8 @@ int main(void)
 	uint8_t *room = malloc(3000);
 	int64_t packets = 0;
 	const struct bpf_insn filter[] = {{BPF_LD | BPF_ABS | BPF_W, 0, 0, 20}, {BPF_LD | BPF_IND | BPF_B, 0, 0, 7}, {BPF_RET | BPF_K, 0, 0, 1}};
-	for (int i = 0; i < rounds; i++) {
+	// At least one packet has to look like one, or nothing was tried.
+	for (int i = 0; i < rounds || (packets == 0 && i < 20 * rounds); i++) {
 		cursor at = {.number = 2 + i % blocks, .from = INT64_MIN, .until = INT64_MAX, .past_number = INT64_MAX};
 		copy_request q = {.filter = i & 1 ? filter : NULL, .end = &end, .shape = {i & 2, i & 2 ? 14 : 12}, .snap = 1 << 20,
 				  .unit = 1, .most = 1000, .size = 3000, .most_file = INT64_MAX, .per_packet = 16, .align = 1};
