@@ -130,34 +130,3 @@ func (p program) judge(data []byte, length int, tag *vlanTag) bool {
 	}
 	return bool(C.judge_one(p.instructions(), (*C.uint8_t)(unsafe.SliceData(data)), packet))
 }
-
-// isForKernel reports whether the kernel can judge a filter for packets before
-// which libpcap puts a header, as libpcap asks it to then.
-func (p program) isForKernel() bool {
-	_, err := p.withoutHeader()
-	return err == nil
-}
-
-// withoutHeader returns a program for packets before which libpcap puts a
-// header, as one for what the kernel has: without that header, of which it has
-// direction and protocol.
-func (p program) withoutHeader() (program, error) {
-	moved := make(program, len(p))
-	for at, i := range p {
-		class, mode := i.Code&bpfClass, i.Code&bpfMode
-		isLoad := class == bpfLD && (mode == bpfABS || mode == C.BPF_IND) || class == bpfLDX && mode == C.BPF_MSH
-		switch {
-		case !isLoad || i.K >= besideLowest:
-		case i.K >= C.cooked_size:
-			i.K -= C.cooked_size
-		case mode == bpfABS && i.K == 0:
-			i.K = C.BESIDE_DIRECTION
-		case mode == bpfABS && i.K == 14:
-			i.K = C.BESIDE_PROTOCOL
-		default:
-			return nil, fmt.Errorf("the kernel cannot judge byte %d of the cooked header", i.K)
-		}
-		moved[at] = i
-	}
-	return moved, nil
-}

@@ -41,6 +41,9 @@ type want struct {
 	micros bool    // stamps in microseconds, not nanoseconds
 	beyond bool    // what is past the end is wanted too
 	link   int     // DLT
+	// counted is set if the length of a packet includes the header that libpcap
+	// puts before it.
+	counted bool
 }
 
 // Why a cursor stopped.
@@ -110,7 +113,7 @@ func (c *cursor) takeChunk(w *want, room []byte, most int64, end *atomic.Int64) 
 	if w.micros {
 		c.asked.unit = C.uint32_t(time.Microsecond)
 	}
-	if bool(c.asked.shape.cooked) && !w.filter.isForKernel() {
+	if w.counted {
 		c.asked.counted = C.cooked_size
 	}
 	c.ring.reading.Lock()

@@ -6,8 +6,7 @@
 #include <sys/socket.h>
 #include <time.h>
 #include "live.h"
-
-static const int64_t second = 1000 * 1000 * 1000; // in nanoseconds
+#include "packet.h"
 
 copying *new_copying(pcap_t *handle, int timeout, bool nanos)
 {

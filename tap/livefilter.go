@@ -111,6 +111,13 @@ func (p program) forKernel(link C.int) (program, error) {
 	return moved, nil
 }
 
+// seesHeader reports whether a program looks into the header that libpcap puts
+// before packets of a link type where the kernel has nothing of the kind.
+func (p program) seesHeader(link int) bool {
+	_, err := p.forKernel(C.int(link))
+	return err != nil
+}
+
 // loadsPacket reports whether an instruction loads from the packet or from beside it.
 func loadsPacket(i pcap.BPFInstruction) bool {
 	class, mode := i.Code&bpfClass, i.Code&bpfMode

@@ -79,6 +79,7 @@ func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
 	reader.pause = min(mostPause, max(leastPause, time.Duration(kernel/2*int64(time.Second)/readerRate)))
 	if o.Filter != nil {
 		reader.want.filter = o.Filter.code
+		reader.want.counted = o.Filter.code.seesHeader(r.link)
 	}
 	from := o.From
 	if o.Past && r.began.After(from) {

@@ -24,8 +24,8 @@ const (
 )
 
 // A Recorder captures on one interface all the time and remembers the latest
-// packets: half of its memory is the kernel's ring of a packet socket, in which
-// they stay where the kernel has put them; the other half is a compact ring, to
+// packets: three quarters of its memory are the kernel's ring of a packet socket,
+// in which they stay where the kernel has put them; the rest is a compact ring, to
 // which up to 2 MiB/s are copied, so that a quiet link keeps hours. What it
 // remembers outlives the interface. Readers hand it out.
 type Recorder struct {
@@ -153,7 +153,7 @@ func (r *Recorder) examine(ctx context.Context) (link int, code program, err err
 		}
 		code = filter.code
 	}
-	code, err = recordingProgram(code, bool(shapeOf(link).cooked), r.options.Snap, loopbackIndex())
+	code, err = recordingProgram(code, C.int(link), r.options.Snap)
 	if err != nil {
 		return 0, nil, fmt.Errorf("bpf: filter %q: %w", filter.expression, err)
 	}

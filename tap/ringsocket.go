@@ -6,9 +6,8 @@ import "C"
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"unsafe"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +30,7 @@ func openRingSocket(g C.geometry, cooked bool) (*ringSocket, []byte, error) {
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if errors.Is(err, unix.EPERM) {
-		return nil, nil, fmt.Errorf("the capability CAP_NET_RAW is missing, which setcap cap_net_raw=ep grants the program: %w", err)
+		return nil, nil, fmt.Errorf("%w: %w", errNoRaw, err)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("packet socket: %w", err)
@@ -73,22 +72,17 @@ func (s *ringSocket) fd() int { return int(s.file.Fd()) }
 
 // attach lets the kernel judge all packets by a program from now on.
 func (s *ringSocket) attach(code program) error {
-	filter := make([]unix.SockFilter, len(code))
-	for i, from := range code {
-		filter[i] = unix.SockFilter{Code: from.Code, Jt: from.Jt, Jf: from.Jf, K: from.K}
+	if len(code) > 4096 { // BPF_MAXINSNS
+		return fmt.Errorf("the kernel takes no filter of %d instructions", len(code))
 	}
-	sockFprog := unix.SockFprog{Len: uint16(len(filter)), Filter: unsafe.SliceData(filter)}
-	if len(filter) > 4096 { // BPF_MAXINSNS
-		return fmt.Errorf("the kernel takes no filter of %d instructions", len(filter))
-	}
-	if err := unix.SetsockoptSockFprog(s.fd(), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &sockFprog); err != nil {
+	if err := attach(s.fd(), code); err != nil {
 		return fmt.Errorf("attach the filter: %w", err)
 	}
 	return nil
 }
 
 // silence lets no packet pass until a program is attached.
-func (s *ringSocket) silence() error { return s.attach(program{{Code: C.BPF_RET | C.BPF_K}}) }
+func (s *ringSocket) silence() error { return s.attach(program{reject}) }
 
 // bind begins to record an interface, 0 for all, unless it is bound to it already.
 func (s *ringSocket) bind(index int) error {
@@ -139,23 +133,14 @@ func (s *ringSocket) close() {
 	s.file.Close()
 }
 
-// recordingProgram returns what the kernel is to judge packets by: a filter, nil
-// for none, for packets that are cut at a snapshot length in bytes. Each packet
-// on loopback comes twice; libpcap leaves out the outgoing one, as this does.
-func recordingProgram(code program, cooked bool, snap int, loopback int) (program, error) {
-	if cooked {
-		var err error
-		if code, err = code.withoutHeader(); err != nil {
-			return nil, err
-		}
+// recordingProgram returns what the kernel is to judge packets of a link type by:
+// a filter, nil for none, for packets that are cut at a snapshot length in bytes.
+func recordingProgram(code program, link C.int, snap int) (program, error) {
+	code, err := code.forKernel(link)
+	if err != nil {
+		return nil, err
 	}
-	recorded := program{
-		{Code: C.BPF_LD | C.BPF_W | C.BPF_ABS, K: C.BESIDE_DIRECTION},
-		{Code: C.BPF_JMP | C.BPF_JEQ | C.BPF_K, K: unix.PACKET_OUTGOING, Jf: 3},
-		{Code: C.BPF_LD | C.BPF_W | C.BPF_ABS, K: C.BESIDE_INTERFACE},
-		{Code: C.BPF_JMP | C.BPF_JEQ | C.BPF_K, K: uint32(loopback), Jf: 1},
-		{Code: C.BPF_RET | C.BPF_K},
-	}
+	recorded := slices.Clone(notTwice)
 	for _, i := range code {
 		if i.Code == C.BPF_RET|C.BPF_K && i.K != 0 {
 			i.K = uint32(snap)
@@ -163,30 +148,19 @@ func recordingProgram(code program, cooked bool, snap int, loopback int) (progra
 		recorded = append(recorded, i)
 	}
 	if len(code) == 0 {
-		recorded = append(recorded, program{{Code: C.BPF_RET | C.BPF_K, K: uint32(snap)}}...)
+		recorded = append(recorded, accept(snap))
 	}
 	return recorded, nil
 }
 
-// loopbackIndex returns the index of the loopback interface, or 0.
-func loopbackIndex() int {
-	iface, err := net.InterfaceByName(loopbackName)
-	if err != nil {
-		return 0
-	}
-	return iface.Index
-}
-
-// interfaceIndex returns the index of an interface, 0 for all of them.
+// interfaceIndex returns the index of the interface whose own name is the given
+// one, 0 for all of them.
 func interfaceIndex(name string) (int, error) {
-	if name == AnyInterface {
-		return 0, nil
+	device, err := findDevice(name)
+	if err == nil && device.name != name { // it is looked for by this name all the time
+		err = fmt.Errorf("interface: %q: %w", name, errNoLink)
 	}
-	iface, err := net.InterfaceByName(name)
-	if err != nil {
-		return 0, fmt.Errorf("interface: %q: no such network interface", name)
-	}
-	return iface.Index, nil
+	return device.index, err
 }
 
 // recordedLink returns the DLT value with which an interface is recorded: that
