@@ -71,22 +71,14 @@ func newDaemon(c config, results outlet, health *status.Health, log *logrus.Logg
 
 // watchHealth lets metrics look at what the daemon needs.
 func (d *daemon) watchHealth() {
-	gauge := func(good func() bool) func() float64 {
-		return func() float64 {
-			if good() {
-				return 1
-			}
-			return 0
-		}
-	}
 	d.metrics.watch("pcapdaemon_subscribed", "1 while subscribed to the request channel, else 0.",
-		gauge(d.health.Subscribed))
+		oneIf(d.health.Subscribed))
 	for name, good := range map[string]func() bool{"requests": d.health.Subscribed, "results": d.health.Publishing} {
 		d.metrics.watchWith(prometheus.Labels{"connection": name}, "pcapdaemon_connected",
-			"1 while a connection to Redis works, else 0.", gauge(good))
+			"1 while a connection to Redis works, else 0.", oneIf(good))
 	}
 	d.metrics.watch("pcapdaemon_trouble", "1 while nothing can be captured on this host, else 0.",
-		gauge(func() bool { return d.health.Capture() != nil }))
+		oneIf(func() bool { return d.health.Capture() != nil }))
 }
 
 // watchCapture looks now and then whether anything can be captured, and says
@@ -94,8 +86,15 @@ func (d *daemon) watchHealth() {
 func (d *daemon) watchCapture(ctx context.Context) {
 	again := time.NewTicker(statusPeriod)
 	defer again.Stop()
+	said := map[string]bool{} // interfaces, once each
+	refused := func(iface string, err error) {
+		if !said[iface] {
+			said[iface] = true
+			d.log.WithField("interface", iface).WithError(err).Error("nothing can be captured")
+		}
+	}
 	for {
-		err := d.checkCapture(ctx)
+		err := d.checkCapture(ctx, refused)
 		switch before := d.health.Capture(); {
 		case ctx.Err() != nil:
 			return
@@ -117,8 +116,9 @@ func (d *daemon) watchCapture(ctx context.Context) {
 }
 
 // checkCapture returns why nothing can be captured, or nil: the right to, an
-// interface, and a policy that compiles for it.
-func (d *daemon) checkCapture(ctx context.Context) error {
+// interface, and a policy that compiles for one. Each interface for which it does
+// not compile is refused: nothing is captured there.
+func (d *daemon) checkCapture(ctx context.Context, refused func(iface string, err error)) error {
 	if err := tap.CheckCapability(); err != nil {
 		return err
 	}
@@ -130,14 +130,21 @@ func (d *daemon) checkCapture(ctx context.Context) error {
 		return nil
 	}
 	var first error
+	good := 0
 	for _, i := range interfaces {
 		_, err := d.compiler.Compile(ctx, i.Name, int(d.config.limits.snap), "")
-		if err == nil {
-			return nil
+		switch {
+		case err == nil:
+			good++
+			continue
+		case ctx.Err() != nil:
+			return err
 		}
-		if first == nil {
-			first = fmt.Errorf("%s: %w", i.Name, err)
-		}
+		refused(i.Name, err)
+		first = cmp.Or(first, fmt.Errorf("%s: %w", i.Name, err))
+	}
+	if good > 0 {
+		return nil
 	}
 	return first
 }

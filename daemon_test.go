@@ -497,6 +497,30 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// TestPolicyOfEachInterface: where -filter does not compile, the log says so once,
+// though other interfaces can be captured on.
+func TestPolicyOfEachInterface(t *testing.T) {
+	ns := testbed.NewNamespace(t, "policy")
+	ns.IP(t, "tuntap", "add", "tun7", "mode", "tun")
+	ns.IP(t, "link", "set", "tun7", "up")
+	var lines strings.Builder
+	c := config{node: "web1", filter: "not ether src 02:00:00:00:00:01", limits: limits{snap: 1500},
+		capacity: capacity{captures: 1, memory: capfile.ChunkSize}}
+	log := logrus.New()
+	log.SetOutput(&lines)
+	d, err := newDaemon(c, discard{}, status.NewHealth(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.Do(t, func() { d.watchCapture(t.Context()) })
+	if got := strings.Count(lines.String(), "nothing can be captured"); got != 1 || !strings.Contains(lines.String(), "interface=tun7") {
+		t.Errorf("want one line on tun7, got %s", lines.String())
+	}
+	if err := d.health.Capture(); err != nil {
+		t.Errorf("want a host that can capture, got %v", err)
+	}
+}
+
 // TestRememberedHandsOn: what the page remembers is published all the same.
 func TestRememberedHandsOn(t *testing.T) {
 	var next memo

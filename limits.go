@@ -80,8 +80,16 @@ func (l limits) device(name string) (string, error) {
 
 // allows reports whether -interfaces names an interface, by any of its names.
 func (l limits) allows(device string) bool {
-	return l.interfaces == nil || slices.Contains(l.interfaces, device) ||
-		slices.ContainsFunc(l.interfaces, func(name string) bool { return ownName(name) == device })
+	return l.interfaces == nil || slices.Contains(l.interfaces, device) || slices.Contains(l.ownNames(), device)
+}
+
+// ownNames returns the kernel's own names of the interfaces in -interfaces.
+func (l limits) ownNames() []string {
+	own := make([]string, len(l.interfaces))
+	for i, name := range l.interfaces {
+		own[i] = ownName(name)
+	}
+	return own
 }
 
 // ownName returns the kernel's own name of an interface that may be called by an
@@ -99,7 +107,8 @@ func (l limits) capturable() []net.Interface {
 	if err != nil || l.interfaces == nil {
 		return interfaces
 	}
-	return slices.DeleteFunc(interfaces, func(i net.Interface) bool { return !l.allows(i.Name) })
+	own := l.ownNames() // once: a host may have thousands
+	return slices.DeleteFunc(interfaces, func(i net.Interface) bool { return !slices.Contains(own, i.Name) })
 }
 
 // alias returns the second name of an interface, or nothing.

@@ -72,6 +72,16 @@ func newMetrics(version string) *metrics {
 	return m
 }
 
+// oneIf returns the value of a gauge that is 1 while something holds, else 0.
+func oneIf(holds func() bool) func() float64 {
+	return func() float64 {
+		if holds() {
+			return 1
+		}
+		return 0
+	}
+}
+
 // watch adds a gauge whose value is asked for when somebody looks.
 func (m *metrics) watch(name, help string, value func() float64) {
 	promauto.With(m.registry).NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)

@@ -115,12 +115,7 @@ func (s *recorders) watch(m *metrics) {
 			func() float64 { return float64(r.Status().Bytes) })
 		m.watchOf(name, "pcapdaemon_recorder_seconds", "Age of the oldest packet that a recorder holds.",
 			func() float64 { return age(r.Status().Oldest).Seconds() })
-		m.watchOf(name, "pcapdaemon_recorder_up", "1 while an interface is recorded, else 0.", func() float64 {
-			if r.Up() {
-				return 1
-			}
-			return 0
-		})
+		m.watchOf(name, "pcapdaemon_recorder_up", "1 while an interface is recorded, else 0.", oneIf(r.Up))
 	}
 }
 
