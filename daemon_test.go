@@ -82,13 +82,13 @@ type fakeStore struct {
 	began time.Time // of the newest recording
 }
 
-// Name implements destination.
+// Name implements store.Destination.
 func (f *fakeStore) Name() string { return f.title }
 
-// Unused implements archive.
+// Unused implements store.Archive.
 func (f *fakeStore) Unused(name string) string { return name }
 
-// Store implements destination.
+// Store implements store.Destination.
 func (f *fakeStore) Store(ctx context.Context, r store.File) (store.Place, error) {
 	f.mu.Lock()
 	f.names, f.began = append(f.names, r.Name), time.Now()

@@ -131,18 +131,18 @@ type deliveryObserver struct {
 	log     *logrus.Logger
 }
 
-// Delivered implements observer.
+// Delivered implements store.Observer.
 func (w deliveryObserver) Delivered(destination string, took time.Duration, err error) {
 	w.metrics.delivery(destination, took, err)
 }
 
-// Retried implements observer.
+// Retried implements store.Observer.
 func (w deliveryObserver) Retried(r store.File, err error, wait time.Duration) {
 	fields := logrus.Fields{"request": r.ID, "file": r.Name, "wait": wait}
 	w.log.WithFields(fields).WithError(err).Warn("upload will be tried again")
 }
 
-// Removed implements observer.
+// Removed implements store.Observer.
 func (w deliveryObserver) Removed(names []string, size int64) {
 	w.metrics.removed.Add(float64(len(names)))
 	if len(names) > 10 {
@@ -154,5 +154,5 @@ func (w deliveryObserver) Removed(names []string, size int64) {
 	}
 }
 
-// Troubled implements observer.
+// Troubled implements store.Observer.
 func (w deliveryObserver) Troubled(err error) { w.log.WithError(err).Error("trouble with files") }

@@ -86,7 +86,7 @@ func newCloudshark(c sharkConfig, observer store.Observer) *cloudshark {
 		client: newUploadClient(c.cas, c.insecure, store.NewStallTimeouts(c.timeout)), observer: observer}
 }
 
-// Name implements destination.
+// Name implements store.Destination.
 func (*cloudshark) Name() string { return "cloudshark" }
 
 // Store uploads a capture file. It tries until CloudShark has it, refuses it, or

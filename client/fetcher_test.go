@@ -64,7 +64,7 @@ func TestFetch(t *testing.T) {
 	r := testbed.StartRedis(t)
 	server := setUser(t, r, "asker", fetchingACL)
 	dir := t.TempDir()
-	f := newFetcher(server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:", 0)
+	f := newFetcher(server, store.NewDirectory(dir), "capture-results:r1:", 0)
 	for _, want := range []string{"x.pcap", "x-2.pcap"} {
 		r.Do(t, "SET", "capture-results:r1:a:eth0", "abc")
 		file, err := f.fetch(t.Context(), returned(t, "capture-results:r1:a:eth0", "x.pcap"))
@@ -112,7 +112,7 @@ func TestFetchFails(t *testing.T) {
 			r.Do(t, "SET", test.key, test.value)
 		}
 		dir := t.TempDir()
-		f := newFetcher(test.server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:", 0)
+		f := newFetcher(test.server, store.NewDirectory(dir), "capture-results:r1:", 0)
 		file, err := f.fetch(t.Context(), returned(t, test.key, "x.pcap"))
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "a eth0: ") {
 			t.Errorf("%s: want an error with %q, got %v", name, test.want, err)
@@ -135,7 +135,7 @@ func TestFetchIntoFullDirectory(t *testing.T) {
 	big := strings.Repeat("x", 1<<20)
 	r.Do(t, "SET", "capture-results:r1:a:k", big)
 	server := &pubsub.Server{Addresses: []string{r.Address()}}
-	f := newFetcher(server, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:", 0)
+	f := newFetcher(server, store.NewDirectory(dir), "capture-results:r1:", 0)
 	done := returned(t, "capture-results:r1:a:k", "x.pcap")
 	done.Bytes = int64(len(big))
 	if _, err := f.fetch(t.Context(), done); err == nil || !strings.Contains(err.Error(), "no space left") {
@@ -190,7 +190,7 @@ func TestFetchIsLeft(t *testing.T) {
 		e := newFakeExchange(2)
 		c := newTestClient(e, jsonLines{io.Discard, io.Discard})
 		c.request.begins = begins
-		c.fetcher = newFetcher(stuckVault{}, &store.Directory{Path: dir, Disk: &store.Disk{}}, "capture-results:r1:", 0)
+		c.fetcher = newFetcher(stuckVault{}, store.NewDirectory(dir), "capture-results:r1:", 0)
 		if err := c.ask(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +218,7 @@ func TestFetchIsLeft(t *testing.T) {
 func TestFetchIsShown(t *testing.T) {
 	e := newFakeExchange(1)
 	c := newTestClient(e, jsonLines{io.Discard, io.Discard})
-	c.fetcher = newFetcher(stuckVault{}, &store.Directory{Path: t.TempDir(), Disk: &store.Disk{}}, "capture-results:r1:", 0)
+	c.fetcher = newFetcher(stuckVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:", 0)
 	if err := c.ask(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -38,9 +38,13 @@ type Place struct {
 	Kept bool   // in the spool: the upload has to wait
 }
 
-// A destination keeps capture files.
-type destination interface {
+// A Destination keeps capture files. Several may be stored at one time.
+type Destination interface {
+	// Name is what deliveries are counted under.
 	Name() string
+	// Store keeps a file and returns where it is. It blocks until it has it, has
+	// given up or the context has ended, and reads nothing of the file after that.
+	// What another try would not change is a Refusal.
 	Store(context.Context, File) (Place, error)
 }
 
@@ -56,9 +60,9 @@ func (r Refusal) Unwrap() error { return r.Err }
 // IsRefusal reports whether a destination has refused a capture file for good.
 func IsRefusal(err error) bool { return errors.As(err, new(Refusal)) }
 
-// An archive is a destination that gives capture files names of their own.
-type archive interface {
-	destination
+// An Archive is a destination that gives capture files names of their own.
+type Archive interface {
+	Destination
 	// Unused returns a name like the wanted one that nothing bears yet.
 	Unused(name string) string
 }
@@ -78,16 +82,14 @@ type Observer interface {
 
 // A Delivery brings capture files to their destinations.
 type Delivery struct {
-	upload destination // nil: none
-	local  archive     // nil: none
-	// directory is local if that is one of the file system.
-	directory *Directory
-	back      destination // for what is returned; nil: nothing is
-	spool     *spool      // for what could not be uploaded yet; nil: none
+	upload Destination // nil: none
+	local  Archive     // nil: none
+	back   Destination // for what is returned; nil: nothing is
+	spool  *spool      // for what could not be uploaded yet; nil: none
 	// always is set if every capture file goes to the archive; otherwise it
 	// keeps what could not be uploaded.
 	always   bool
-	disk     *Disk
+	disk     *disk
 	observer Observer
 }
 
@@ -104,20 +106,20 @@ type Options struct {
 	Dir    string
 	Always bool
 	// Local stands in for the directory; nil: Dir says where it is.
-	Local archive
+	Local Archive
 	// DirSize and DirAge bound what lies there, in bytes and by age; 0: no bound.
 	DirSize int64
 	DirAge  time.Duration
 	// Upload is a destination that tries again until it gives up; nil: none.
-	Upload destination
+	Upload Destination
 	// Retry is the same destination, but tries only once: the spool has waits of its own.
-	Retry destination
+	Retry Destination
 	// Spool is the absolute path of the directory for captures whose upload has to
 	// wait, and SpoolSize its bound in bytes; empty: none, and so it is without Upload.
 	Spool     string
 	SpoolSize int64
 	// Redis keeps what is returned to requesters; nil: nothing is.
-	Redis keeper
+	Redis Keeper
 	// Settled is called with what became of a capture that had to wait in the
 	// spool, and the note that came with it. It may be called at any time.
 	Settled  func(note []byte, place Place, err error)
@@ -126,12 +128,11 @@ type Options struct {
 
 // New returns a delivery to destinations.
 func New(o Options) *Delivery {
-	disk := &Disk{}
+	disk := &disk{}
 	to := &Delivery{upload: o.Upload, local: o.Local, always: o.Always, disk: disk, observer: o.Observer}
 	if o.Dir != "" && o.Local == nil {
-		to.directory = &Directory{Path: o.Dir, Disk: disk, node: o.Node,
+		to.local = &Directory{path: o.Dir, disk: disk, node: o.Node,
 			maxSize: o.DirSize, maxAge: o.DirAge, observer: o.Observer}
-		to.local = to.directory
 	}
 	if o.Upload != nil && o.Spool != "" {
 		to.spool = &spool{spoolDirectory: spoolDirectory{o.Spool, disk}, maxSize: o.SpoolSize, upload: o.Retry,
@@ -149,8 +150,8 @@ func New(o Options) *Delivery {
 // those under way go on until ctx ends. It returns when the spool is at rest: a
 // directory that hangs holds up no end.
 func (d *Delivery) Run(ctx, stop context.Context) {
-	if d.directory != nil {
-		go d.directory.run(stop)
+	if dir := d.directory(); dir != nil {
+		go dir.run(stop)
 	}
 	if d.spool != nil {
 		d.spool.run(ctx, stop.Done())
@@ -165,22 +166,28 @@ func (d *Delivery) Spools() bool { return d.spool != nil }
 func (d *Delivery) SpoolStats() (captures int, size int64, oldest time.Time) { return d.spool.stats() }
 
 // HasDirectory reports whether there is a local directory.
-func (d *Delivery) HasDirectory() bool { return d.directory != nil }
+func (d *Delivery) HasDirectory() bool { return d.directory() != nil }
+
+// directory returns the local directory, or nil if there is none.
+func (d *Delivery) directory() *Directory {
+	dir, _ := d.local.(*Directory)
+	return dir
+}
 
 // Free returns the bytes that are free on the directory's file system, or 0 if
 // that is not known. It may be called at any time, if there is a directory.
 func (d *Delivery) Free() uint64 {
-	s, _ := d.directory.space()
+	s, _ := d.directory().space()
 	return s.free
 }
 
 // NearlyFull returns in words that the directory's file system has little space
 // left, or nil. It may be called at any time.
 func (d *Delivery) NearlyFull() error {
-	if d.directory == nil {
-		return nil
+	if dir := d.directory(); dir != nil {
+		return dir.nearlyFull()
 	}
-	return d.directory.nearlyFull()
+	return nil
 }
 
 // Written returns how many bytes have reached the disk so far.
@@ -233,7 +240,7 @@ func (d *Delivery) keep(ctx context.Context, stop <-chan struct{}, r File) (Plac
 }
 
 // storeAt stores a capture file at one destination, counted and timed.
-func storeAt(ctx context.Context, to destination, r File, o Observer) (Place, error) {
+func storeAt(ctx context.Context, to Destination, r File, o Observer) (Place, error) {
 	began := time.Now()
 	place, err := to.Store(ctx, r)
 	o.Delivered(to.Name(), time.Since(began), err)

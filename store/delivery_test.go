@@ -39,13 +39,13 @@ type fakeDestination struct {
 	began time.Time // of the newest recording
 }
 
-// Name implements destination.
+// Name implements Destination.
 func (f *fakeDestination) Name() string { return f.title }
 
-// Unused implements archive.
+// Unused implements Archive.
 func (f *fakeDestination) Unused(name string) string { return name }
 
-// Store implements destination.
+// Store implements Destination.
 func (f *fakeDestination) Store(ctx context.Context, r File) (Place, error) {
 	f.mu.Lock()
 	f.names, f.began = append(f.names, r.Name), time.Now()
@@ -171,7 +171,7 @@ func TestDeliverAtOnce(t *testing.T) {
 		delivering.Go(func() { _, _ = d.Deliver(t.Context(), nil, r) })
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if _, err := os.Stat(filepath.Join(dir.Path, r.Name)); err != nil {
+		if _, err := os.Stat(filepath.Join(dir.path, r.Name)); err != nil {
 			t.Error(err)
 		}
 		delivering.Wait()
@@ -348,7 +348,7 @@ func TestDeliverToSpoolWhileDiskHangs(t *testing.T) {
 func TestDeliverSameName(t *testing.T) {
 	dir := newTestDirectory(t)
 	r, _ := newRecording(100)
-	if err := os.WriteFile(filepath.Join(dir.Path, r.Name), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir.path, r.Name), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	to := &fakeDestination{}

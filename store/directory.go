@@ -30,8 +30,8 @@ const (
 // passed are captures that bear a name as this node gives them, the oldest
 // first, and never the newest.
 type Directory struct {
-	Path     string // absolute
-	Disk     *Disk
+	path     string // absolute
+	disk     *disk
 	node     string
 	maxSize  int64         // bytes of all captures of this node; 0: no bound
 	maxAge   time.Duration // of a capture; 0: no bound
@@ -44,7 +44,7 @@ type Directory struct {
 }
 
 // NewDirectory returns a directory without bounds, of which nothing is ever removed.
-func NewDirectory(path string) *Directory { return &Directory{Path: path, Disk: &Disk{}} }
+func NewDirectory(path string) *Directory { return &Directory{path: path, disk: &disk{}} }
 
 // A captureFile is a file that bears a capture's name.
 type captureFile struct {
@@ -58,12 +58,12 @@ func (f captureFile) compare(other captureFile) int {
 	return cmp.Or(f.start.Compare(other.start), strings.Compare(f.name, other.name))
 }
 
-// Name implements destination.
+// Name implements Destination.
 func (*Directory) Name() string { return "local" }
 
-// Unused implements archive.
+// Unused implements Archive.
 func (d *Directory) Unused(name string) string {
-	return freeName(name, func(name string) bool { return exists(filepath.Join(d.Path, name)) })
+	return freeName(name, func(name string) bool { return exists(filepath.Join(d.path, name)) })
 }
 
 // freeName returns the name, with -2, -3 … before its extension if it is taken.
@@ -88,8 +88,8 @@ func (d *Directory) Store(_ context.Context, r File) (Place, error) {
 
 // write writes the file and returns its path.
 func (d *Directory) write(r File) (string, error) {
-	path := filepath.Join(d.Path, r.Name)
-	draft, err := d.Disk.draft(d.Path, r.Content())
+	path := filepath.Join(d.path, r.Name)
+	draft, err := d.disk.draft(d.path, r.Content())
 	if err != nil {
 		return path, err
 	}
@@ -98,7 +98,7 @@ func (d *Directory) write(r File) (string, error) {
 		if err = draft.publish(path); !errors.Is(err, fs.ErrExist) {
 			return path, err
 		}
-		path = filepath.Join(d.Path, d.Unused(r.Name)) // taken since unused looked
+		path = filepath.Join(d.path, d.Unused(r.Name)) // taken since unused looked
 	}
 }
 
@@ -113,8 +113,8 @@ func cause(err error) error {
 // run removes what a killed daemon has left, and keeps the directory within its
 // bounds until the context ends.
 func (d *Directory) run(ctx context.Context) {
-	if err := d.Disk.sweep(d.Path); err != nil {
-		d.observer.Troubled(fmt.Errorf("remove what was left in %s: %w", d.Path, cause(err)))
+	if err := d.disk.sweep(d.path); err != nil {
+		d.observer.Troubled(fmt.Errorf("remove what was left in %s: %w", d.path, cause(err)))
 	}
 	again := time.NewTicker(tidyPeriod)
 	defer again.Stop()
@@ -167,9 +167,9 @@ func (d *Directory) wrote(name string, size int64) {
 
 // look reads the directory; false means that it cannot.
 func (d *Directory) look() bool {
-	entries, err := readDirectory(d.Path)
+	entries, err := readDirectory(d.path)
 	if err != nil {
-		d.observer.Troubled(fmt.Errorf("keep %s within its bounds: %w", d.Path, cause(err)))
+		d.observer.Troubled(fmt.Errorf("keep %s within its bounds: %w", d.path, cause(err)))
 		return false
 	}
 	d.files, d.size = make([]captureFile, 0, len(entries)), 0
@@ -199,14 +199,14 @@ func (d *Directory) prune(written string) {
 			spared = append(spared, file)
 			continue
 		}
-		switch err := d.Disk.remove(filepath.Join(d.Path, file.name)); {
+		switch err := d.disk.remove(filepath.Join(d.path, file.name)); {
 		case err == nil:
 			removed = append(removed, file)
 			d.size -= file.size
 		case errors.Is(err, fs.ErrNotExist): // others have removed it
 			d.size -= file.size
 		default:
-			trouble = cmp.Or(trouble, fmt.Errorf("keep %s within its bounds: remove %s: %w", d.Path, file.name, cause(err)))
+			trouble = cmp.Or(trouble, fmt.Errorf("keep %s within its bounds: remove %s: %w", d.path, file.name, cause(err)))
 			spared = append(spared, file)
 		}
 	}
@@ -240,13 +240,13 @@ func (d *Directory) tellRemoved(files []captureFile) {
 func (d *Directory) nearlyFull() error {
 	s, err := d.space()
 	if err == nil && s.free < s.size/20 {
-		err = fmt.Errorf("%s is nearly full: %s free of %s", d.Path, humanize.IBytes(s.free), humanize.IBytes(s.size))
+		err = fmt.Errorf("%s is nearly full: %s free of %s", d.path, humanize.IBytes(s.free), humanize.IBytes(s.size))
 	}
 	return err
 }
 
 // space returns what its file system has.
-func (d *Directory) space() (space, error) { return d.probe.measure(d.Path, readSpace) }
+func (d *Directory) space() (space, error) { return d.probe.measure(d.path, readSpace) }
 
 // captureTime returns the start that the name of a capture's file tells; false
 // means that this node does not name captures so.

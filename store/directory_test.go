@@ -24,7 +24,7 @@ import (
 
 // newTestDirectory returns an empty directory without bounds.
 func newTestDirectory(t *testing.T) *Directory {
-	return &Directory{Path: t.TempDir(), Disk: &Disk{}, node: "web1", observer: &countingObserver{}}
+	return &Directory{path: t.TempDir(), disk: &disk{}, node: "web1", observer: &countingObserver{}}
 }
 
 func TestDirectory(t *testing.T) {
@@ -35,7 +35,7 @@ func TestDirectory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := filepath.Join(d.Path, want); got.File != want {
+		if want := filepath.Join(d.path, want); got.File != want {
 			t.Errorf("want %s, got %s", want, got.File)
 		}
 		read, _ := os.ReadFile(got.File)
@@ -44,7 +44,7 @@ func TestDirectory(t *testing.T) {
 			t.Errorf("want the content with mode 0640, got mode %v, %v", info.Mode(), err)
 		}
 	}
-	checkDirectory(t, d.Path, 3)
+	checkDirectory(t, d.path, 3)
 }
 
 // checkDirectory fails unless a directory holds so many files, none of them half written.
@@ -73,7 +73,7 @@ func TestDirectoryShowsNoPart(t *testing.T) {
 	r.Content = func() io.Reader {
 		return readerFunc(func(p []byte) (int, error) {
 			reads++
-			if names, _ := filepath.Glob(filepath.Join(d.Path, "[^.]*")); len(names) > 0 {
+			if names, _ := filepath.Glob(filepath.Join(d.path, "[^.]*")); len(names) > 0 {
 				t.Fatalf("visible after %d reads: %v", reads, names)
 			}
 			return inner.Read(p)
@@ -82,7 +82,7 @@ func TestDirectoryShowsNoPart(t *testing.T) {
 	if _, err := d.Store(t.Context(), r); err != nil || reads < 3 {
 		t.Errorf("want it stored in several reads, got %d, %v", reads, err)
 	}
-	checkDirectory(t, d.Path, 1)
+	checkDirectory(t, d.path, 1)
 }
 
 // TestDirectoryOnStrangeDisk: names are found where the kernel cannot rename without overwriting.
@@ -93,7 +93,7 @@ func TestDirectoryOnStrangeDisk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newTestDirectory(t)
-			d.Disk = without(broken)
+			d.disk = without(broken)
 			for n := range 3 {
 				r, content := newRecording(1000 + n)
 				got, err := d.Store(t.Context(), r)
@@ -104,7 +104,7 @@ func TestDirectoryOnStrangeDisk(t *testing.T) {
 					t.Errorf("%s: the content differs", got.File)
 				}
 			}
-			checkDirectory(t, d.Path, 3)
+			checkDirectory(t, d.path, 3)
 		})
 	}
 }
@@ -112,9 +112,9 @@ func TestDirectoryOnStrangeDisk(t *testing.T) {
 func TestDirectoryFails(t *testing.T) {
 	r, _ := newRecording(100)
 	gone := newTestDirectory(t)
-	gone.Path += "/gone"
+	gone.path += "/gone"
 	_, err := gone.Store(t.Context(), r)
-	want := "write " + filepath.Join(gone.Path, r.Name) + ": no such file or directory"
+	want := "write " + filepath.Join(gone.path, r.Name) + ": no such file or directory"
 	if err == nil || err.Error() != want {
 		t.Errorf("want %q, got %v", want, err)
 	}
@@ -123,20 +123,20 @@ func TestDirectoryFails(t *testing.T) {
 	if _, err := broken.Store(t.Context(), r); err == nil {
 		t.Error("want an error")
 	}
-	checkDirectory(t, broken.Path, 0)
+	checkDirectory(t, broken.path, 0)
 }
 
 // TestDirectoryFull fills a small file system.
 func TestDirectoryFull(t *testing.T) {
 	testbed.NeedRoot(t)
 	d := newTestDirectory(t)
-	testbed.MountTmpfs(t, d.Path, "size=1m")
+	testbed.MountTmpfs(t, d.path, "size=1m")
 	r, _ := newRecording(3 << 20)
 	_, err := d.Store(t.Context(), r)
 	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
 		t.Errorf("want the kernel's words, got %v", err)
 	}
-	checkDirectory(t, d.Path, 0)
+	checkDirectory(t, d.path, 0)
 }
 
 // asNobody runs a function on a thread that has the rights of nobody.
@@ -168,7 +168,7 @@ func TestDirectoryOfSomebodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := newTestDirectory(t)
-	d.Path = dir
+	d.path = dir
 	r, _ := newRecording(100)
 	asNobody(t, func() {
 		_, err := d.Store(t.Context(), r)
@@ -246,7 +246,7 @@ func TestDirectoryBounds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newTestDirectory(t)
 				d.maxSize, d.maxAge = test.size, test.age
-				touch(t, d.Path, 1000, captureNames(test.hours...)...)
+				touch(t, d.path, 1000, captureNames(test.hours...)...)
 				if test.writes >= 0 {
 					r, _ := newRecording(1000)
 					r.Name = captureNames(test.writes)[0]
@@ -258,7 +258,7 @@ func TestDirectoryBounds(t *testing.T) {
 				}
 				want := captureNames(test.want...)
 				slices.Sort(want)
-				checkEqual(t, "left", want, files(t, d.Path))
+				checkEqual(t, "left", want, files(t, d.path))
 				told := d.observer.(*countingObserver).room()
 				all := append(captureNames(test.hours...), captureNames(test.writes)...)
 				if test.writes < 0 {
@@ -287,9 +287,9 @@ func TestDirectoryTouchesNothingElse(t *testing.T) {
 	d := newTestDirectory(t)
 	d.maxSize = 1
 	newest := captureNames(0)
-	touch(t, d.Path, 10, slices.Concat(theirs, ours, newest)...)
+	touch(t, d.path, 10, slices.Concat(theirs, ours, newest)...)
 	for _, name := range []string{"web1-dir-", "web1-link-"} {
-		name = filepath.Join(d.Path, name+stamp+".pcap")
+		name = filepath.Join(d.path, name+stamp+".pcap")
 		theirs = append(theirs, filepath.Base(name))
 		err := os.Mkdir(name, 0o700)
 		if strings.Contains(name, "link") {
@@ -302,7 +302,7 @@ func TestDirectoryTouchesNothingElse(t *testing.T) {
 	d.tidy()
 	want := slices.Concat(theirs, newest)
 	slices.Sort(want)
-	checkEqual(t, "left", want, files(t, d.Path))
+	checkEqual(t, "left", want, files(t, d.path))
 }
 
 // TestDirectoryIsNotReadAgain: one look at the directory serves all captures of
@@ -312,13 +312,13 @@ func TestDirectoryIsNotReadAgain(t *testing.T) {
 		d := newTestDirectory(t)
 		d.maxSize = 3500
 		first := captureNames(9)
-		touch(t, d.Path, 1000, first...)
+		touch(t, d.path, 1000, first...)
 		var running sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		running.Go(func() { d.run(ctx) })
 		time.Sleep(time.Minute)
 		unseen := captureNames(20, 19)
-		touch(t, d.Path, 1000, unseen...)
+		touch(t, d.path, 1000, unseen...)
 		for _, name := range captureNames(3, 2, 1) {
 			r, _ := newRecording(1000)
 			r.Name = name
@@ -342,9 +342,9 @@ func TestDirectoryMeetsOthers(t *testing.T) {
 		d := newTestDirectory(t)
 		d.maxSize = 1
 		old := captureNames(5, 4, 3, 2, 1)
-		touch(t, d.Path, 1000, old...)
+		touch(t, d.path, 1000, old...)
 		readOnly := true
-		d.Disk.fault = func(operation, path string) error {
+		d.disk.fault = func(operation, path string) error {
 			if operation == "remove" && readOnly && filepath.Ext(path) == ".pcap" {
 				return unix.EROFS
 			}
@@ -360,16 +360,16 @@ func TestDirectoryMeetsOthers(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		write()
-		want := "keep " + d.Path + " within its bounds: remove " + old[0] + ": read-only file system"
+		want := "keep " + d.path + " within its bounds: remove " + old[0] + ": read-only file system"
 		checkEqual(t, "troubles", []string{want}, seen.troubles)
 		readOnly = false
 		for _, name := range old[2:4] {
-			if err := os.Remove(filepath.Join(d.Path, name)); err != nil {
+			if err := os.Remove(filepath.Join(d.path, name)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		write()
-		checkEqual(t, "left", 1, len(files(t, d.Path)))
+		checkEqual(t, "left", 1, len(files(t, d.path)))
 		checkEqual(t, "told", 4, len(seen.gone)) // three old ones and the first one written
 		checkEqual(t, "troubles in all", 1, len(seen.troubles))
 	})
@@ -381,15 +381,15 @@ func TestDirectoryPassesOver(t *testing.T) {
 		d := newTestDirectory(t)
 		d.maxSize = 2000
 		names := captureNames(5, 4, 3, 2, 1)
-		touch(t, d.Path, 1000, names...)
-		d.Disk.fault = func(operation, path string) error {
+		touch(t, d.path, 1000, names...)
+		d.disk.fault = func(operation, path string) error {
 			if operation == "remove" && slices.Contains(names[:2], filepath.Base(path)) {
 				return unix.EPERM
 			}
 			return nil
 		}
 		d.tidy()
-		checkEqual(t, "left", []string{names[0], names[1], names[4]}, files(t, d.Path))
+		checkEqual(t, "left", []string{names[0], names[1], names[4]}, files(t, d.path))
 		d.tidy()
 		checkEqual(t, "troubles", 2, len(d.observer.(*countingObserver).troubles))
 	})
@@ -398,15 +398,15 @@ func TestDirectoryPassesOver(t *testing.T) {
 // TestDirectoryIsSwept: drafts of a killed daemon go at the start, those of a living one do not.
 func TestDirectoryIsSwept(t *testing.T) {
 	d := newTestDirectory(t)
-	touch(t, d.Path, 10, draftPrefix+"left")
-	living, err := d.Disk.draft(d.Path, strings.NewReader("x"))
+	touch(t, d.path, 10, draftPrefix+"left")
+	living, err := d.disk.draft(d.path, strings.NewReader("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	d.run(ctx)
-	checkEqual(t, "left", []string{filepath.Base(living.file.Name())}, files(t, d.Path))
+	checkEqual(t, "left", []string{filepath.Base(living.file.Name())}, files(t, d.path))
 }
 
 // TestDirectoryIsLarge: 100,000 captures are looked through, and removed, in a
@@ -415,12 +415,12 @@ func TestDirectoryIsLarge(t *testing.T) {
 	const count = 100_000
 	testbed.NeedRoot(t)
 	d := newTestDirectory(t)
-	testbed.MountTmpfs(t, d.Path, "size=100m")
+	testbed.MountTmpfs(t, d.path, "size=100m")
 	d.maxSize = 1
 	start := time.Now().Add(-count * time.Second)
 	for n := range time.Duration(count) {
 		name := FileName("web1", "eth0", start.Add(n*time.Second), ".pcap")
-		file, err := os.Create(filepath.Join(d.Path, name))
+		file, err := os.Create(filepath.Join(d.path, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -439,24 +439,24 @@ func TestDirectoryIsLarge(t *testing.T) {
 	if took := used() - before; took > 3*time.Second || len(d.files) != count {
 		t.Errorf("want %d files within 3 s, got %d after %v", count, len(d.files), took)
 	}
-	touch(t, d.Path, 10, captureNames(0)...)
+	touch(t, d.path, 10, captureNames(0)...)
 	before, began = used(), time.Now()
 	d.tidy()
 	t.Logf("removed after %v, %v of the processor", time.Since(began), used()-before)
 	if took := used() - before; took > 3*time.Second {
 		t.Errorf("want them removed within 3 s, got %v", took)
 	}
-	checkEqual(t, "left", 1, len(files(t, d.Path)))
+	checkEqual(t, "left", 1, len(files(t, d.path)))
 }
 
 // TestDirectoryIsNearlyFull: that is said from five per cent on, and files are written all the same.
 func TestDirectoryIsNearlyFull(t *testing.T) {
 	testbed.NeedRoot(t)
 	d := newTestDirectory(t)
-	testbed.MountTmpfs(t, d.Path, "size=1m")
+	testbed.MountTmpfs(t, d.path, "size=1m")
 	checkEqual(t, "empty", nil, d.nearlyFull())
-	touch(t, d.Path, 1_010_000, "filler")
-	want := d.Path + " is nearly full: "
+	touch(t, d.path, 1_010_000, "filler")
+	want := d.path + " is nearly full: "
 	if err := d.nearlyFull(); err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("want %s, got %v", want, err)
 	}

@@ -19,9 +19,9 @@ const (
 	flushSize = 4 << 20
 )
 
-// A Disk is the file system as captures are written to it: a file bears its
+// A disk is the file system as captures are written to it: a file bears its
 // name when all of it is on the disk, and no file takes the name of another one.
-type Disk struct {
+type disk struct {
 	// written counts the bytes that have reached the disk, so that whoever
 	// waits can tell a slow disk from one that hangs.
 	written atomic.Int64
@@ -31,7 +31,7 @@ type Disk struct {
 }
 
 // do carries an operation out, unless it is to fail.
-func (d *Disk) do(operation, path string, act func() error) error {
+func (d *disk) do(operation, path string, act func() error) error {
 	if d.fault != nil {
 		if err := d.fault(operation, path); err != nil {
 			return err
@@ -44,12 +44,12 @@ func (d *Disk) do(operation, path string, act func() error) error {
 // yet. It is locked until it is discarded, so that a daemon that starts does
 // not take it for what a killed one has left.
 type draft struct {
-	disk *Disk
+	disk *disk
 	file *os.File
 }
 
 // draft writes content to a new file in a directory. The caller discards it.
-func (d *Disk) draft(dir string, content io.Reader) (_ *draft, err error) {
+func (d *disk) draft(dir string, content io.Reader) (_ *draft, err error) {
 	f := &draft{disk: d}
 	err = d.do("create", dir, func() (err error) {
 		f.file, err = createLocked(dir)
@@ -91,7 +91,7 @@ func createLocked(dir string) (*os.File, error) {
 }
 
 // sweep removes the drafts that a killed daemon has left in a directory.
-func (d *Disk) sweep(dir string) error {
+func (d *disk) sweep(dir string) error {
 	entries, err := readDirectory(dir)
 	for _, entry := range entries {
 		if strings.HasPrefix(entry.Name(), draftPrefix) && entry.Type().IsRegular() {
@@ -103,7 +103,7 @@ func (d *Disk) sweep(dir string) error {
 
 // removeAbandoned removes a draft on which nobody works. It is locked until it
 // has gone, so that whoever has just made it notices.
-func (d *Disk) removeAbandoned(path string) {
+func (d *disk) removeAbandoned(path string) {
 	if file := lockAbandoned(path); file != nil {
 		_ = d.remove(path)
 		file.Close()
@@ -196,12 +196,12 @@ func (f *draft) discard() {
 }
 
 // remove removes a file.
-func (d *Disk) remove(path string) error {
+func (d *disk) remove(path string) error {
 	return d.do("remove", path, func() error { return os.Remove(path) })
 }
 
 // move renames a file within its directory.
-func (d *Disk) move(from, to string) error {
+func (d *disk) move(from, to string) error {
 	err := d.do("move", from, func() error { return os.Rename(from, to) })
 	if err == nil {
 		d.syncDirectory(filepath.Dir(to))
@@ -210,7 +210,7 @@ func (d *Disk) move(from, to string) error {
 }
 
 // syncDirectory brings the names in a directory to the disk.
-func (d *Disk) syncDirectory(dir string) {
+func (d *disk) syncDirectory(dir string) {
 	_ = d.do("sync-directory", dir, func() error { // not every file system can
 		parent, err := os.Open(dir)
 		if err != nil {
@@ -225,7 +225,7 @@ func (d *Disk) syncDirectory(dir string) {
 // at the disk's own pace. Otherwise all would be left to the sync at the end,
 // of which nobody could say how far it is.
 type flusher struct {
-	disk   *Disk
+	disk   *disk
 	file   *os.File
 	size   int64 // written
 	sent   int64 // on the way to the disk

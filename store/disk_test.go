@@ -18,8 +18,8 @@ import (
 )
 
 // without returns a disk on which these operations fail with their errors.
-func without(broken map[string]error) *Disk {
-	return &Disk{fault: func(operation, _ string) error { return broken[operation] }}
+func without(broken map[string]error) *disk {
+	return &disk{fault: func(operation, _ string) error { return broken[operation] }}
 }
 
 // TestDiskOrder: content is on the disk before it has a name, and the name is before it is told.
@@ -40,7 +40,7 @@ func TestDiskOrder(t *testing.T) {
 			var operations []string
 			dir := t.TempDir()
 			path := filepath.Join(dir, "name")
-			d := &Disk{fault: func(operation, _ string) error {
+			d := &disk{fault: func(operation, _ string) error {
 				if _, err := os.Lstat(path); err == nil && slices.Index(operations, "rename") < 0 {
 					t.Errorf("before %s: the file bears its name already", operation)
 				}
@@ -74,7 +74,7 @@ func TestDiskOrder(t *testing.T) {
 
 // TestDiskProgress: what has reached the disk is told on the way.
 func TestDiskProgress(t *testing.T) {
-	d := &Disk{}
+	d := &disk{}
 	var told []int64
 	content := io.MultiReader(bytes.NewReader(make([]byte, 10*flushSize)), readerFunc(func([]byte) (int, error) {
 		told = append(told, d.written.Load())
@@ -151,7 +151,7 @@ func TestDiskFails(t *testing.T) {
 	for _, operation := range []string{"create", "write", "chmod", "sync", "rename", "link", "reserve", "replace"} {
 		t.Run(operation, func(t *testing.T) {
 			dir := t.TempDir()
-			d := &Disk{fault: func(o, _ string) error {
+			d := &disk{fault: func(o, _ string) error {
 				if o == operation {
 					return unix.EIO
 				}
@@ -174,7 +174,7 @@ func TestDiskFails(t *testing.T) {
 
 // TestDiskIsSwept: what is being written is never taken for what was left.
 func TestDiskIsSwept(t *testing.T) {
-	d, dir := &Disk{}, t.TempDir()
+	d, dir := &disk{}, t.TempDir()
 	done := make(chan struct{})
 	var sweeping sync.WaitGroup
 	for range 4 {

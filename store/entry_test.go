@@ -87,7 +87,7 @@ func TestEntryOfOddFiles(t *testing.T) {
 		"huge":               {sized(1 << 60), func(path string) error { return os.WriteFile(path, content, 0o600) }},
 		"longer than it was": {good.encode(), func(path string) error { return os.WriteFile(path, append(content, 0), 0o600) }},
 	} {
-		dir := spoolDirectory{t.TempDir(), &Disk{}}
+		dir := spoolDirectory{t.TempDir(), &disk{}}
 		file := filepath.Join(dir.path, "x.pcap")
 		if err := errors.Join(os.WriteFile(file+waitingSuffix, test.metadata, 0o600), test.capture(file)); err != nil {
 			t.Fatal(err)

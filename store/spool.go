@@ -27,8 +27,8 @@ const (
 type spool struct {
 	spoolDirectory
 	maxSize  int64       // bytes
-	upload   destination // that tries once
-	local    archive     // for what is refused; nil: that stays in the spool
+	upload   Destination // that tries once
+	local    Archive     // for what is refused; nil: that stays in the spool
 	observer Observer
 	// settled is told what became of a capture file in the end, with the note
 	// that came with it.

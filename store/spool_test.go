@@ -38,10 +38,10 @@ type taken struct {
 	at                   time.Time
 }
 
-// Name implements destination.
+// Name implements Destination.
 func (f *fakeShark) Name() string { return "cloudshark" }
 
-// Store implements destination.
+// Store implements Destination.
 func (f *fakeShark) Store(ctx context.Context, r File) (Place, error) {
 	content, err := io.ReadAll(r.Content())
 	if err != nil {
@@ -104,7 +104,7 @@ type testSpool struct {
 // newTestSpool returns a spool in a directory, which a fakeShark takes from.
 func newTestSpool(dir string, shark *fakeShark) *testSpool {
 	s := &testSpool{shark: shark, seen: &countingObserver{}}
-	s.spool = &spool{spoolDirectory: spoolDirectory{dir, &Disk{}}, maxSize: 1 << 30, upload: shark, observer: s.seen, settled: s.settle}
+	s.spool = &spool{spoolDirectory: spoolDirectory{dir, &disk{}}, maxSize: 1 << 30, upload: shark, observer: s.seen, settled: s.settle}
 	return s
 }
 
@@ -262,7 +262,7 @@ func TestSpoolWaits(t *testing.T) {
 func TestSpoolRefused(t *testing.T) {
 	refuse := func(File, int) error { return fmt.Errorf("upload: %w", Refusal{errors.New("401 no")}) }
 	for name, test := range map[string]struct {
-		local archive
+		local Archive
 		spool []string
 		place string // of the file
 		err   string

@@ -21,7 +21,7 @@ const (
 // before the capture and goes after it, and alone it means nothing.
 type spoolDirectory struct {
 	path string // absolute
-	disk *Disk
+	disk *disk
 }
 
 // at returns the path of an entry's capture, or of what else has its name with an ending.

@@ -173,13 +173,13 @@ func (b *buried) liveTwice(t *testing.T) {
 		b.before++
 		return b.answer
 	}})
-	first.disk = &Disk{fault: b.killed.fault}
+	first.disk = &disk{fault: b.killed.fault}
 	second := newTestSpool(b.spool, &fakeShark{answer: func(File, int) error {
 		b.after++
 		return b.answer
 	}})
 	if b.local != nil {
-		first.local = &Directory{Path: b.local.Path, Disk: first.disk, node: "web1", observer: first.seen}
+		first.local = &Directory{path: b.local.path, disk: first.disk, node: "web1", observer: first.seen}
 		second.local = b.local
 	}
 	p, err := first.keep(r, Place{}, nil)
@@ -206,15 +206,15 @@ func (b *buried) liveTwice(t *testing.T) {
 
 // checkLocal checks that what was refused is whole in the directory.
 func (b *buried) checkLocal(t *testing.T, content []byte, most int) {
-	if err := b.local.Disk.sweep(b.local.Path); err != nil {
+	if err := b.local.disk.sweep(b.local.path); err != nil {
 		t.Error(err)
 	}
-	names := files(t, b.local.Path)
+	names := files(t, b.local.path)
 	if len(names) > most || len(names) == 0 && most > 0 {
 		t.Errorf("want 1 to %d files, got %v", most, names)
 	}
 	for _, name := range names {
-		if got, err := os.ReadFile(filepath.Join(b.local.Path, name)); err != nil || !bytes.Equal(content, got) {
+		if got, err := os.ReadFile(filepath.Join(b.local.path, name)); err != nil || !bytes.Equal(content, got) {
 			t.Errorf("%s: the content differs, %v", name, err)
 		}
 	}
