@@ -212,11 +212,7 @@ func readInTime(ctx context.Context, text string, stdin io.Reader) ([]byte, erro
 
 // judgeForClient judges a request as the hosts will that it names.
 func judgeForClient(message []byte) (client.Asked, error) {
-	r, err := checkRequest(message)
-	if err != nil {
-		return client.Asked{}, err
-	}
-	fields, _, err := readFields(message)
+	r, fields, err := checkRequest(message)
 	if err != nil {
 		return client.Asked{}, err
 	}

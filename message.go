@@ -128,24 +128,25 @@ func (m *matcher) decode(message pubsub.Message) (request, error) {
 }
 
 // checkRequest judges a message as the hosts that it names will, as far as
-// that can be known without being one of them.
-func checkRequest(message []byte) (request, error) {
-	fields, rest, err := readFields(message)
+// that can be known without being one of them. It returns what its fields say, and the fields.
+func checkRequest(message []byte) (request, fields, error) {
+	found, rest, err := readFields(message)
 	if err != nil {
-		return request{}, err
+		return request{}, nil, err
 	}
 	var host matcher
-	if names := fields.values("node"); len(names) > 0 {
+	if names := found.values("node"); len(names) > 0 {
 		host.node, _ = decodeText(names[0]) // judged next
 	}
-	wrong := host.judge(fields)
+	wrong := host.judge(found)
 	switch {
 	case errors.Is(wrong, errMalformed):
-		return request{}, wrong
+		return request{}, nil, wrong
 	case errors.Is(wrong, errOtherNode):
 		wrong = nil // for the hosts of a pattern
 	}
-	return fields.request(int64(len(message)), rest, wrong)
+	r, err := found.request(int64(len(message)), rest, wrong)
+	return r, found, err
 }
 
 // request decodes the fields of a message of length bytes: rest is what follows the object,

@@ -218,7 +218,7 @@ func TestCheckRequest(t *testing.T) {
 		`capture`:                                      "no JSON object",
 		`{"node":"any","interface":"lo","timeout":-1}`: "timeout",
 	} {
-		_, err := checkRequest([]byte(message))
+		_, _, err := checkRequest([]byte(message))
 		if culprit == "" && err != nil || culprit != "" && (err == nil || !strings.Contains(err.Error(), culprit)) {
 			t.Errorf("%s: want %q in the error, got %v", message, culprit, err)
 		}
