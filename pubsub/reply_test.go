@@ -72,26 +72,36 @@ func startFakeServer(t testing.TB, answer func(to io.Writer, words []string)) (a
 		t.Fatal(err)
 	}
 	var serving sync.WaitGroup
-	open := make(chan net.Conn, 10_000)
+	var mu sync.Mutex
+	var open []net.Conn
+	ended := false
 	t.Cleanup(func() {
 		listener.Close()
-		close(open)
-		for conn := range open {
+		mu.Lock()
+		ended = true
+		for _, conn := range open {
 			conn.Close()
 		}
+		mu.Unlock()
 		serving.Wait()
 	})
+	accept := func(conn net.Conn) bool { // false: the test has ended meanwhile
+		mu.Lock()
+		defer mu.Unlock()
+		if !ended {
+			open = append(open, conn)
+		}
+		return !ended
+	}
 	serving.Go(func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			select {
-			case open <- conn:
-			default:
+			if !accept(conn) {
 				conn.Close()
-				continue
+				return
 			}
 			serving.Go(func() {
 				defer conn.Close()
