@@ -332,8 +332,17 @@ func (d *daemon) status() string {
 // overview returns a function that tells what the page shows.
 func (d *daemon) overview(past *status.History) func() status.State {
 	return func() status.State {
-		return status.State{Node: d.config.node, Version: version, Trouble: d.health.Trouble(),
+		state := status.State{Node: d.config.node, Version: version, Trouble: d.health.Trouble(),
+			Channel: d.config.redis.requests, Server: d.config.redis.server.String(),
 			Recorded: d.recorders.overview(), Running: d.jobs.overview(), Recent: past.Recent()}
+		if d.jobs.delivery.HasDirectory() {
+			state.Directory = &status.Directory{Free: d.jobs.delivery.Free()}
+		}
+		if d.jobs.delivery.Spools() {
+			captures, size, oldest := d.jobs.delivery.SpoolStats()
+			state.Spool = &status.Spool{Captures: captures, Bytes: size, Oldest: oldest}
+		}
+		return state
 	}
 }
 

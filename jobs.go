@@ -183,7 +183,10 @@ func (s *jobs) overview() []status.RunningCapture {
 		if j.capture != nil {
 			r.Counts = j.capture.sofar()
 		}
-		list[i] = status.RunningCapture{Result: r, Requesters: len(j.requesters)}
+		list[i].Result = r
+		for _, a := range j.requesters[1:] {
+			list[i].Shared.Add(a.request.ID)
+		}
 	}
 	return list
 }

@@ -244,24 +244,25 @@ func shortCount(n int64) string {
 	if n < 10_000 {
 		return strconv.FormatInt(n, 10)
 	}
-	value, prefix := shorten(n)
-	return value + prefix
+	return shorten(humanize.ComputeSI(float64(n)))
 }
 
-// shortSize returns a number of bytes in six characters: 999 B, 1.2 kB, 12 MB.
+// shortSize returns a number of bytes in six characters: 999B, 1.2KiB, 0.9MiB.
 func shortSize(n int64) string {
-	value, prefix := shorten(n)
-	return value + " " + prefix + "B"
+	v, units := float64(max(n, 0)), []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	for v >= 1000 { // not 1024, which would take four characters
+		v, units = v/1024, units[1:]
+	}
+	return shorten(v, units[0])
 }
 
-// shorten returns a number in three characters, and the prefix of its unit. It is
-// rounded down: rounded up, 999,999 would take four.
-func shorten(n int64) (value, prefix string) {
-	v, prefix := humanize.ComputeSI(float64(max(n, 0)))
-	if v < 10 && prefix != "" {
-		return strconv.FormatFloat(math.Floor(v*10)/10, 'f', 1, 64), prefix
+// shorten returns a number with its unit, in three characters. It is rounded
+// down: rounded up, 999,999 would take four.
+func shorten(v float64, unit string) string {
+	if v < 10 && unit != "" && unit != "B" {
+		return strconv.FormatFloat(math.Floor(v*10)/10, 'f', 1, 64) + unit
 	}
-	return strconv.Itoa(int(v)), prefix
+	return strconv.Itoa(int(v)) + unit
 }
 
 // shortTime returns a duration in four characters: 99s, 99m, 99h, 364d.

@@ -60,7 +60,7 @@ func TestDisplayFits(t *testing.T) {
 					shown = shown[:len(shown)-1]
 				}
 				for n, line := range shown {
-					for _, part := range []string{fmt.Sprintf("n%d ", n+1), "running", "500", "123 kB", "#.", "45s"} {
+					for _, part := range []string{fmt.Sprintf("n%d ", n+1), "running", "500", "120KiB", "#.", "45s"} {
 						if !strings.Contains(line, part) {
 							t.Errorf("want %q, got %q", part, line)
 						}
@@ -139,9 +139,9 @@ func TestDrawRows(t *testing.T) {
 		want   []string
 	}{
 		"packets are nearest": {`"state":"running","packets":750,"bytes":200,` + limits, 10 * time.Second, nothing, 30,
-			[]string{" 90s left", "       750 packets", " 200 B"}},
+			[]string{" 90s left", "       750 packets", "   200B"}},
 		"bytes are nearest": {`"state":"running","packets":7,"bytes":25000,` + limits, 10 * time.Second, nothing, 10,
-			[]string{" 25 kB"}},
+			[]string{" 24KiB"}},
 		"time is nearest": {`"state":"running","packets":7,"bytes":200,` + limits, 50 * time.Second, nothing, 20,
 			[]string{" 50s left"}},
 		"time is up":      {`"state":"running",` + limits, 150 * time.Second, nothing, 40, []string{"  0s left"}},
@@ -149,7 +149,7 @@ func TestDrawRows(t *testing.T) {
 		"after Ctrl-C":    {`"state":"running",` + limits, 0, stop, 0, []string{" ending "}},
 		"being fetched":   {`"state":"done","packets":7,` + limits, 0, fetch, 40, []string{" fetch "}},
 		"millions": {`"state":"running","packets":12345678,"bytes":999999999`, 0, nothing, 0,
-			[]string{"12,345,678 packets", "999 MB"}},
+			[]string{"12,345,678 packets", "953MiB"}},
 		"a foreign state": {`"state":"re\u001b[2Jady"`, 0, nothing, 0, []string{` re\x1b… `}},
 	} {
 		f, began := followed(t, 2, "eth0", "")
@@ -242,8 +242,8 @@ func TestShortNumbers(t *testing.T) {
 			t.Errorf("%d: want %s, got %s", n, want, got)
 		}
 	}
-	for n, want := range map[int64]string{-1: "0 B", 0: "0 B", 999: "999 B", 1234: "1.2 kB", 999_999: "999 kB",
-		12_345_678: "12 MB"} {
+	for n, want := range map[int64]string{-1: "0B", 0: "0B", 999: "999B", 1234: "1.2KiB", 999_999: "976KiB", 1023 << 10: "0.9MiB",
+		12_345_678: "11MiB", 1 << 62: "4.0EiB"} {
 		if got := shortSize(n); got != want {
 			t.Errorf("%d: want %s, got %s", n, want, got)
 		}
@@ -260,7 +260,7 @@ func TestDescribe(t *testing.T) {
 	long := "/" + strings.Repeat("d", 300) + "/x.pcap"
 	for _, test := range []struct{ result, want string }{
 		{`"node":"a\u001b[2J","state":"done","stop":"packets","packets":50,"bytes":4200,"file":"/x.pcap"`,
-			`a\x1b[2J  done  50 packets, 4.2 kB, 0 dropped, stopped by packets  /x.pcap  /here.pcap`},
+			`a\x1b[2J  done  50 packets, 4.1 KiB, 0 dropped, stopped by packets  /x.pcap  /here.pcap`},
 		{`"node":"a","interface":"eth0","state":"refused","error":"no such\ninterface"`,
 			`a  eth0  refused  /here.pcap  no such\ninterface`},
 		{`"node":"a","state":"kept","file":"` + long + `"`,

@@ -114,7 +114,7 @@ func (e Endpoint) serveHealth(w http.ResponseWriter, _ *http.Request) {
 
 // servePage answers /, and /?still with a page that does not reload itself.
 func (e Endpoint) servePage(w http.ResponseWriter, r *http.Request) {
-	html, err := e.Page.render(r.URL.Query().Has("still"))
+	html, err := e.Page.render(time.Now(), r.URL.Query().Has("still"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

@@ -15,7 +15,11 @@ import (
 func (h *History) outline(began time.Time) []string {
 	var lines []string
 	for _, p := range h.Recent() {
-		lines = append(lines, fmt.Sprintf("%s %s×%d at %.0f", p.ID, p.State, p.Times, p.At.Sub(began).Seconds()))
+		line := fmt.Sprintf("%s %s×%d at %.0f", p.ID, p.State, p.Times, p.At.Sub(began).Seconds())
+		if p.Shared.Count > 0 {
+			line += fmt.Sprintf(", shared by %d %v", p.Shared.Count, p.Shared.IDs)
+		}
+		lines = append(lines, line)
 	}
 	return lines
 }
@@ -34,7 +38,11 @@ func TestHistory(t *testing.T) {
 		"a capture that many share": {
 			[]string{`{"id":"a","state":"done"}`, `{"id":"b","state":"done","shared":"a"}`,
 				`{"id":"c","state":"done","shared":"a"}`},
-			[]string{"a done×1 at 0"}},
+			[]string{"a done×1 at 0, shared by 2 [b c]"}},
+		"a capture that was kept and that many share": {
+			[]string{`{"id":"a","state":"kept"}`, `{"id":"b","state":"kept","shared":"a"}`,
+				`{"id":"a","state":"done"}`, `{"id":"b","state":"done","shared":"a"}`},
+			[]string{"a done×1 at 2, shared by 1 [b]"}},
 		"a capture that was kept and is uploaded later": {
 			[]string{`{"id":"a","state":"kept",` + eth0 + `}`, `{"id":"b","state":"kept",` + eth0 + `}`,
 				`{"id":"a","state":"done",` + eth0 + `}`},

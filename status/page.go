@@ -45,9 +45,23 @@ type page struct {
 type State struct {
 	Node, Version string
 	Trouble       error // what is wrong; nil: subscribed
+	Channel       string
+	Server        string     // of Redis, without secrets
+	Directory     *Directory // nil: there is none
+	Spool         *Spool     // nil: there is none
 	Recorded      []Recorded
 	Running       []RunningCapture
 	Recent        []past // newest first
+}
+
+// A Directory is where captures are written.
+type Directory struct{ Free uint64 } // bytes that are free; 0: not known
+
+// A Spool holds captures whose delivery has to wait.
+type Spool struct {
+	Captures int
+	Bytes    int64
+	Oldest   time.Time // when the first of them came
 }
 
 // A Recorded has a past that requests may reach into.
@@ -61,7 +75,7 @@ type Recorded struct {
 // first request for it, with its limits and the counts so far.
 type RunningCapture struct {
 	result.Result
-	Requesters int // requests that share the capture
+	Shared Sharers
 }
 
 // NewPage returns a page that shows what state returns when somebody looks.
@@ -72,10 +86,14 @@ func NewPage(state func() State) *page {
 			"text":     printed,
 			"seconds":  seconds,
 			"ago":      ago,
+			"clock":    clock,
+			"size":     humanize.IBytes,
 			"link":     link,
 			"percent":  RunningCapture.percent,
 			"progress": RunningCapture.progress,
+			"began":    RunningCapture.began,
 			"facts":    past.facts,
+			"waiting":  Spool.waiting,
 		}).Parse(pageHTML)),
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'; " +
 			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -83,16 +101,16 @@ func NewPage(state func() State) *page {
 	}
 }
 
-// render returns the page as it is now. One that stands still does not reload
+// render returns the page as it is at a moment, now. One that stands still does not reload
 // itself, so that a reader can mark something in it.
-func (p *page) render(still bool) ([]byte, error) {
+func (p *page) render(now time.Time, still bool) ([]byte, error) {
 	var html bytes.Buffer
 	err := p.template.Execute(&html, struct {
 		State
 		Style template.CSS
 		Now   time.Time
 		Still bool
-	}{p.state(), template.CSS(pageCSS), time.Now(), still})
+	}{p.state(), template.CSS(pageCSS), now, still})
 	if err != nil {
 		return nil, fmt.Errorf("make the page: %w", err)
 	}
@@ -109,6 +127,11 @@ func (c RunningCapture) percent(now time.Time) int {
 		now.Sub(time.Time(c.Started)).Seconds()/c.Limits.Timeout)))
 }
 
+// began tells when a capture has started.
+func (c RunningCapture) began(now time.Time) string {
+	return "since " + clock(time.Time(c.Started), now)
+}
+
 // progress tells in words how far a capture is.
 func (c RunningCapture) progress(now time.Time) []string {
 	words := []string{"is being opened"}
@@ -119,9 +142,6 @@ func (c RunningCapture) progress(now time.Time) []string {
 			humanize.IBytes(uint64(c.Bytes)) + " of " + humanize.IBytes(uint64(c.Limits.Bytes)),
 			seconds(left) + " left",
 		}
-	}
-	if c.Requesters > 1 {
-		words = append(words, fmt.Sprintf("asked for %d times", c.Requesters))
 	}
 	return words
 }
@@ -141,6 +161,15 @@ func (p past) facts() []string {
 	return words
 }
 
+// waiting tells in words what waits in the spool.
+func (s Spool) waiting(now time.Time) string {
+	if s.Captures == 0 {
+		return "nothing waits"
+	}
+	return fmt.Sprintf("%s, %s, the oldest since %s", english.Plural(s.Captures, "capture", ""),
+		humanize.IBytes(uint64(s.Bytes)), clock(s.Oldest, now))
+}
+
 // packets writes a number of packets.
 func packets(n int64) string {
 	return humanize.Comma(n) + " " + english.PluralWord(int(n), "packet", "")
@@ -158,6 +187,15 @@ func link(address string) string {
 
 // ago tells how long ago something was.
 func ago(then, now time.Time) string { return seconds(now.Sub(then)) + " ago" }
+
+// clock writes when something was, in UTC, with the day unless it is today's.
+func clock(then, now time.Time) string {
+	then, now = then.UTC(), now.UTC()
+	if then.Format(time.DateOnly) == now.Format(time.DateOnly) {
+		return then.Format(time.TimeOnly)
+	}
+	return then.Format(time.DateTime)
+}
 
 // seconds writes a duration in whole seconds, or minutes where seconds no longer matter.
 func seconds(d time.Duration) string {

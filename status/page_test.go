@@ -31,7 +31,7 @@ var hostile = []string{
 
 // newState returns the state of a page on which every text is foreign.
 func newState(now time.Time, foreign string) State {
-	asked := result.Result{ID: foreign, Node: foreign, Interface: foreign, State: result.Running,
+	asked := result.Result{ID: foreign, Node: foreign, Interface: foreign, Device: foreign, State: result.Running,
 		Tags: foreign, Customer: foreign, Filter: foreign, By: foreign, AlertID: new(uint64)}
 	running := asked
 	running.Started, running.Counts = result.Stamp(now.Add(-30*time.Second)), &result.Counts{Packets: 750, Bytes: 1 << 10}
@@ -47,18 +47,20 @@ func newState(now time.Time, foreign string) State {
 	refused := asked
 	refused.State = result.Refused
 	refused.Error = foreign
+	shared := Sharers{IDs: []string{foreign}, Count: 2}
 	return State{
-		Node: foreign, Version: foreign, Trouble: errors.New(foreign),
+		Node: foreign, Version: foreign, Trouble: errors.New(foreign), Channel: foreign, Server: foreign,
+		Directory: &Directory{Free: 3 << 30}, Spool: &Spool{Captures: 2, Bytes: 5 << 20, Oldest: now},
 		Recorded: []Recorded{{foreign, time.Hour, errors.New(foreign)}},
-		Running:  []RunningCapture{{running, 3}},
-		Recent:   []past{{done, now, 1}, {failed, now, 1}, {refused, now, 984}},
+		Running:  []RunningCapture{{running, shared}},
+		Recent:   []past{{done, now, 1, shared}, {failed, now, 1, Sharers{}}, {refused, now, 984, Sharers{}}},
 	}
 }
 
-// renderPage returns the page of a state.
-func renderPage(t *testing.T, state State, still bool) string {
+// renderPage returns the page of a state at a moment.
+func renderPage(t *testing.T, state State, now time.Time, still bool) string {
 	t.Helper()
-	html, err := NewPage(func() State { return state }).render(still)
+	html, err := NewPage(func() State { return state }).render(now, still)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,9 +74,9 @@ func visible(html string) string {
 }
 
 func TestPageShows(t *testing.T) {
-	now := time.Now()
+	now := time.Date(2026, 11, 28, 12, 0, 30, 0, time.UTC)
 	full := newState(now, "x")
-	opening := RunningCapture{result.Result{ID: "y", Interface: "eth1"}, 1}
+	opening := RunningCapture{Result: result.Result{ID: "y", Interface: "eth1"}}
 	for name, test := range map[string]struct {
 		state State
 		want  string
@@ -83,23 +85,29 @@ func TestPageShows(t *testing.T) {
 			"web1 subscribed Running No capture is running. Results None since the start. pcapdaemon v1.2.3 · "},
 		"where no request can be received": {State{Node: "web1", Trouble: errors.New("not subscribed: no")},
 			"web1 not subscribed: no Running"},
+		"whom it listens to": {State{Channel: "capture", Server: "127.0.0.1:6379"},
+			"subscribed channel capture at 127.0.0.1:6379 Running"},
+		"where captures go": {State{Directory: &Directory{3 << 30}, Spool: &Spool{2, 5 << 20, now.Add(-24 * time.Hour)}},
+			"Storage directory 3.0 GiB free spool 2 captures, 5.0 MiB, the oldest since 2026-11-27 12:00:30 Running"},
+		"where nothing waits": {State{Directory: &Directory{}, Spool: &Spool{}},
+			"directory free space not known spool nothing waits Running"},
 		"an interface that is recorded": {State{Recorded: []Recorded{{"eth0", 90 * time.Second, nil}}},
 			"Recorded eth0 the last 1m30s Running"},
 		"an interface that is not there": {State{Recorded: []Recorded{{"eth0", 0, errors.New("gone")}}},
 			"Recorded eth0 nothing yet gone Running"},
 		"a capture that runs": {State{Running: full.Running},
-			"Running x 750 of 1,000 packets 1.0 KiB of 1.0 MiB 30s left asked for 3 times " +
-				"filter x tags x customer x alert 0 by x id x Results"},
+			"Running x x since 12:00:00 750 of 1,000 packets 1.0 KiB of 1.0 MiB 30s left " +
+				"filter x tags x customer x alert 0 by x id x shared by 2 more x … Results"},
 		"a capture that is being opened": {State{Running: []RunningCapture{opening}},
 			"Running eth1 is being opened id y Results"},
 		"a capture that went well": {State{Recent: full.Recent[:1]},
-			"Results done x 0s ago 1,234,567 packets 118 MiB stop: timeout 17 dropped " +
+			"Results done x x 12:00:30 · 0s ago 1,234,567 packets 118 MiB stop: timeout 17 dropped " +
 				"https://cloudshark.example.com/captures/x " +
-				"/var/lib/pcapdaemon/x Redis key x filter x tags x customer x alert 0 by x id x pcapdaemon"},
+				"/var/lib/pcapdaemon/x Redis key x filter x tags x customer x alert 0 by x id x shared by 2 more x … pcapdaemon"},
 		"requests that were refused": {State{Recent: full.Recent[2:]},
-			"Results refused x 0s ago 984 times x filter x"},
+			"Results refused x x 12:00:30 · 0s ago 984 times x filter x"},
 	} {
-		if got := visible(renderPage(t, test.state, false)); !strings.Contains(got, test.want) {
+		if got := visible(renderPage(t, test.state, now, false)); !strings.Contains(got, test.want) {
 			t.Errorf("%s: want %q in %q", name, test.want, got)
 		}
 	}
@@ -108,7 +116,7 @@ func TestPageShows(t *testing.T) {
 // TestPageReloads: a page reloads itself, unless it is asked to stand still.
 func TestPageReloads(t *testing.T) {
 	for still, want := range map[bool]bool{false: true, true: false} {
-		got := strings.Contains(renderPage(t, State{}, still), `<meta http-equiv="refresh" content="5">`)
+		got := strings.Contains(renderPage(t, State{}, time.Now(), still), `<meta http-equiv="refresh" content="5">`)
 		if got != want {
 			t.Errorf("asked to stand still %t: want it to reload %t, got %t", still, want, got)
 		}
@@ -121,7 +129,7 @@ func TestPageEscapes(t *testing.T) {
 	tags := regexp.MustCompile(`<[^>]*>`)
 	links := regexp.MustCompile(`(?s)<a href="https?:[^>]*>(.*?)</a>`) // where there may be one, or as well none
 	structure := func(foreign string) []string {
-		html := renderPage(t, newState(now, foreign), false)
+		html := renderPage(t, newState(now, foreign), now, false)
 		if strings.ContainsAny(html, "\u202e\x00") {
 			t.Errorf("%q stands there as it is", foreign)
 		}
@@ -239,7 +247,7 @@ func checkShown(t *testing.T, b *testbed.Browser, foreign string, width int) {
 	if want := strings.Join(strings.Fields(printed(foreign)), " ") + " · pcapdaemon"; shown.Title != want {
 		t.Errorf("%q: want title %q, got %q", foreign, want, shown.Title)
 	}
-	if want, got := 37, strings.Count(shown.Text, printed(foreign)); want != got {
+	if want, got := 45, strings.Count(shown.Text, printed(foreign)); want != got {
 		t.Errorf("%q: want it on the page %d times, got %d", foreign, want, got)
 	}
 	if shown.Foreign != 0 {
