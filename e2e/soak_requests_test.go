@@ -27,6 +27,8 @@ func soakRequest(n int, s *testbed.Stream) string {
 	case 5:
 		return fmt.Sprintf(`{"node":"any","interface":"lo","bytes":%d,"timeout":2,"bpf":"%s","id":"n%d"}`,
 			24+rand.IntN(20000), s.Filter(), n)
+	case 8:
+		return fmt.Sprintf(`{"node":"web1","interface":"%s","timeout":1,"lookback":%d,"id":"n%d"}`, soakLink, n%3, n)
 	case 6, 7:
 		return hostileMessages[n/12%len(hostileMessages)]
 	}

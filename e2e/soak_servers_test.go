@@ -107,6 +107,51 @@ func (r *soakRedis) hang(t *testing.T, during time.Duration) {
 	r.awaitDaemon(t)
 }
 
+// lie makes the address lead for a while to a server whose answers would need all
+// memory, or the whole stack.
+func (r *soakRedis) lie(t *testing.T) {
+	t.Helper()
+	for _, answer := range []string{"$9223372036854775807\r\n", "*4000000000\r\n", strings.Repeat("*1\r\n", 1<<20),
+		"+" + strings.Repeat("x", 1<<22)} {
+		r.proxy.Lead(startLiar(t, answer))
+		r.proxy.Cut()
+		time.Sleep(300 * time.Millisecond)
+	}
+	r.proxy.Lead(r.servers[0].Address())
+	r.proxy.Cut()
+	r.awaitDaemon(t)
+}
+
+// startLiar starts a server that answers everything in one way, until the test ends.
+func startLiar(t *testing.T, answer string) (address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		listener.Close()
+		serving.Wait()
+	})
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+				if _, err := io.ReadAtLeast(conn, make([]byte, 512), 1); err == nil {
+					_, _ = io.WriteString(conn, answer)
+				}
+			})
+		}
+	})
+	return listener.Addr().String()
+}
+
 // move makes the address lead to the other server, while this one hangs and
 // ends no connection. When the daemon has moved, it wakes up.
 func (r *soakRedis) move(t *testing.T) {

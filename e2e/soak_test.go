@@ -18,12 +18,16 @@ import (
 // soakMemory is what all captures of the soak may hold together, in bytes.
 const soakMemory = 256 << 20
 
-// TestSoak lets mixed and hostile requests, a Redis that dies, hangs and moves,
-// and a CloudShark that fails and stalls run into each other for ten minutes,
-// or for SOAK, a duration. Then every capture that began must have got its one
+// TestSoak lets mixed and hostile requests, messages of 20 MB, a Redis that dies,
+// hangs, moves and lies, an interface that loses its name, connections that say
+// nothing, and a CloudShark that fails and stalls run into each other for ten
+// minutes, or for SOAK, a duration. Then every capture that began must have got its one
 // final result, every file must be whole, and all that was taken must have been
 // given back.
 func TestSoak(t *testing.T) {
+	if !testbed.Inside(t, "soak", "") {
+		return
+	}
 	duration := 10 * time.Minute
 	if text := os.Getenv("SOAK"); text != "" {
 		duration = parseDuration(t, text)
@@ -34,6 +38,14 @@ func TestSoak(t *testing.T) {
 	for n := 0; time.Since(began) < duration; n++ {
 		s.shark.sick.Store(n%1000 > 500)
 		switch n % 2400 {
+		case 200, 1800:
+			renameLink(t)
+		case 600:
+			s.redis.publish(t, strings.Repeat(" ", 20<<20))
+		case 1000:
+			s.redis.lie(t)
+		case 1400, 2200:
+			idle(t, s.port)
 		case 400, 2000:
 			s.redis.kill(t)
 		case 800:
@@ -77,11 +89,12 @@ func newSoak(t *testing.T) *soak {
 	t.Helper()
 	s := &soak{dir: t.TempDir(), shark: startSoakShark(t), tally: newTally()}
 	s.stream = testbed.StartStream(t, time.Millisecond)
+	addSoakLink(t)
 	s.redis = startSoakRedis(t, s.tally)
 	var args []string
 	args, s.port = listening(t)
 	// With a quarter of -cstimeout below 15 s, those count.
-	args = append(args, "-redisnode", "127.0.0.1", "-cstimeout", "40s", "-maxmemory", fmt.Sprint(soakMemory))
+	args = append(args, "-redisnode", "127.0.0.1", "-cstimeout", "40s", "-maxmemory", fmt.Sprint(soakMemory), "-record", soakLink, "-recordsize", "8MiB")
 	s.daemon = testbed.Start(t, s.redis.command(slices.Concat(args, uploading(t, s.shark.Server), keeping(s.dir))...))
 	s.redis.awaitDaemon(t)
 	return s
