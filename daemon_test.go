@@ -124,7 +124,7 @@ func newBench(t *testing.T, change func(*config)) *bench {
 	c := config{node: "web1",
 		limits:   limits{snap: tap.MaxSnap, packets: 1000, bytes: 1 << 20, timeout: time.Hour, defaultTimeout: time.Minute},
 		capacity: capacity{captures: 2, memory: 4 * capfile.ChunkSize},
-		delivery: deliveryConfig{drainTimeout: 30 * time.Second}}
+		delivery: deliveryConfig{drainTimeout: 30 * time.Second, shark: sharkConfig{timeout: 5 * time.Minute}}}
 	if change != nil {
 		change(&c)
 	}
@@ -202,6 +202,9 @@ func TestDaemonCaptures(t *testing.T) {
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5}`)
 		time.Sleep(time.Second)
 		b.checkStates(t, "a started", "a done")
+		if got, want := b.memo.all()[0].Limits, (result.Limits{Packets: 5, Bytes: 1 << 20, Timeout: 60, Delivery: 306}); *got != want {
+			t.Errorf("want limits %+v, got %+v", want, *got)
+		}
 		got := b.memo.last()
 		if got.Packets != 5 || got.Stop != stopPackets || !strings.HasPrefix(got.URL, "http://web1-x0-") {
 			t.Errorf("want 5 packets uploaded, got %+v", got)

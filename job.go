@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ type job struct {
 	want    wanted
 	bounds  bounds
 	heading capfile.Header          // of the file
+	longest time.Duration           // that its delivery may take
 	born    time.Time               // when the first request came
 	stop    context.CancelCauseFunc // ends the capture
 	buffer  *capfile.Buffer
@@ -94,6 +96,7 @@ func (j *job) result(a requester, node, state string) result.Result {
 	}
 	if state == result.Started {
 		r.Limits = j.bounds.granted()
+		r.Limits.Delivery = int64(math.Ceil(j.longest.Seconds()))
 	}
 	return r
 }

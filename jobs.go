@@ -70,7 +70,7 @@ func (s *jobs) deliveryOptions(c config) store.Options {
 	d := c.delivery
 	observer := deliveryObserver{s.metrics, s.log}
 	o := store.Options{Node: c.node, Dir: d.dir, Always: d.writeLocal, DirSize: d.dirSize, DirAge: d.dirAge,
-		Spool: d.spool, SpoolSize: d.spoolSize, Redis: c.redis.server, Settled: s.settle, Observer: observer}
+		Spool: d.spool, SpoolSize: d.spoolSize, Timeout: d.shark.timeout, Redis: c.redis.server, Settled: s.settle, Observer: observer}
 	if d.upload {
 		shark := newCloudshark(d.shark, observer)
 		o.Upload, o.Retry = shark, shark.once()
@@ -81,6 +81,7 @@ func (s *jobs) deliveryOptions(c config) store.Options {
 // start begins a capture, or lets its requester share one that runs and would be
 // the same. It does not wait for either.
 func (s *jobs) start(life lifetime, j *job) {
+	j.longest = s.delivery.Longest(j.bounds.bytes, j.requesters[0].request.Return)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if first := s.newest[j.key()]; !j.alone() && first.takes(j, s.capacity.share) {

@@ -86,7 +86,8 @@ type Losses struct {
 type Limits struct {
 	Packets  int64   `json:"packets"`
 	Bytes    int64   `json:"bytes"`
-	Timeout  float64 `json:"timeout"` // seconds
+	Timeout  float64 `json:"timeout"`            // seconds
+	Delivery int64   `json:"delivery,omitempty"` // seconds from the end of a capture to its last result, at most
 	Snap     int64   `json:"snap,omitempty"`
 	Captures int64   `json:"captures,omitempty"`
 	Return   *int64  `json:"return,omitempty"` // bytes; 0: nothing is returned

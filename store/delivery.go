@@ -17,6 +17,15 @@ import (
 // without any of their bytes reaching the disk.
 const LateDelivery = 5 * time.Second
 
+const (
+	// slowDisk is what a disk writes of a capture file at least, in bytes per second.
+	slowDisk = 16 << 20
+	// returning is how long it may take until Redis takes something of a capture
+	// that is returned, and slowRedis what it takes from then on, in bytes per second.
+	returning = 10 * time.Second
+	slowRedis = 4 << 20
+)
+
 // A File is a finished capture and what there is to say about it.
 type File struct {
 	ID       string // of the request
@@ -83,9 +92,11 @@ type Observer interface {
 // A Delivery brings capture files to their destinations.
 type Delivery struct {
 	upload Destination // nil: none
-	local  Archive     // nil: none
-	back   Destination // for what is returned; nil: nothing is
-	spool  *spool      // for what could not be uploaded yet; nil: none
+	// timeout is how long the upload may take, in all.
+	timeout time.Duration
+	local   Archive     // nil: none
+	back    Destination // for what is returned; nil: nothing is
+	spool   *spool      // for what could not be uploaded yet; nil: none
 	// always is set if every capture file goes to the archive; otherwise it
 	// keeps what could not be uploaded.
 	always   bool
@@ -112,6 +123,8 @@ type Options struct {
 	DirAge  time.Duration
 	// Upload is a destination that tries again until it gives up; nil: none.
 	Upload Destination
+	// Timeout is how long Upload may take, in all; it is not the one that sees to it.
+	Timeout time.Duration
 	// Retry is the same destination, but tries only once: the spool has waits of its own.
 	Retry Destination
 	// Spool is the absolute path of the directory for captures whose upload has to
@@ -129,7 +142,7 @@ type Options struct {
 // New returns a delivery to destinations.
 func New(o Options) *Delivery {
 	disk := &disk{}
-	to := &Delivery{upload: o.Upload, local: o.Local, always: o.Always, disk: disk, observer: o.Observer}
+	to := &Delivery{upload: o.Upload, timeout: o.Timeout, local: o.Local, always: o.Always, disk: disk, observer: o.Observer}
 	if o.Dir != "" && o.Local == nil {
 		to.local = &Directory{path: o.Dir, disk: disk, node: o.Node,
 			maxSize: o.DirSize, maxAge: o.DirAge, observer: o.Observer}
@@ -216,6 +229,25 @@ func (d *Delivery) Deliver(ctx context.Context, stop <-chan struct{}, r File) (P
 	returning.Wait()
 	place.Key, place.Name = back.Key, back.Name
 	return place, errors.Join(err, failed)
+}
+
+// Longest returns how long Deliver may take for a file of so many bytes, as far as
+// can be known before: what waits for a disk or for Redis goes on as long as
+// anything moves, and is only expected not to be slower than this.
+func (d *Delivery) Longest(size int64, returned bool) time.Duration {
+	longest := LateDelivery + over(size, slowDisk) // of its own, or of what could not be uploaded
+	if d.upload != nil {
+		longest += d.timeout
+	}
+	if returned {
+		longest = max(longest, returning+over(size, slowRedis))
+	}
+	return longest
+}
+
+// over returns the time that so many bytes take, of which so many pass each second.
+func over(size, perSecond int64) time.Duration {
+	return time.Duration(float64(size) / float64(perSecond) * float64(time.Second))
 }
 
 // keep stores a capture file where it stays.

@@ -365,3 +365,22 @@ func TestFileName(t *testing.T) {
 		t.Errorf("want %s, got %s", want, got)
 	}
 }
+
+// TestLongest: what a requester is told of how long a delivery may take.
+func TestLongest(t *testing.T) {
+	const size = 64 << 20
+	for name, test := range map[string]struct {
+		options  Options
+		returned bool
+		want     time.Duration
+	}{
+		"a file":                     {Options{}, false, 9 * time.Second},
+		"an upload, then a file":     {Options{Upload: &fakeDestination{}, Timeout: 5 * time.Minute}, false, 309 * time.Second},
+		"to the requester":           {Options{}, true, 26 * time.Second},
+		"both, of which one is long": {Options{Upload: &fakeDestination{}, Timeout: time.Minute}, true, 69 * time.Second},
+	} {
+		if got := New(test.options).Longest(size, test.returned); got != test.want {
+			t.Errorf("%s: want %v, got %v", name, test.want, got)
+		}
+	}
+}
