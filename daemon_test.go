@@ -152,7 +152,10 @@ func newBench(t *testing.T, change func(*config)) *bench {
 // deliver changes where captures go.
 func (b *bench) deliver(change func(*store.Options)) {
 	o := b.jobs.deliveryOptions(b.config)
-	o.Upload, o.Local = b.upload, b.local
+	o.Local = b.local
+	if b.upload != nil {
+		o.Remotes = []store.Remote{{Destination: b.upload}}
+	}
 	change(&o)
 	b.jobs.delivery = store.New(o)
 }

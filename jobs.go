@@ -73,7 +73,7 @@ func (s *jobs) deliveryOptions(c config) store.Options {
 		Spool: d.spool, SpoolSize: d.spoolSize, Timeout: d.shark.timeout, Redis: c.redis.server, Settled: s.settle, Observer: observer}
 	if d.upload {
 		shark := newCloudshark(d.shark, observer)
-		o.Upload, o.Retry = shark, shark.once()
+		o.Remotes = append(o.Remotes, store.Remote{Destination: shark, Once: shark.once()})
 	}
 	return o
 }

@@ -72,7 +72,7 @@ func (s *jobs) conclude(results finalResults, place store.Place, err error) {
 	}
 	for i, r := range results {
 		r.State = state
-		r.File, r.URL, r.Key, r.Name = place.File, place.URL, place.Key, place.Name
+		r.File, r.URL, r.Stored, r.Key, r.Name = place.File, place.URL, place.Stored, place.Key, place.Name
 		s.tell(r, levelOf(i, level), results.more())
 	}
 }
@@ -146,7 +146,8 @@ func (s *jobs) tell(r result.Result, level logrus.Level, more logrus.Fields) {
 		fields["dropped"] = r.Dropped + r.IfDropped
 		fields["took"] = time.Since(time.Time(r.Started)).Round(time.Millisecond)
 	}
-	for name, value := range map[string]string{"file": r.File, "url": r.URL, "error": r.Error, "stoppedby": r.StoppedBy} {
+	for name, value := range map[string]string{"file": r.File, "url": r.URL, "stored": r.Stored, "error": r.Error,
+		"stoppedby": r.StoppedBy} {
 		if value != "" {
 			fields[name] = value
 		}

@@ -18,7 +18,7 @@ func (r Result) Describe(fetched string) string {
 		words = append(words, fmt.Sprintf("%d packets, %s, %d dropped, stopped by %s",
 			r.Packets, humanize.IBytes(uint64(max(r.Bytes, 0))), r.Dropped, text.Printable(r.Stop)))
 	}
-	words = append(words, text.Escape(r.URL), text.Escape(r.File), fetched, text.Printable(r.Error))
+	words = append(words, text.Escape(r.URL), text.Escape(r.Stored), text.Escape(r.File), fetched, text.Printable(r.Error))
 	words = slices.DeleteFunc(words, func(w string) bool { return w == "" })
 	return strings.Join(words, "  ")
 }

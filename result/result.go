@@ -58,8 +58,9 @@ type Result struct {
 	Limits    *Limits `json:"limits,omitempty"`
 	File      string  `json:"file,omitempty"`
 	URL       string  `json:"url,omitempty"`
-	Key       string  `json:"key,omitempty"`  // in Redis
-	Name      string  `json:"name,omitempty"` // of the file that is there
+	Stored    string  `json:"stored,omitempty"` // address at the store, if url is CloudShark's
+	Key       string  `json:"key,omitempty"`    // in Redis
+	Name      string  `json:"name,omitempty"`   // of the file that is there
 	Error     string  `json:"error,omitempty"`
 	Tags      string  `json:"tags,omitempty"`
 	Customer  string  `json:"customer,omitempty"`

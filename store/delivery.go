@@ -41,10 +41,22 @@ type File struct {
 // A Place says where a capture file is now.
 type Place struct {
 	File string // absolute path
-	URL  string // for people
-	Key  string // in Redis
-	Name string // of the file that the key holds
-	Kept bool   // in the spool: the upload has to wait
+	// URL is its address at the first remote destination, and Stored that at another
+	// one. Remote destinations give their address as URL.
+	URL, Stored string
+	Key         string // in Redis
+	Name        string // of the file that the key holds
+	Kept        bool   // in the spool: a remote destination does not have it yet
+	Why         string // it does not: the errors of the newest tries
+}
+
+// add adds the address that a remote destination has given.
+func (p *Place) add(address string, first bool) {
+	if first && p.URL == "" {
+		p.URL = address
+		return
+	}
+	p.Stored = address
 }
 
 // A Destination keeps capture files. Several may be stored at one time.
@@ -89,10 +101,16 @@ type Observer interface {
 	Troubled(err error)
 }
 
+// A Remote is a destination over the network.
+type Remote struct {
+	Destination             // tries again until it gives up
+	Once        Destination // is the same one, but tries once: the spool has waits of its own
+}
+
 // A Delivery brings capture files to their destinations.
 type Delivery struct {
-	upload Destination // nil: none
-	// timeout is how long the upload may take, in all.
+	remotes []Remote // to which captures are uploaded
+	// timeout is how long all of them together may take.
 	timeout time.Duration
 	local   Archive     // nil: none
 	back    Destination // for what is returned; nil: nothing is
@@ -104,7 +122,7 @@ type Delivery struct {
 	observer Observer
 }
 
-// Names returns the names under which deliveries are counted, beside that of the upload.
+// Names returns the names under which deliveries are counted, beside those of remote destinations.
 func Names() []string {
 	return []string{(&Directory{}).Name(), redisStore{}.Name(), (&spool{}).name()}
 }
@@ -121,14 +139,12 @@ type Options struct {
 	// DirSize and DirAge bound what lies there, in bytes and by age; 0: no bound.
 	DirSize int64
 	DirAge  time.Duration
-	// Upload is a destination that tries again until it gives up; nil: none.
-	Upload Destination
-	// Timeout is how long Upload may take, in all; it is not the one that sees to it.
+	// Remotes are the destinations over the network, each with a name of its own.
+	Remotes []Remote
+	// Timeout is how long they may take, all at once; they see to it themselves.
 	Timeout time.Duration
-	// Retry is the same destination, but tries only once: the spool has waits of its own.
-	Retry Destination
 	// Spool is the absolute path of the directory for captures whose upload has to
-	// wait, and SpoolSize its bound in bytes; empty: none, and so it is without Upload.
+	// wait, and SpoolSize its bound in bytes; empty: none, and so it is without Remotes.
 	Spool     string
 	SpoolSize int64
 	// Redis keeps what is returned to requesters; nil: nothing is.
@@ -142,14 +158,15 @@ type Options struct {
 // New returns a delivery to destinations.
 func New(o Options) *Delivery {
 	disk := &disk{}
-	to := &Delivery{upload: o.Upload, timeout: o.Timeout, local: o.Local, always: o.Always, disk: disk, observer: o.Observer}
+	to := &Delivery{remotes: o.Remotes, timeout: o.Timeout, local: o.Local, always: o.Always, disk: disk, observer: o.Observer}
 	if o.Dir != "" && o.Local == nil {
 		to.local = &Directory{path: o.Dir, disk: disk, node: o.Node,
 			maxSize: o.DirSize, maxAge: o.DirAge, observer: o.Observer}
 	}
-	if o.Upload != nil && o.Spool != "" {
-		to.spool = &spool{spoolDirectory: spoolDirectory{o.Spool, disk}, maxSize: o.SpoolSize, upload: o.Retry,
-			local: to.local, settled: o.Settled, observer: o.Observer}
+	if len(o.Remotes) > 0 && o.Spool != "" {
+		to.spool = newSpool(spoolDirectory{o.Spool, disk}, o.Remotes)
+		to.spool.maxSize, to.spool.local = o.SpoolSize, to.local
+		to.spool.settled, to.spool.observer = o.Settled, o.Observer
 	}
 	if o.Redis != nil {
 		to.back = redisStore{o.Redis}
@@ -208,8 +225,9 @@ func (d *Delivery) Written() int64 { return d.disk.written.Load() }
 
 // Deliver stores a capture file at all destinations at once; none waits for
 // another one or suffers from its failure. The place holds what succeeded.
-// What cannot be uploaded in time goes to the spool, else to the archive; what
-// CloudShark refuses for good goes to the archive.
+// What a remote destination does not have in time goes to the spool, where it
+// waits for that one alone, else to the archive; what one refuses for good goes to
+// the archive.
 //
 // A context that ends stops what goes over the network only: a file is always
 // finished. From stop on, the daemon is about to end: what is still being
@@ -225,7 +243,7 @@ func (d *Delivery) Deliver(ctx context.Context, stop <-chan struct{}, r File) (P
 	if r.Key != "" {
 		returning.Go(func() { back, failed = storeAt(ctx, d.back, r, d.observer) })
 	}
-	place, err := d.keep(ctx, stop, r)
+	place, err := (&copies{Delivery: d, file: r}).deliver(ctx, stop)
 	returning.Wait()
 	place.Key, place.Name = back.Key, back.Name
 	return place, errors.Join(err, failed)
@@ -236,7 +254,7 @@ func (d *Delivery) Deliver(ctx context.Context, stop <-chan struct{}, r File) (P
 // anything moves, and is only expected not to be slower than this.
 func (d *Delivery) Longest(size int64, returned bool) time.Duration {
 	longest := LateDelivery + over(size, slowDisk) // of its own, or of what could not be uploaded
-	if d.upload != nil {
+	if len(d.remotes) > 0 {
 		longest += d.timeout
 	}
 	if returned {
@@ -250,127 +268,12 @@ func over(size, perSecond int64) time.Duration {
 	return time.Duration(float64(size) / float64(perSecond) * float64(time.Second))
 }
 
-// keep stores a capture file where it stays.
-func (d *Delivery) keep(ctx context.Context, stop <-chan struct{}, r File) (Place, error) {
-	switch {
-	case d.upload == nil && !d.always:
-		return Place{}, nil
-	case d.upload == nil:
-		return storeAt(ctx, d.local, r, d.observer)
-	}
-	c := &copies{Delivery: d, file: r}
-	ended := make(chan error, 1) // holds what became of the upload
-	var copying sync.WaitGroup
-	copying.Go(func() { c.make(stop, ended) })
-	uploaded, err := storeAt(ctx, d.upload, r, d.observer)
-	ended <- err
-	copying.Wait()
-	if err == nil {
-		return c.uploaded(uploaded)
-	}
-	return c.failed(err)
-}
-
 // storeAt stores a capture file at one destination, counted and timed.
 func storeAt(ctx context.Context, to Destination, r File, o Observer) (Place, error) {
 	began := time.Now()
 	place, err := to.Store(ctx, r)
 	o.Delivered(to.Name(), time.Since(began), err)
 	return place, err
-}
-
-// copies are what there is of a capture file beside its upload.
-type copies struct {
-	*Delivery
-	file     File
-	place    Place // of the file
-	fileErr  error
-	entry    *entry // in the spool; nil: none
-	spoolErr error
-}
-
-// make makes the copies that are wanted in any case, and those that are needed
-// because of a stop or of what became of the upload.
-func (c *copies) make(stop <-chan struct{}, ended <-chan error) {
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		if c.always {
-			c.write()
-		}
-	}()
-	defer func() { <-written }()
-	err := endOfUpload(stop, ended)
-	if err == nil {
-		return
-	}
-	if c.spool != nil && !IsRefusal(err) {
-		c.keep(written)
-	}
-	if c.entry == nil && c.local != nil && !c.always {
-		c.write()
-	}
-}
-
-// endOfUpload waits for what becomes of an upload, or for the stop of the daemon,
-// and returns why there is no upload by then, or nil. An end that has come already
-// counts more than a stop.
-func endOfUpload(stop <-chan struct{}, ended <-chan error) error {
-	select {
-	case err := <-ended:
-		return err
-	case <-stop:
-	}
-	select {
-	case err := <-ended:
-		return err
-	default:
-		return errors.New("stopped")
-	}
-}
-
-// keep puts the capture file into the spool, with what has become of its file. A
-// directory that hangs keeps nothing out of another one.
-func (c *copies) keep(written <-chan struct{}) {
-	var place Place
-	var problem error
-	select {
-	case <-written:
-		place, problem = c.place, c.fileErr
-	case <-time.After(LateDelivery):
-	}
-	began := time.Now()
-	c.entry, c.spoolErr = c.spool.keep(c.file, place, problem)
-	c.observer.Delivered(c.spool.name(), time.Since(began), c.spoolErr)
-}
-
-// write writes the file, however long it takes.
-func (c *copies) write() {
-	c.place, c.fileErr = storeAt(context.Background(), c.local, c.file, c.observer)
-}
-
-// uploaded returns where a capture file is that was uploaded.
-func (c *copies) uploaded(place Place) (Place, error) {
-	if c.entry != nil {
-		c.spool.drop(c.entry)
-	}
-	place.File = c.place.File
-	if !c.always {
-		return place, nil // nobody asked for the file
-	}
-	return place, c.fileErr
-}
-
-// failed returns where a capture file is that was not uploaded.
-func (c *copies) failed(err error) (Place, error) {
-	switch {
-	case c.entry == nil:
-		return c.place, errors.Join(err, c.spoolErr, c.fileErr)
-	case IsRefusal(err): // after it was kept because of a stop
-		return c.spool.refuse(c.entry, c.file, err)
-	}
-	c.observer.Retried(c.file, err, c.spool.release(c.entry, err))
-	return Place{File: c.place.File, Kept: true}, c.fileErr
 }
 
 // fileTime is the start of a capture as its file's name tells it.

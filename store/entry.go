@@ -9,55 +9,108 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sys/unix"
 )
 
-// A entry is a capture in the spool: a file of its own, and a metadata file beside
-// it with what else its upload needs.
+// An entry is a capture in the spool: a file of its own, and a metadata file beside
+// it with what else its uploads need.
 type entry struct {
+	mu sync.Mutex // held while the entry is being changed, on the disk too
 	metadata
-	file    string // name in the spool
+	whole bool         // the capture has been seen to be as it was kept
+	clear func() error // takes the entry out of the spool; nil until it is settled
+
+	file  string // name in the spool
+	bytes int64  // of both files, under the lock of the spool
+	// retries are what is to come, by the names of the destinations that are to get
+	// the capture, under the lock of the spool.
+	retries map[string]*retry
+}
+
+// A retry says when an entry may be brought to a destination.
+type retry struct {
 	next    time.Time
 	backoff *backoff.ExponentialBackOff
-	busy    bool // somebody has it in hand
-	whole   bool // the capture has been seen to be as it was kept
-	// clear takes the entry out of the spool; nil until it is settled.
-	clear func() error
+	busy    bool // that is being tried, or has an answer
 }
 
 // A metadata is what there is to say about a capture that waits.
 type metadata struct {
 	ID       string    `json:"id"`
-	Name     string    `json:"name"` // of the file, for CloudShark
+	Name     string    `json:"name"` // of the file, for its destinations
 	Tags     []string  `json:"tags"`
 	Comments string    `json:"comments"`
 	Since    time.Time `json:"since"`
 	Size     int64     `json:"size"`
-	Checksum uint32    `json:"crc32c"`            // of the capture
-	File     string    `json:"file,omitempty"`    // path where it is as well
-	Problem  string    `json:"problem,omitempty"` // of writing it there
-	Note     []byte    `json:"note,omitempty"`    // of whoever made the capture file
+	Checksum uint32    `json:"crc32c"`         // of the capture
+	Note     []byte    `json:"note,omitempty"` // of whoever made the capture file
+	fate
+}
+
+// A fate is what has become of a capture file so far, and what is to come.
+type fate struct {
+	File    string   `json:"file,omitempty"` // path in the archive
+	URL     string   `json:"url,omitempty"`
+	Stored  string   `json:"stored,omitempty"`
+	Problem string   `json:"problem,omitempty"` // what has gone wrong for good
+	Refused bool     `json:"refused,omitempty"` // by a remote destination
+	Pending []string `json:"pending,omitempty"` // names of the destinations that are to get it
+}
+
+// firstDestination is who is to get the capture if the metadata does not say it:
+// there was no other one once.
+const firstDestination = "cloudshark"
+
+// take notes what a remote destination has answered, if that was for good.
+func (f *fate) take(a answer) {
+	if !a.isFinal() || !slices.Contains(f.Pending, a.name) {
+		return
+	}
+	f.Pending = slices.DeleteFunc(slices.Clone(f.Pending), func(name string) bool { return name == a.name })
+	if a.err != nil {
+		f.Refused = true
+		f.fail(a.err)
+		return
+	}
+	place := f.place()
+	place.add(a.place.URL, a.first)
+	f.URL, f.Stored = place.URL, place.Stored
+}
+
+// takeLocal notes what has become of the file in the archive.
+func (f *fate) takeLocal(place Place, err error) {
+	f.File = place.File
+	f.fail(err)
+}
+
+// fail notes what has gone wrong for good, unless that is nil.
+func (f *fate) fail(err error) {
+	if err != nil {
+		f.Problem = strings.TrimPrefix(f.Problem+"\n"+err.Error(), "\n")
+	}
+}
+
+// place returns where the file is.
+func (f *fate) place() Place { return Place{File: f.File, URL: f.URL, Stored: f.Stored} }
+
+// problem returns what has gone wrong for good, or nil.
+func (f *fate) problem() error {
+	if f.Problem == "" {
+		return nil
+	}
+	return errors.New(f.Problem)
 }
 
 // older reports whether an entry has waited longer than another one.
 func (p *entry) older(other *entry) bool {
 	return cmp.Or(p.Since.Compare(other.Since), strings.Compare(p.file, other.file)) < 0
 }
-
-// problem returns what went wrong at the other destination, or nil.
-func (p *entry) problem() error {
-	if p.Problem == "" {
-		return nil
-	}
-	return errors.New(p.Problem)
-}
-
-// bytes returns what the entry takes of the spool.
-func (p *entry) bytes() int64 { return p.Size + int64(len(p.encode())) }
 
 // errDamaged is what an entry is that cannot be uploaded as it was kept.
 var errDamaged = errors.New("damaged")
@@ -95,23 +148,29 @@ func openRegular(path string) (*os.File, int64, error) {
 var checksums = crc32.MakeTable(crc32.Castagnoli)
 
 // newEntry returns what a capture file becomes in the spool.
-func newEntry(r File, place Place, problem error) (*entry, error) {
-	p := &entry{backoff: newEntryBackOff(), metadata: metadata{
-		ID: r.ID, Name: r.Name, Tags: r.Tags, Comments: r.Comments, Note: r.Note,
-		Since: time.Now().UTC(), Size: r.Size, File: place.File}}
-	if problem != nil {
-		p.Problem = problem.Error()
-	}
+func newEntry(r File, so fate) (*entry, error) {
+	p := &entry{metadata: metadata{ID: r.ID, Name: r.Name, Tags: r.Tags, Comments: r.Comments, Note: r.Note,
+		Since: time.Now().UTC(), Size: r.Size, fate: so}}
 	var err error
 	p.Checksum, err = checksum(r.Content())
+	p.bytes = p.Size + int64(len(p.encode()))
+	p.plan()
 	return p, err
+}
+
+// plan lets the entry be brought at once to all destinations that are to get it.
+func (p *entry) plan() {
+	p.retries = map[string]*retry{}
+	for _, name := range p.Pending {
+		p.retries[name] = &retry{backoff: newBackOff()}
+	}
 }
 
 // longestWait is the longest wait between two uploads, whatever the server asks for.
 const longestWait = 5 * time.Minute
 
-// newEntryBackOff returns the waits between the uploads of one entry.
-func newEntryBackOff() *backoff.ExponentialBackOff {
+// newBackOff returns the waits between the uploads of one entry to one destination.
+func newBackOff() *backoff.ExponentialBackOff {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval = 5 * time.Second
 	waits.Multiplier = 2
@@ -153,15 +212,22 @@ func readEntry(path string) (*entry, error) {
 	if string(rest) != fmt.Sprintf("%08x\n", crc32.Checksum(line, checksums)) {
 		return nil, errDamaged
 	}
-	p := &entry{backoff: newEntryBackOff()}
+	p := &entry{bytes: int64(len(text))}
 	if err := json.Unmarshal(line, &p.metadata); err != nil || p.Size < 0 || p.Size > maxSize {
 		return nil, errDamaged // of another version, perhaps
 	}
+	if p.Pending == nil {
+		p.Pending = []string{firstDestination}
+	}
+	p.bytes += p.Size
+	p.plan()
 	return p, nil
 }
 
 // open opens the capture and sees that it is as it was kept.
 func (p *entry) open(path string) (*os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	file, size, err := openRegular(path)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,9 @@ func TestParcelComesBack(t *testing.T) {
 	r.Tags = []string{"a<b>&", "ü", ""}
 	r.Comments = "filter: \"x\"\nline \u2028 \x00 é"
 	r.Note = []byte{0, 255, '\n'}
-	p, err := newEntry(r, Place{File: "/a file"}, errors.New("disk\nbroken"))
+	so := fate{File: "/a file", Problem: "disk\nbroken", URL: "https://a/1", Stored: "https://b/2", Refused: true,
+		Pending: []string{"b", "a"}}
+	p, err := newEntry(r, so)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +33,7 @@ func TestParcelComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkEqual(t, "waybill", p.metadata, got.metadata)
-	checkEqual(t, "bytes", p.bytes(), got.bytes())
+	checkEqual(t, "bytes", p.bytes, got.bytes)
 	file, err := got.open(capture)
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +52,7 @@ func TestParcelComesBack(t *testing.T) {
 
 // TestParcelWaits: waits grow to five minutes at most, and a long night does not end them.
 func TestParcelWaits(t *testing.T) {
-	waits := newEntryBackOff()
+	waits := newBackOff()
 	longest := time.Duration(0)
 	for n := range 1000 {
 		wait := waits.NextBackOff()
@@ -67,7 +69,7 @@ func TestParcelWaits(t *testing.T) {
 // without end, or counts for more than it is.
 func TestEntryOfOddFiles(t *testing.T) {
 	r, content := newRecording(100)
-	good, err := newEntry(r, Place{}, nil)
+	good, err := newEntry(r, waiting)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 
 // A fakeShark is a CloudShark that answers as it is told, in virtual time.
 type fakeShark struct {
+	title  string                      // empty: cloudshark
 	answer func(r File, try int) error // nil: takes everything
 	takes  time.Duration               // each upload
 
@@ -39,7 +41,7 @@ type taken struct {
 }
 
 // Name implements Destination.
-func (f *fakeShark) Name() string { return "cloudshark" }
+func (f *fakeShark) Name() string { return cmp.Or(f.title, "cloudshark") }
 
 // Store implements Destination.
 func (f *fakeShark) Store(ctx context.Context, r File) (Place, error) {
@@ -71,7 +73,7 @@ func (f *fakeShark) Store(ctx context.Context, r File) (Place, error) {
 		return Place{}, err
 	}
 	f.got = append(f.got, taken{r.Name, strings.Join(r.Tags, ","), r.Comments, content, time.Now()})
-	return Place{URL: "http://" + r.Name}, nil
+	return Place{URL: "http://" + f.title + r.Name}, nil
 }
 
 // names returns what was taken, in order.
@@ -101,15 +103,21 @@ type testSpool struct {
 	ends  []settlement
 }
 
-// newTestSpool returns a spool in a directory, which a fakeShark takes from.
-func newTestSpool(dir string, shark *fakeShark) *testSpool {
-	s := &testSpool{shark: shark, seen: &countingObserver{}}
-	s.spool = &spool{spoolDirectory: spoolDirectory{dir, &disk{}}, maxSize: 1 << 30, upload: shark, observer: s.seen, settled: s.settle}
+// newTestSpool returns a spool in a directory, which fakeSharks take from.
+func newTestSpool(dir string, sharks ...*fakeShark) *testSpool {
+	s := &testSpool{seen: &countingObserver{}}
+	var remotes []Remote
+	for _, shark := range sharks {
+		s.shark = cmp.Or(s.shark, shark)
+		remotes = append(remotes, Remote{Once: shark, Destination: shark})
+	}
+	s.spool = newSpool(spoolDirectory{dir, &disk{}}, remotes)
+	s.observer, s.settled = s.seen, s.over
 	return s
 }
 
-// settle notes what became of a recording.
-func (s *testSpool) settle(note []byte, place Place, err error) {
+// over notes what became of a recording.
+func (s *testSpool) over(note []byte, place Place, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	end := settlement{note: string(note), place: place}
@@ -132,6 +140,21 @@ func (s *testSpool) work(t *testing.T, d time.Duration) {
 	running.Wait()
 }
 
+// waiting is the fate of a capture file of which CloudShark is to get all.
+var waiting = fate{Pending: []string{"cloudshark"}}
+
+// insert puts a capture file into the spool, where it is due soon.
+func (s *testSpool) insert(r File, so fate) error {
+	p, err := s.keep(r, so)
+	if err != nil {
+		return err
+	}
+	for name := range p.retries {
+		s.release(p, name, nil)
+	}
+	return nil
+}
+
 // fill keeps recordings of these names, a second apart, and returns their contents.
 func (s *testSpool) fill(t *testing.T, names ...string) [][]byte {
 	t.Helper()
@@ -139,11 +162,9 @@ func (s *testSpool) fill(t *testing.T, names ...string) [][]byte {
 	for i, name := range names {
 		r, content := newRecording(1000 + i)
 		r.Name, r.Note = name, []byte("note of "+name)
-		p, err := s.keep(r, Place{}, nil)
-		if err != nil {
+		if err := s.insert(r, waiting); err != nil {
 			t.Fatal(err)
 		}
-		s.release(p, nil)
 		contents = append(contents, content)
 		time.Sleep(time.Second)
 	}
@@ -304,11 +325,11 @@ func TestSpoolCarries(t *testing.T) {
 			problem error
 		}{{Place{File: "/here"}, nil}, {Place{}, errors.New("disk broken")}} {
 			recording, _ := newRecording(100)
-			p, err := s.keep(recording, r.place, r.problem)
-			if err != nil {
+			so := waiting
+			so.takeLocal(r.place, r.problem)
+			if err := s.insert(recording, so); err != nil {
 				t.Fatal(err)
 			}
-			s.release(p, nil)
 			time.Sleep(time.Minute)
 		}
 		s.work(t, time.Minute)
@@ -326,12 +347,8 @@ func TestSpoolFull(t *testing.T) {
 		s.maxSize = 5000
 		r, _ := newRecording(2000)
 		for n, want := range []bool{true, true, false} {
-			p, err := s.keep(r, Place{}, nil)
-			if got := err == nil; got != want {
+			if err := s.insert(r, waiting); (err == nil) != want {
 				t.Fatalf("%d: want %v, got %v", n, want, err)
-			}
-			if err == nil {
-				s.release(p, nil)
 			}
 		}
 		_, size, _ := s.stats()
@@ -345,7 +362,7 @@ func TestSpoolFull(t *testing.T) {
 		}
 		checkEqual(t, "size", onDisk, size)
 		s.work(t, time.Minute)
-		if _, err := s.keep(r, Place{}, nil); err != nil {
+		if _, err := s.keep(r, waiting); err != nil {
 			t.Error(err)
 		}
 	})
@@ -380,7 +397,7 @@ func TestSpoolGoes(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "spool")
 		s := newTestSpool(dir, &fakeShark{})
 		r, _ := newRecording(100)
-		_, err := s.keep(r, Place{}, nil)
+		_, err := s.keep(r, waiting)
 		if want := "keep web1-eth0.pcap in " + dir + ": no such file or directory"; err == nil || err.Error() != want {
 			t.Errorf("want %s, got %v", want, err)
 		}

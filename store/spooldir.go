@@ -60,6 +60,17 @@ func (h spoolDirectory) put(p *entry, content io.Reader) (done func(), err error
 	return bill.discard, nil
 }
 
+// rewrite puts the metadata of an entry in the place of what it was. It is never
+// missing, and whoever looks finds the one or the other.
+func (h spoolDirectory) rewrite(p *entry) error {
+	bill, err := h.disk.draft(h.path, bytes.NewReader(p.encode()))
+	if err != nil {
+		return err
+	}
+	defer bill.discard()
+	return h.disk.move(bill.file.Name(), h.at(p, waitingSuffix))
+}
+
 // taken reports whether a file or anything that belongs to it bears a name.
 func (h spoolDirectory) taken(name string) bool {
 	for _, ending := range []string{"", waitingSuffix, refusedSuffix, damagedSuffix, waitingSuffix + damagedSuffix} {

@@ -182,10 +182,9 @@ func (b *buried) liveTwice(t *testing.T) {
 		first.local = &Directory{path: b.local.path, disk: first.disk, node: "web1", observer: first.seen}
 		second.local = b.local
 	}
-	p, err := first.keep(r, Place{}, nil)
+	err := first.insert(r, waiting)
 	kept := err == nil && !b.killed.isDead()
 	if err == nil {
-		first.release(p, nil)
 		first.work(t, time.Minute)
 	}
 	second.work(t, time.Hour)
@@ -227,12 +226,12 @@ func TestShelfIsWritten(t *testing.T) {
 	writing, starting := newTestSpool(dir, &fakeShark{}), newTestSpool(dir, &fakeShark{})
 	writing.disk.fault = func(string, string) error { starting.look(); return nil }
 	r, _ := newRecording(100)
-	p, err := writing.keep(r, Place{}, nil)
+	p, err := writing.keep(r, waiting)
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkEqual(t, "files", []string{"web1-eth0.pcap", "web1-eth0.pcap.waybill"}, files(t, dir))
-	writing.drop(p)
+	writing.settle(p, r, func(f *fate) { f.Pending = nil })
 	checkEqual(t, "files", []string{}, files(t, dir))
 	checkEqual(t, "troubles", 0, len(starting.seen.troubles))
 }
