@@ -56,6 +56,7 @@ func (c finalResults) add(text string) {
 // conclude tells all who asked for a capture where it is, and what went wrong.
 func (s *jobs) conclude(results finalResults, place store.Place, err error) {
 	state, level := results[0].State, logrus.InfoLevel
+	results.add(place.Why)
 	if err != nil {
 		state = result.Failed
 		results.add(err.Error())

@@ -191,17 +191,20 @@ func checkNames(t testing.TB, dir string, want ...string) {
 // by the next daemon, with all that the capture was asked with.
 func TestSpool(t *testing.T) {
 	t.Parallel()
-	for name, away := range map[string]sharktest.Answer{
-		"answers 503":  sharktest.Unavailable,
-		"is not there": nil,
-		"hangs":        sharktest.Hang,
+	for name, test := range map[string]struct {
+		away sharktest.Answer
+		why  string // it is kept
+	}{
+		"answers 503":  {sharktest.Unavailable, "503 Service Unavailable"},
+		"is not there": {nil, "connection refused"},
+		"hangs":        {sharktest.Hang, "no answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := newAbsence(t, away)
+			a := newAbsence(t, test.away)
 			d := a.start(t)
 			kept := a.capture(t, "x")
 			kept.check(t, says{"id": "x", "state": "kept", "stop": "packets", "packets": 20, "url": nil, "file": nil,
-				"error": nil, "customer": "ACME"})
+				"error": about(test.why), "customer": "ACME"})
 			name := uploadName(kept)
 			checkNames(t, a.spool, name, name+".waybill")
 			content, err := os.ReadFile(filepath.Join(a.spool, name))
@@ -340,12 +343,14 @@ func TestSpoolAtStop(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			a.stop(t, d)
 			end := a.heard.next(t, time.Second)
-			end.check(t, says{"id": "x", "state": test.state, "stop": "shutdown", "file": nil, "error": nil})
+			end.check(t, says{"id": "x", "state": test.state, "stop": "shutdown", "file": nil})
 			if test.state == "done" {
+				end.check(t, says{"error": nil})
 				checkContent(t, a.upload(t, end).Content, end)
 				checkNames(t, a.spool)
 				return
 			}
+			end.check(t, says{"error": about("stopped: no answer")})
 			name := uploadName(end)
 			checkNames(t, a.spool, name, name+".waybill")
 			a.back(t)
