@@ -251,9 +251,10 @@ func TestRecordFromRing(t *testing.T) {
 
 // A fakeSource hands out what its function returns; the rest of it is Ethernet, unless a link type is given.
 type fakeSource struct {
-	read  func() (tap.Packet, error)
-	stats error
-	link  int
+	read   func() (tap.Packet, error)
+	stats  error
+	link   int
+	closed func() // nil: nobody wants to know
 }
 
 func (f *fakeSource) Copy([][]byte, *tap.Quota) int { return 0 }
@@ -268,7 +269,11 @@ func (f *fakeSource) Stats() (tap.Stats, error) {
 	return tap.Stats{Received: 9, Dropped: 2, IfDropped: 1}, f.stats
 }
 
-func (f *fakeSource) Close() {}
+func (f *fakeSource) Close() {
+	if f.closed != nil {
+		f.closed()
+	}
+}
 
 // at returns a packet of so many bytes with a time stamp.
 func at(stamp time.Time, size int) tap.Packet {
@@ -604,6 +609,30 @@ func TestStopIsNoTimeout(t *testing.T) {
 			t.Fatalf("try %d: want stop %s until %v, got %+v", n, stopShutdown, now, out)
 		}
 		buf.Size = 0
+	}
+}
+
+// TestRecordGivesBack: when a capture has ended, it holds no more memory than its
+// packets take, however much it had ready for more.
+func TestRecordGivesBack(t *testing.T) {
+	for packets, want := range []int64{0, capfile.ChunkSize} {
+		synctest.Test(t, func(t *testing.T) {
+			p := capfile.NewPool(8 * capfile.ChunkSize)
+			defer p.Release()
+			warm := capfile.NewBuffer(p)
+			warm.Reserve(4 * capfile.ChunkSize)
+			warm.Free()
+			buf := capfile.NewBuffer(p)
+			if rooms := len(buf.Rooms(4)); rooms != 4 {
+				t.Errorf("want 4 rooms ready, got %d", rooms)
+			}
+			src := &fakeSource{read: inTurn(make([]tap.Packet, packets)...)}
+			out := record(t.Context(), src, time.Now(), unbounded, buf)
+			if got := p.Held(); got != want || out.Packets != int64(packets) {
+				t.Errorf("%d packets: want %d bytes held, got %d for %d", packets, want, got, out.Packets)
+			}
+			buf.Free()
+		})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pcapdaemon/status"
 	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
 )
@@ -82,6 +83,33 @@ func TestConfigFits(t *testing.T) {
 		if pair[0] != pair[1] {
 			t.Errorf("%s: want %v, got %v", name, pair[0], pair[1])
 		}
+	}
+}
+
+// TestConfigOfDirectories: the spool is not the directory of captures, whose old ones are removed.
+func TestConfigOfDirectories(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for spool, taken := range map[string]bool{dir: false, dir + "/": false, ".": false, "spool": true, t.TempDir(): true} {
+		_, err := parseConfig([]string{"-upload", "-cstoken", "abc", "-destdir", dir, "-spooldir", spool}, io.Discard)
+		if (err == nil) != taken || !taken && !mentions(err, "-spooldir takes another directory than -destdir") {
+			t.Errorf("%s: want it taken %v, got %v", spool, taken, err)
+		}
+	}
+}
+
+// TestConfigRecordsOnce: an interface is recorded once, by however many names it is given.
+func TestConfigRecordsOnce(t *testing.T) {
+	c, err := parseConfig([]string{"-writelocal", "-destdir", t.TempDir(), "-interfaces", "wan=x0,x1",
+		"-record", "wan,x0,x1,x0"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, got := "x0 x1", strings.Join(c.record.interfaces, " "); want != got {
+		t.Errorf("want %s recorded, got %s", want, got)
+	}
+	if _, err := newDaemon(c, discard{}, status.NewHealth(), quietLog()); err != nil {
+		t.Error(err)
 	}
 }
 

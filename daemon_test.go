@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,6 +20,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/status"
 	"pcapdaemon/store"
@@ -70,6 +74,7 @@ type bench struct {
 	local  *fakeStore
 	life   lifetime
 	signal context.CancelFunc // what SIGTERM does
+	open   atomic.Int64       // sources
 }
 
 // A fakeStore stores or fails as it is told, after a while.
@@ -79,7 +84,8 @@ type fakeStore struct {
 	takes time.Duration
 	mu    sync.Mutex
 	names []string
-	began time.Time // of the newest recording
+	began time.Time  // of the newest recording
+	last  store.File // the newest one
 }
 
 // Name implements store.Destination.
@@ -91,7 +97,7 @@ func (f *fakeStore) Unused(name string) string { return name }
 // Store implements store.Destination.
 func (f *fakeStore) Store(ctx context.Context, r store.File) (store.Place, error) {
 	f.mu.Lock()
-	f.names, f.began = append(f.names, r.Name), time.Now()
+	f.names, f.began, f.last = append(f.names, r.Name), time.Now(), r
 	f.mu.Unlock()
 	select {
 	case <-time.After(f.takes):
@@ -134,9 +140,7 @@ func newBench(t *testing.T, change func(*config)) *bench {
 		t.Fatal(err)
 	}
 	b.deliver(func(*store.Options) {})
-	b.jobs.prepare = func(context.Context, wanted) (opener, error) {
-		return func(time.Time) (source, time.Time, error) { return &fakeSource{read: steady()}, time.Now(), nil }, nil
-	}
+	b.jobs.prepare = func(context.Context, wanted) (opener, error) { return b.opener(steady), nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	life, end := newLifetime(ctx, c.delivery.drainTimeout)
 	b.life, b.signal = life, cancel
@@ -144,9 +148,35 @@ func newBench(t *testing.T, change func(*config)) *bench {
 		cancel()
 		end()
 		b.jobs.working.Wait()
+		b.checkGivenBack(t)
 		b.jobs.pool.Release()
 	})
 	return b
+}
+
+// checkGivenBack fails unless a daemon at rest has given back all that it has taken.
+func (b *bench) checkGivenBack(t *testing.T) {
+	t.Helper()
+	for what, left := range map[string]int64{
+		"bytes of memory": b.jobs.pool.Held(),
+		"slots":           int64(b.jobs.count()),
+		"running":         int64(len(b.jobs.running)),
+		"to be shared":    int64(len(b.jobs.newest)),
+		"roll calls":      int64(len(b.rollCalls)),
+		"sources":         b.open.Load(),
+	} {
+		if left != 0 {
+			t.Errorf("want all given back, got %d %s", left, what)
+		}
+	}
+}
+
+// opener returns a function that opens sources with a read function, and counts those that are not closed.
+func (b *bench) opener(read func() func() (tap.Packet, error)) opener {
+	return func(time.Time) (source, time.Time, error) {
+		b.open.Add(1)
+		return &fakeSource{read: read(), closed: func() { b.open.Add(-1) }}, time.Now(), nil
+	}
 }
 
 // deliver changes where captures go.
@@ -333,6 +363,36 @@ func TestStopWhileUploadHangs(t *testing.T) {
 	})
 }
 
+// beSystemd lets the test be what systemd is to a service. The function that it
+// returns ends that, and returns what has been said.
+func beSystemd(t *testing.T) (heard func() []string) {
+	t.Helper()
+	address := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"}
+	socket, err := net.ListenUnixgram("unixgram", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NOTIFY_SOCKET", address.Name)
+	const end = "that is all"
+	said := make(chan []string, 1)
+	go func() {
+		defer socket.Close()
+		var all []string
+		for text := make([]byte, 4096); ; {
+			n, err := socket.Read(text)
+			if err != nil || string(text[:n]) == end {
+				said <- all
+				return
+			}
+			all = append(all, string(text[:n]))
+		}
+	}()
+	return func() []string {
+		notify(end)
+		return <-said
+	}
+}
+
 // TestStopWithSlowDisk: a local copy begins with the signal, and has the time
 // that it needs as long as it makes progress.
 func TestStopWithSlowDisk(t *testing.T) {
@@ -345,6 +405,7 @@ func TestStopWithSlowDisk(t *testing.T) {
 		"hangs":          {false, exitFailed, 35 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
+			heard := beSystemd(t)
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, nil)
 				b.upload.takes, b.local.takes = time.Hour, 2*time.Minute
@@ -367,8 +428,61 @@ func TestStopWithSlowDisk(t *testing.T) {
 					t.Errorf("want the local copy to begin at the signal, began %v later", late)
 				}
 			})
+			// Once for the drain, then as long as the disk is waited for.
+			asked := strings.Count(strings.Join(heard(), " "), "EXTEND_TIMEOUT_USEC=")
+			least := 1 + int((test.took-30*time.Second)/store.LateDelivery)
+			if asked < least || asked > least+1 {
+				t.Errorf("want systemd asked for time %d times, got %d", least, asked)
+			}
 		})
 	}
+}
+
+// TestKeptIsNotEverything: a capture that waits in the spool, but is not where it was
+// to be as well, counts as failed.
+func TestKeptIsNotEverything(t *testing.T) {
+	for name, test := range map[string]struct {
+		disk   error
+		failed int64
+		code   int
+	}{
+		"written too":      {nil, 0, exitOK},
+		"the disk is full": {syscall.ENOSPC, 1, exitFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spool := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, nil)
+				b.upload.err, b.local.err = errors.New("broken"), test.disk
+				b.deliver(func(o *store.Options) { o.Always, o.Spool, o.SpoolSize, o.Retry = true, spool, 1<<20, b.upload })
+				b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
+				time.Sleep(time.Second)
+				b.signal()
+				if code := b.stop(b.life); code != test.code {
+					t.Errorf("want exit code %d, got %d", test.code, code)
+				}
+				if got := b.memo.last(); got.State != result.Kept || b.jobs.failed.Load() != test.failed {
+					t.Errorf("want it kept, and %d failed, got %d: %+v", test.failed, b.jobs.failed.Load(), got)
+				}
+			})
+		})
+	}
+}
+
+// TestCommentsOfAnUpload: they say what people need to know of the file.
+func TestCommentsOfAnUpload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		for _, id := range []string{"a", "b"} {
+			b.ask(t, `{"node":"web1","interface":"x0","id":"`+id+`","packets":5,"bpf":"udp"}`)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		const want = "filter: udp; stop: packets; packets: 5; dropped: 3; request: a; asked for 2 times"
+		if got := b.upload.last.Comments; got != want {
+			t.Errorf("want %q, got %q", want, got)
+		}
+	})
 }
 
 // TestRequestIsLoggedOnce: a request that is none is one line in the log, and one result.
@@ -443,6 +557,57 @@ func TestRefusedTakesNoSlot(t *testing.T) {
 			t.Errorf("want 6 refused, got %d", n)
 		}
 	})
+}
+
+// TestStatusIsNew: systemd is told how many captures run when one starts or ends, and
+// what is recorded again and again.
+func TestStatusIsNew(t *testing.T) {
+	heard := beSystemd(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.config.redis.server = &pubsub.Server{Addresses: []string{"redis.example:6379"}}
+		receiving, end := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			b.receive(lifetime{receiving, receiving}, nil)
+		}()
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","timeout":2}`)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.health.SetRequests(nil)
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		end()
+		<-done
+	})
+	var running []string
+	for _, said := range heard() {
+		if _, count, found := strings.Cut(said, "; "); found {
+			running = append(running, count)
+		}
+	}
+	want := []string{"1 capture running", "1 capture running", "0 captures running"}
+	if !slices.Equal(want, running) {
+		t.Errorf("want %q, got %q", want, running)
+	}
+}
+
+// TestStatusOfRecorders: what is recorded reaches further back by the second, and systemd is told now and then.
+func TestStatusOfRecorders(t *testing.T) {
+	heard := beSystemd(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.record = recordConfig{[]string{"x0"}, leastRecord} })
+		b.config.redis.server = &pubsub.Server{Addresses: []string{"redis.example:6379"}}
+		receiving, end := context.WithTimeout(t.Context(), 2*statusPeriod+time.Second)
+		defer end()
+		b.receive(lifetime{receiving, receiving}, nil)
+	})
+	said := heard()
+	if len(said) != 2 || !strings.HasSuffix(said[1], "; recorded: x0 not yet") {
+		t.Errorf("want the status twice, with what is recorded, got %q", said)
+	}
 }
 
 // A slowWriter takes a line only when it is let.

@@ -11,8 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pcapdaemon/capfile"
 	"pcapdaemon/result"
 	"pcapdaemon/store"
+	"pcapdaemon/tap"
 )
 
 // sharing is a bench whose equal requests share.
@@ -112,6 +114,39 @@ func TestShareWindow(t *testing.T) {
 	})
 }
 
+// TestShareWithTheNewer: the end of a capture keeps nobody from sharing a newer one that is equal.
+func TestShareWithTheNewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		const ask = `{"node":"web1","interface":"x0","timeout":60,"id":"%s"}`
+		b.ask(t, fmt.Sprintf(ask, "old"))
+		time.Sleep(2 * time.Second)
+		b.ask(t, fmt.Sprintf(ask, "new"))
+		b.ask(t, `{"node":"any","stop":"old"}`)
+		time.Sleep(500 * time.Millisecond) // the old one has ended
+		b.ask(t, fmt.Sprintf(ask, "last"))
+		b.checkStates(t, "old started", "new started", "old done", "last started")
+		if got := b.memo.last().Shared; got != "new" {
+			t.Errorf("want the newer capture shared, got %q", got)
+		}
+	})
+}
+
+// TestShareHasAnEnd: so many requests share a capture, and no more.
+func TestShareHasAnEnd(t *testing.T) {
+	j := newJob(requester{}, wanted{}, bounds{}, capfile.Header{})
+	other := newJob(requester{}, wanted{}, bounds{}, capfile.Header{})
+	for len(j.requesters) < maxRequesters {
+		if !j.takes(other, time.Second) {
+			t.Fatalf("want %d to share, got %d", maxRequesters, len(j.requesters))
+		}
+		j.add(requester{})
+	}
+	if j.takes(other, time.Second) {
+		t.Errorf("want no more than %d to share", maxRequesters)
+	}
+}
+
 // TestShareRefused: if the capture cannot start, each requester is refused.
 func TestShareRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -179,6 +214,43 @@ func TestStopBeforeTheStart(t *testing.T) {
 	})
 }
 
+// TestShareNotAfterTheStop: what has been stopped before it could start is not shared.
+func TestShareNotAfterTheStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		b.jobs.prepare = func(context.Context, wanted) (opener, error) {
+			time.Sleep(500 * time.Millisecond)
+			return b.opener(steady), nil
+		}
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5}`)
+		b.ask(t, `{"node":"web1","stop":"a"}`)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"b","packets":5}`)
+		time.Sleep(time.Second)
+		if got := b.memo.last(); got.ID != "b" || got.Shared != "" || got.Packets != 5 {
+			t.Errorf("want a capture of its own, got %+v", got)
+		}
+	})
+}
+
+// TestStopComesTooLate: a capture whose time is over has ended by its timeout, though
+// its last packets are still on their way when somebody asks to stop it.
+func TestStopComesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		b.jobs.prepare = func(context.Context, wanted) (opener, error) {
+			return b.opener(func() func() (tap.Packet, error) { return inTurn(at(time.Now(), 100)) }), nil
+		}
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","timeout":2}`)
+		time.Sleep(2*time.Second + tail/2)
+		b.ask(t, `{"node":"web1","stop":"a","by":"me@here"}`)
+		time.Sleep(time.Second)
+		b.checkStates(t, "a started", "a done")
+		if got := b.memo.last(); got.Stop != stopTimeout || got.StoppedBy != "" {
+			t.Errorf("want stop %s, by nobody, got %s, by %q", stopTimeout, got.Stop, got.StoppedBy)
+		}
+	})
+}
+
 // TestShareNotAfterTheEnd: what has ended is not shared, though its last packets
 // are still on their way.
 func TestShareNotAfterTheEnd(t *testing.T) {
@@ -212,6 +284,47 @@ func TestProgress(t *testing.T) {
 		if got := b.memo.all()[2].Packets; got < 190 || got > 200 {
 			t.Errorf("want about 200 packets after 2 s, got %d", got)
 		}
+	})
+}
+
+// A slowMemo takes its time with how far captures are.
+type slowMemo struct{ memo }
+
+// Publish implements outlet.
+func (m *slowMemo) Publish(r result.Result) {
+	if r.State == result.Running {
+		time.Sleep(100 * time.Millisecond)
+	}
+	m.memo.Publish(r)
+}
+
+// TestProgressIsNotLate: nothing comes after the last result, though the capture
+// ends while its requester is told how far it is.
+func TestProgressIsNotLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sharing(t)
+		var told slowMemo
+		b.jobs.results = &told
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":102,"progress":1}`) // 1.02 s
+		time.Sleep(5 * time.Second)
+		if want, got := []string{"a started", "a running", "a done"}, told.states(); !slices.Equal(want, got) {
+			t.Errorf("want %q, got %q", want, got)
+		}
+	})
+}
+
+// TestDeviceIsNamed: whoever asks for an interface by a second name is told its own.
+func TestDeviceIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.limits.aliases = map[string]string{"wan": "x0"} })
+		b.ask(t, `{"node":"web1","interface":["wan","x0"],"id":"a","packets":5}`)
+		time.Sleep(time.Second)
+		for _, r := range b.memo.all() {
+			if want := map[string]string{"wan": "x0"}[r.Interface]; r.Device != want {
+				t.Errorf("%s %s: want device %q, got %q", r.Interface, r.State, want, r.Device)
+			}
+		}
+		b.checkStates(t, "a started", "a started", "a done", "a done")
 	})
 }
 

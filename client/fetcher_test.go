@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -233,6 +234,44 @@ func TestFetchIsShown(t *testing.T) {
 	c.fetched(fetched{capture: capture, file: "/x.pcap"})
 	if capture.fetching || c.busy() || c.failed {
 		t.Error("want the file here")
+	}
+}
+
+// A countingStore counts what is fetched from it: three bytes each.
+type countingStore struct{ fetched atomic.Int64 }
+
+// Fetch implements keys.
+func (s *countingStore) Fetch(_ context.Context, _ string, to io.Writer) (int64, error) {
+	s.fetched.Add(1)
+	n, err := io.WriteString(to, "abc")
+	return int64(n), err
+}
+
+// Remove implements keys.
+func (*countingStore) Remove(context.Context, string) error { return nil }
+
+// TestFetchOnce: a capture that is kept first and uploaded later is fetched once.
+func TestFetchOnce(t *testing.T) {
+	e := newFakeExchange(1)
+	c := newTestClient(e, jsonLines{io.Discard, io.Discard})
+	var from countingStore
+	c.fetcher = newFetcher(&from, store.NewDirectory(t.TempDir()), "capture-results:r1:", 0)
+	if err := c.ask(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range []string{result.Started, result.Kept, result.Done} {
+		r := returned(t, "capture-results:r1:a:k", "x.pcap")
+		if r.State = state; state == result.Started {
+			r.Key = ""
+		}
+		c.take(t.Context(), r.Encode())
+		for c.fetcher.pending > 0 {
+			c.fetched(<-c.fetcher.finished())
+		}
+	}
+	c.fetcher.working.Wait()
+	if got := from.fetched.Load(); got != 1 || c.failed {
+		t.Errorf("want it fetched once, got %d times", got)
 	}
 }
 

@@ -70,6 +70,26 @@ func TestRosterLines(t *testing.T) {
 	}
 }
 
+// TestRollOfOddHosts: what a host leaves out of its answer is no reason to fall.
+func TestRollOfOddHosts(t *testing.T) {
+	for _, table := range []bool{true, false} {
+		var out, errs bytes.Buffer
+		v := &roll{out: &out, err: &errs, table: table}
+		for _, message := range []string{
+			`{"id":"r1","node":"a","state":"present"}`,
+			`{"id":"r1","node":"b","state":"present","limits":null,"interfaces":null}`,
+			`{"id":"r1","node":"c","state":"present","limits":{},"interfaces":[{}]}`,
+			`{"id":"r1","state":"present"}`,
+		} {
+			v.heard([]byte(message))
+		}
+		v.close()
+		if got := len(testbed.ReadLines(out.String())); got < 4 || errs.Len() > 0 {
+			t.Errorf("want a line for each of four hosts, got %d: %s%s", got, out.String(), errs.String())
+		}
+	}
+}
+
 // TestRosterOfHosts drives the program: it asks, and ends when all have answered or nobody does.
 func TestRosterOfHosts(t *testing.T) {
 	t.Parallel()

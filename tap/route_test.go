@@ -30,6 +30,9 @@ func TestFindDefaultRoute(t *testing.T) {
 		"IPv6 two":   {tables[1], v6(zeros, "00", "00000400", "eth1") + v6(zeros, "00", "00000064", "eth2"), "eth2"},
 		"IPv6 none": {tables[1], v6(strings.Repeat("f", 32), "80", "00000001", "eth1") +
 			v6(zeros, "00", "ffffffff", "lo"), ""},
+		// As "ip route add unreachable default" makes it.
+		"without interface": {tables[0], v4Head + "*\t00000000\t00000000\t0200\t0\t0\t0\t00000000\t0\t0\t0\n" +
+			"eth0\t00000000\t01\t0003\t0\t0\t100\t00000000\t0\t0\t0\n", "eth0"},
 		"nonsense": {tables[0], "x\n\n", ""},
 	} {
 		if got := test.table.find(strings.NewReader(test.text)); got != test.want {
