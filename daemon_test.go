@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"pcapdaemon/capfile"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
+	"pcapdaemon/sharktest"
 	"pcapdaemon/status"
 	"pcapdaemon/store"
 	"pcapdaemon/tap"
@@ -704,5 +706,95 @@ func TestRememberedHandsOn(t *testing.T) {
 	}
 	if got := len(past.Recent()); got != 1 {
 		t.Errorf("want the last result remembered, got %d", got)
+	}
+}
+
+// TestSpoolIsWaitedFor: an upload from the spool that is under way at a stop is finished,
+// and its capture does not come once more after the next start.
+func TestSpoolIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	began := make(chan struct{})
+	shark := sharktest.Start(t, func(http.ResponseWriter, *http.Request, int) bool {
+		close(began)
+		time.Sleep(300 * time.Millisecond)
+		return false
+	})
+	c := config{node: "web1", limits: limits{snap: tap.MaxSnap}, capacity: capacity{captures: 1, memory: capfile.ChunkSize},
+		redis: redisConfig{server: &pubsub.Server{Addresses: []string{testbed.DeadAddress(t)}}, requests: "capture"},
+		delivery: deliveryConfig{upload: true, spool: t.TempDir(), spoolSize: 1 << 20, drainTimeout: 10 * time.Second,
+			shark: sharkConfig{scheme: "http", host: shark.Address(), token: sharktest.Token, timeout: time.Minute}}}
+	away := &fakeStore{err: errors.New("away")}
+	file, _ := newCaptureFile(1000)
+	file.Note = finalResults{{ID: "a", State: result.Done}}.encode()
+	before := store.New(store.Options{Node: c.node, Upload: away, Retry: away, Spool: c.delivery.spool,
+		SpoolSize: c.delivery.spoolSize, Observer: &retryObserver{}})
+	if place, err := before.Deliver(t.Context(), nil, file); err != nil || !place.Kept {
+		t.Fatalf("want it kept, got %+v, %v", place, err)
+	}
+	ctx, signal := context.WithCancel(t.Context())
+	code := make(chan int)
+	go func() { code <- serve(ctx, c, quietLog()) }()
+	<-began
+	signal()
+	if got := <-code; got != exitOK {
+		t.Errorf("want exit code %d, got %d", exitOK, got)
+	}
+	if left, err := os.ReadDir(c.delivery.spool); err != nil || len(left) > 0 || len(shark.Received()) != 1 {
+		t.Errorf("want it uploaded once and nothing left, got %v, %v, %d uploads", left, err, len(shark.Received()))
+	}
+}
+
+// TestLastLinesAreLogged: the program does not end before its log is written, if somebody takes it.
+func TestLastLinesAreLogged(t *testing.T) {
+	t.Parallel()
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	_ = in.SetWriteDeadline(time.Now())
+	filler, err := in.Write(make([]byte, 1<<20)) // as much as a pipe takes
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	_ = in.SetWriteDeadline(time.Time{})
+	log := make(chan string)
+	go func() {
+		time.Sleep(200 * time.Millisecond)
+		all, _ := io.ReadAll(out)
+		log <- string(all[filler:])
+	}()
+	code := run([]string{"-writelocal", "-destdir", t.TempDir(), "-node", "web1", "-request", `{"node":"web1"}`},
+		nil, io.Discard, in)
+	in.Close() // as the end of the program does
+	if got := <-log; code != exitFailed || !strings.Contains(got, "interface: required") {
+		t.Errorf("want exit code %d and the refusal in the log, got %d, %q", exitFailed, code, got)
+	}
+}
+
+// TestGivenUpOnce: a filter that takes too long for the recorder is not tried once more without it.
+func TestGivenUpOnce(t *testing.T) {
+	t.Parallel()
+	if !testbed.Inside(t, "givenup", "nameserver 127.0.0.1\noptions timeout:30\n") {
+		return
+	}
+	silent, err := net.ListenPacket("udp", "127.0.0.1:53") // a name server that answers nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	compiler := tap.NewCompiler()
+	s, err := newRecorders(config{limits: limits{snap: tap.MaxSnap},
+		record: recordConfig{[]string{"lo"}, leastRecord}}, compiler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer s.run(ctx, quietLog())()
+	defer cancel()
+	began := time.Now()
+	_, err = system{compiler, s}.prepare(ctx, wanted{iface: "lo", filter: "host name.example", snap: tap.MaxSnap})
+	if took := time.Since(began); !errors.Is(err, tap.ErrGivenUp) || took > 8*time.Second {
+		t.Errorf("want it given up once, after 5 s, got %v after %v", err, took)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -307,6 +308,28 @@ func TestUploadForm(t *testing.T) {
 		Agent: "pcapdaemon/test"}
 	if fmt.Sprint(want) != fmt.Sprint(u) {
 		t.Errorf("want %+v, got %+v", want, u)
+	}
+}
+
+// TestUploadKeepsNoConnection: each upload has a connection of its own, which goes with it.
+func TestUploadKeepsNoConnection(t *testing.T) {
+	states := make(chan http.ConnState, 10)
+	s := httptest.NewUnstartedServer(&sharktest.Handler{Token: sharktest.Token})
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) { states <- state }
+	s.Start()
+	defer s.Close()
+	c := &cloudshark{scheme: "http", host: s.Listener.Addr().String(), token: sharktest.Token, timeout: 10 * time.Second,
+		client: newUploadClient(nil, false, store.NewStallTimeouts(time.Minute)), observer: &retryObserver{}}
+	r, _ := newCaptureFile(1000)
+	for range 2 {
+		if _, err := c.Store(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []http.ConnState{http.StateNew, http.StateActive, http.StateClosed} {
+			if got := <-states; got != want {
+				t.Fatalf("want the connection %v, got %v", want, got)
+			}
+		}
 	}
 }
 
