@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -167,5 +168,90 @@ func TestEndpointOverHTTP(t *testing.T) {
 	}
 	if want, got := "text/html; charset=utf-8", answer.Header.Get("Content-Type"); want != got {
 		t.Errorf("want %s, got %s", want, got)
+	}
+}
+
+// A pipeListener is a listener in memory, whose time may be virtual.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+// Accept implements net.Listener.
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *pipeListener) Close() error {
+	close(l.closed)
+	return nil
+}
+
+// Addr implements net.Listener.
+func (*pipeListener) Addr() net.Addr { return &net.UnixAddr{} }
+
+// A closingConn is a connection that says when it was closed.
+type closingConn struct {
+	net.Conn
+	closed chan<- time.Time
+}
+
+// Close implements net.Conn.
+func (c closingConn) Close() error {
+	select {
+	case c.closed <- time.Now():
+	default: // it was before
+	}
+	return c.Conn.Close()
+}
+
+// TestEndpointPatience: whoever is slow with a request, or with taking the answer, holds
+// one of the connections for a bounded time.
+func TestEndpointPatience(t *testing.T) {
+	const request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+	for name, test := range map[string]struct {
+		sent  string
+		reads bool
+		want  time.Duration
+	}{
+		"says nothing":           {"", true, 5 * time.Second},
+		"half a request":         {request, true, 5 * time.Second},
+		"asks for nothing more":  {request + "\r\n", true, 5 * time.Second},
+		"sends no body":          {request + "Content-Length: 100000\r\n\r\n", true, 10 * time.Second},
+		"never takes the answer": {request + "\r\n", false, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+				ctx, cancel := context.WithCancel(t.Context())
+				var serving sync.WaitGroup
+				defer serving.Wait()
+				defer cancel()
+				serving.Go(func() { _ = newEndpoint(nil).Serve(ctx, l) })
+				ours, theirs := net.Pipe()
+				defer ours.Close()
+				closed := make(chan time.Time, 1)
+				began := time.Now()
+				l.conns <- closingConn{theirs, closed}
+				_, _ = io.WriteString(ours, test.sent)
+				if test.reads {
+					serving.Go(func() { _, _ = io.Copy(io.Discard, ours) })
+				}
+				select {
+				case at := <-closed:
+					if got := at.Sub(began); got != test.want {
+						t.Errorf("want the connection closed after %v, got %v", test.want, got)
+					}
+				case <-time.After(time.Hour):
+					t.Error("the connection is there for ever")
+				}
+			})
+		})
 	}
 }
