@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"pcapdaemon/capfile"
 	"pcapdaemon/pubsub"
@@ -796,5 +798,177 @@ func TestGivenUpOnce(t *testing.T) {
 	_, err = system{compiler, s}.prepare(ctx, wanted{iface: "lo", filter: "host name.example", snap: tap.MaxSnap})
 	if took := time.Since(began); !errors.Is(err, tap.ErrGivenUp) || took > 8*time.Second {
 		t.Errorf("want it given up once, after 5 s, got %v after %v", err, took)
+	}
+}
+
+// seriesOf returns what Prometheus would read of a daemon, by name and labels. Of a
+// histogram it is the count, and the sum under a name of its own.
+func seriesOf(t *testing.T, d *daemon) map[string]float64 {
+	t.Helper()
+	families, err := d.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := map[string]float64{}
+	for _, family := range families {
+		name, ours := strings.CutPrefix(family.GetName(), "pcapdaemon_")
+		if !ours || name == "build_info" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			labels := ""
+			for _, label := range m.GetLabel() {
+				labels += " " + label.GetValue()
+			}
+			if h := m.GetHistogram(); h != nil {
+				series[name+"_count"+labels], series[name+"_sum"+labels] = float64(h.GetSampleCount()), h.GetSampleSum()
+				continue
+			}
+			series[name+labels] = m.GetGauge().GetValue() + m.GetCounter().GetValue() // one of them is nil
+		}
+	}
+	return series
+}
+
+// TestMetricsSayWhatTheyMean: every series shows its own value, and that of no other one.
+func TestMetricsSayWhatTheyMean(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.capacity.share, c.limits.interfaces = time.Second, []string{"x0"} })
+		ask := func(times int, request string) {
+			for range times {
+				_ = b.handle(b.life, received(request))
+				synctest.Wait()
+			}
+		}
+		observer := deliveryObserver{b.metrics, b.log}
+		b.deliver(func(o *store.Options) { o.Observer = &retryObserver{} }) // what it counts is counted below
+		ask(1, `{"node":"web1","interface":"x0","packets":50}`)
+		ask(1, `{"node":"web1","interface":"x0","packets":51}`)
+		time.Sleep(2 * time.Second)
+		ask(1+4, `{"node":"web1","interface":"x0","timeout":60}`) // runs, and 4 share it
+		ask(6, `{"node":"web1","interface":"x1"}`)
+		ask(7, `{"node":"web2","interface":"x0"}`)
+		ask(8, `{`)
+		observer.Removed(make([]string, 9), 0)
+		n := 10
+		want := map[string]float64{}
+		for _, destination := range append(store.Names(), "cloudshark") {
+			want["delivery_seconds_count "+destination] = float64(2*n + 1)
+			want["delivery_seconds_sum "+destination] = float64((2*n + 1) * n)
+			for outcome, err := range map[string]error{"error": errors.New("broken"), "ok": nil} {
+				times := map[string]int{"error": n, "ok": n + 1}[outcome]
+				want["deliveries_total "+destination+" "+outcome] = float64(times)
+				for range times {
+					observer.Delivered(destination, time.Duration(n)*time.Second, err)
+				}
+			}
+			n += 2
+		}
+		b.health.SetRequests(nil)
+		b.health.SetResults(errors.New("no"))
+		b.health.SetCapture(errors.New("no"))
+		maps.Copy(want, map[string]float64{
+			"requests_total accepted": 3, "requests_total shared": 4, "requests_total refused": 6,
+			"requests_total other_node": 7, "requests_total malformed": 8, "removed_captures_total": 9,
+			"captured_packets_total": 101, "captured_bytes_total": 2*24 + 101*116, "dropped_packets_total": 2 * 3,
+			"captures_running": 1, "memory_held_bytes": capfile.ChunkSize,
+			"subscribed": 1, "connected requests": 1, "connected results": 0, "trouble": 1,
+		})
+		got := seriesOf(t, b.daemon)
+		for name, value := range got {
+			if expected, known := want[name]; !known || value != expected {
+				t.Errorf("%s: want %v, got %v", name, expected, value)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("want %d series, got %d", len(want), len(got))
+		}
+		b.health.SetRequests(errors.New("no"))
+		b.health.SetResults(nil)
+		b.health.SetCapture(nil)
+		for name, want := range map[string]float64{"subscribed": 0, "connected requests": 0, "connected results": 1, "trouble": 0} {
+			if got := seriesOf(t, b.daemon)[name]; got != want {
+				t.Errorf("%s: want %v, got %v", name, want, got)
+			}
+		}
+	})
+}
+
+// TestMetricsOfDisks: what lies in the spool and what is free beside it.
+func TestMetricsOfDisks(t *testing.T) {
+	c := config{node: "web1", limits: limits{snap: tap.MaxSnap}, capacity: capacity{captures: 1, memory: capfile.ChunkSize},
+		delivery: deliveryConfig{upload: true, dir: t.TempDir(), spool: t.TempDir(), spoolSize: 1 << 20,
+			shark: sharkConfig{scheme: "http", host: testbed.DeadAddress(t), token: sharktest.Token, timeout: time.Nanosecond}}}
+	d, err := newDaemon(c, discard{}, status.NewHealth(), quietLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]float64{"spool_captures": 0, "spool_bytes": 0, "spool_oldest_seconds": 0} {
+		if got := seriesOf(t, d)[name]; got != want {
+			t.Errorf("%s: want %v of an empty spool, got %v", name, want, got)
+		}
+	}
+	began := time.Now()
+	for range 3 {
+		file, _ := newCaptureFile(1000)
+		if place, err := d.jobs.delivery.Deliver(t.Context(), nil, file); err != nil || !place.Kept {
+			t.Fatalf("want it kept, got %+v, %v", place, err)
+		}
+	}
+	files, bytes := 0, 0.0
+	entries, err := os.ReadDir(c.delivery.spool)
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil {
+			files, bytes = files+1, bytes+float64(info.Size())
+		}
+	}
+	time.Sleep(20 * time.Millisecond)
+	got := seriesOf(t, d)
+	if err != nil || got["spool_captures"] != 3 || files != 6 || got["spool_bytes"] != bytes {
+		t.Errorf("want 3 captures in %d files of %v bytes, got %v, %v", files, bytes, got, err)
+	}
+	oldest := got["spool_oldest_seconds"]
+	if most := time.Since(began).Seconds(); oldest < 0.02 || oldest > most {
+		t.Errorf("want the oldest there since %v s at most, got %v", most, oldest)
+	}
+	var here unix.Statfs_t
+	if err := unix.Statfs(c.delivery.dir, &here); err != nil {
+		t.Fatal(err)
+	}
+	free := float64(here.Bavail) * float64(here.Bsize)
+	if got := got["destdir_free_bytes"]; got < 0.9*free || got > 1.1*free {
+		t.Errorf("want about %v bytes free, got %v", free, got)
+	}
+}
+
+// TestMetricsOfRecorders: what a recorder holds, each number under its name.
+func TestMetricsOfRecorders(t *testing.T) {
+	testbed.NeedRoot(t)
+	stream := testbed.StartStream(t, time.Millisecond)
+	c := config{node: "web1", limits: limits{snap: tap.MaxSnap}, capacity: capacity{captures: 1, memory: capfile.ChunkSize},
+		filter: stream.Filter(), record: recordConfig{[]string{"lo", "nosuch0"}, leastRecord}}
+	d, err := newDaemon(c, discard{}, status.NewHealth(), quietLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer d.recorders.run(ctx, quietLog())()
+	defer cancel()
+	began := time.Now()
+	testbed.Eventually(t, 10*time.Second, "packets are recorded", func() bool {
+		return seriesOf(t, d)["recorder_packets_total lo"] >= 200
+	})
+	got, most := seriesOf(t, d), time.Since(began).Seconds()+1
+	if packets, bytes := got["recorder_packets_total lo"], got["recorder_bytes lo"]; bytes < 40*packets || bytes > 120*packets {
+		t.Errorf("want some 73 bytes for each of %v packets, got %v", packets, bytes)
+	}
+	if seconds := got["recorder_seconds lo"]; seconds < 0.15 || seconds > most {
+		t.Errorf("want the oldest packet from within %v s, got %v", most, seconds)
+	}
+	for name, want := range map[string]float64{"recorder_up lo": 1, "recorder_dropped_total lo": 0, "recorder_up nosuch0": 0,
+		"recorder_packets_total nosuch0": 0, "recorder_bytes nosuch0": 0, "recorder_seconds nosuch0": 0} {
+		if got, there := got[name]; got != want || !there {
+			t.Errorf("%s: want %v, got %v", name, want, got)
+		}
 	}
 }

@@ -145,6 +145,40 @@ func TestRoomsAreReadyOnes(t *testing.T) {
 	}
 }
 
+// TestPoolNeverHasMore: whatever captures take, make ready and give back, and in
+// whatever order, what is lent and what is kept together are within the limit.
+func TestPoolNeverHasMore(t *testing.T) {
+	const limit = 5
+	p := NewPool(limit*ChunkSize + ChunkSize/2)
+	defer p.Release()
+	var buffers []*Buffer
+	for step := range 2000 {
+		i := rand.IntN(len(buffers) + 1)
+		switch {
+		case i == len(buffers):
+			if b := NewBuffer(p); b != nil {
+				buffers = append(buffers, b)
+			}
+		case rand.IntN(3) == 0:
+			buffers[i].Free()
+			buffers[i] = buffers[len(buffers)-1]
+			buffers = buffers[:len(buffers)-1]
+		case rand.IntN(2) == 0:
+			buffers[i].Reserve(rand.IntN(3 * ChunkSize))
+		default:
+			buffers[i].Rooms(1 + rand.IntN(limit))
+			buffers[i].Trim()
+		}
+		held, all := p.Held()/ChunkSize, 0
+		for _, b := range buffers {
+			all += len(b.chunks)
+		}
+		if int(held) != all || all+kept(p) > limit {
+			t.Fatalf("step %d: want %d chunks at most, got %d held by buffers, %d lent and %d kept", step, limit, all, held, kept(p))
+		}
+	}
+}
+
 // kept returns how many chunks a pool keeps for the next capture.
 func kept(p *Pool) int {
 	p.mu.Lock()

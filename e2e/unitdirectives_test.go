@@ -33,6 +33,19 @@ var ignored = []string{"NoExecPaths", "ExecPaths"}
 // specifiers are what the unit may have resolved, and the version that does it.
 var specifiers = map[string]int{"%S": 232, "%d": 251}
 
+// TestUnitNeedsNoFile: without settings and without a token, systemd starts the unit, and
+// the daemon says what it needs.
+func TestUnitNeedsNoFile(t *testing.T) {
+	unit := read(t, unitSource)
+	for _, match := range regexp.MustCompile(`(?m)^(EnvironmentFile=|LoadCredential=(\w+):)(.*)$`).FindAllStringSubmatch(unit, -1) {
+		needed := match[2] == "" && !strings.HasPrefix(match[3], "-") ||
+			match[2] != "" && !strings.Contains(unit, "\nSetCredential="+match[2]+":")
+		if needed {
+			t.Errorf("%s: there may be no such file", match[0])
+		}
+	}
+}
+
 // TestUnitNeedsNoNewerSystemd looks up what each line of the unit needs, and
 // whether packages and papers name the version.
 func TestUnitNeedsNoNewerSystemd(t *testing.T) {
