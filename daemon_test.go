@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -760,18 +761,28 @@ func TestLastLinesAreLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = in.SetWriteDeadline(time.Time{})
-	log := make(chan string)
+	printed, log := make(chan []byte, 1), make(chan string)
 	go func() {
-		time.Sleep(200 * time.Millisecond)
+		<-printed // the result, which the log says next
+		time.Sleep(50 * time.Millisecond)
 		all, _ := io.ReadAll(out)
 		log <- string(all[filler:])
 	}()
 	code := run([]string{"-writelocal", "-destdir", t.TempDir(), "-node", "web1", "-request", `{"node":"web1"}`},
-		nil, io.Discard, in)
+		nil, chanWriter(printed), in)
 	in.Close() // as the end of the program does
 	if got := <-log; code != exitFailed || !strings.Contains(got, "interface: required") {
 		t.Errorf("want exit code %d and the refusal in the log, got %d, %q", exitFailed, code, got)
 	}
+}
+
+// A chanWriter sends what is written to it.
+type chanWriter chan<- []byte
+
+// Write implements io.Writer.
+func (w chanWriter) Write(p []byte) (int, error) {
+	w <- bytes.Clone(p)
+	return len(p), nil
 }
 
 // TestGivenUpOnce: a filter that takes too long for the recorder is not tried once more without it.

@@ -130,12 +130,12 @@ func TestUploadIsSlow(t *testing.T) {
 	s := sharktest.Start(t, func(_ http.ResponseWriter, r *http.Request, _ int) bool {
 		for range 30 {
 			_, _ = io.CopyN(io.Discard, r.Body, 100_000)
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 		}
 		return false
 	})
 	c := testCloudshark(s)
-	c.client = newUploadClient(nil, false, store.StallTimeouts{Stall: 700 * time.Millisecond, Answer: 700 * time.Millisecond})
+	c.client = newUploadClient(nil, false, store.StallTimeouts{Stall: 2 * time.Second, Answer: 2 * time.Second})
 	told := &retryObserver{}
 	c.observer = told
 	r, _ := newCaptureFile(3_000_100)

@@ -16,11 +16,13 @@ import (
 
 // TestStop: running captures are delivered, then the daemon ends.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, syscall.SIGHUP) // or the daemon would be started with what nohup(1) has done to the tests
-	defer signal.Stop(caught)
+	t.Cleanup(func() { signal.Stop(caught) })
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
 			r := testbed.StartRedis(t)
 			l := listen(t, r)
 			s := sharktest.Start(t, nil)
@@ -31,7 +33,7 @@ func TestStop(t *testing.T) {
 				l.await(t, 5*time.Second, "started")
 			}
 			time.Sleep(500 * time.Millisecond)
-			at := time.Now()
+			sent, at := stream.Sent(), time.Now()
 			d.Signal(t, sig)
 			if code := d.Wait(t, 5*time.Second); code != 0 {
 				t.Errorf("want exit code 0, got %d", code)
@@ -39,10 +41,14 @@ func TestStop(t *testing.T) {
 			for range 3 {
 				got := l.final(t, time.Second)
 				got.check(t, says{"state": "done", "stop": "shutdown", "url": anything{}, "file": anything{}})
+				numbers := readNumbers(t, got.File)
+				testbed.CheckNoGap(t, numbers)
+				if last := numbers[len(numbers)-1]; last < sent-1 {
+					t.Errorf("want all %d packets from before the signal, got %d", sent, last+1)
+				}
 				packets := readPackets(t, got.File)
-				last := packets[len(packets)-1].Timestamp
-				if gap := at.Sub(last); gap > 30*time.Millisecond || gap < -30*time.Millisecond {
-					t.Errorf("want packets until the signal, got the last one %v before", gap)
+				if last := packets[len(packets)-1].Timestamp; got.Ended.Before(at) || !last.Before(got.Ended) {
+					t.Errorf("want packets until the signal at %v, got the end at %v, the last one at %v", at, got.Ended, last)
 				}
 			}
 		})

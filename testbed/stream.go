@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,7 @@ func ReadPcap(t testing.TB, file io.Reader) ([]Packet, *pcapgo.Reader) {
 type Stream struct {
 	Port int
 	Stop func()
+	sent atomic.Int64
 }
 
 // StartStream sends a packet every interval until the test ends.
@@ -67,6 +69,8 @@ func StartStreamOf(t testing.TB, size int, interval time.Duration) *Stream {
 	}
 	padding := strings.Repeat(" ", max(0, size-len("packet 00000000")))
 	done, ended := make(chan struct{}), make(chan struct{})
+	s := &Stream{Port: sink.LocalAddr().(*net.UDPAddr).Port,
+		Stop: sync.OnceFunc(func() { close(done); <-ended; conn.Close(); sink.Close() })}
 	go func() {
 		defer close(ended)
 		began := time.Now()
@@ -77,13 +81,15 @@ func StartStreamOf(t testing.TB, size int, interval time.Duration) *Stream {
 			case <-time.After(time.Until(began.Add(time.Duration(n) * interval))):
 			}
 			fmt.Fprintf(conn, "packet %08d%s", n, padding)
+			s.sent.Add(1)
 		}
 	}()
-	s := &Stream{Port: sink.LocalAddr().(*net.UDPAddr).Port,
-		Stop: sync.OnceFunc(func() { close(done); <-ended; conn.Close(); sink.Close() })}
 	t.Cleanup(s.Stop)
 	return s
 }
+
+// Sent returns how many packets have been sent so far: numbers from 0 on.
+func (s *Stream) Sent() int { return int(s.sent.Load()) }
 
 // Filter matches the packets of the Stream.
 func (s *Stream) Filter() string { return "udp dst port " + strconv.Itoa(s.Port) }
