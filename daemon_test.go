@@ -459,7 +459,9 @@ func TestKeptIsNotEverything(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, nil)
 				b.upload.err, b.local.err = errors.New("broken"), test.disk
-				b.deliver(func(o *store.Options) { o.Always, o.Spool, o.SpoolSize, o.Retry = true, spool, 1<<20, b.upload })
+				b.deliver(func(o *store.Options) {
+					o.Always, o.Spool, o.SpoolSize, o.Remotes[0].Once = true, spool, 1<<20, b.upload
+				})
 				b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
 				time.Sleep(time.Second)
 				b.signal()
@@ -726,10 +728,10 @@ func TestSpoolIsWaitedFor(t *testing.T) {
 		redis: redisConfig{server: &pubsub.Server{Addresses: []string{testbed.DeadAddress(t)}}, requests: "capture"},
 		delivery: deliveryConfig{upload: true, spool: t.TempDir(), spoolSize: 1 << 20, drainTimeout: 10 * time.Second,
 			shark: sharkConfig{scheme: "http", host: shark.Address(), token: sharktest.Token, timeout: time.Minute}}}
-	away := &fakeStore{err: errors.New("away")}
+	away := &fakeStore{title: "cloudshark", err: errors.New("away")}
 	file, _ := newCaptureFile(1000)
 	file.Note = finalResults{{ID: "a", State: result.Done}}.encode()
-	before := store.New(store.Options{Node: c.node, Upload: away, Retry: away, Spool: c.delivery.spool,
+	before := store.New(store.Options{Node: c.node, Remotes: []store.Remote{{Destination: away, Once: away}}, Spool: c.delivery.spool,
 		SpoolSize: c.delivery.spoolSize, Observer: &retryObserver{}})
 	if place, err := before.Deliver(t.Context(), nil, file); err != nil || !place.Kept {
 		t.Fatalf("want it kept, got %+v, %v", place, err)
