@@ -48,6 +48,7 @@ const (
 	requesting              // one request, here and without Redis
 	publishing              // one request to others, as a client
 	rollCalling             // who listens, as a client
+	fetching                // what is left in Redis for an id, as a client
 	versioning              // print versions
 )
 
@@ -55,7 +56,7 @@ const (
 func (m mode) delivers() bool { return m == serving || m == requesting }
 
 // usesRedis reports whether a server is needed.
-func (m mode) usesRedis() bool { return m == serving || m.asks() }
+func (m mode) usesRedis() bool { return m == serving || m == fetching || m.asks() }
 
 // asks reports whether this is a client, who needs the answers.
 func (m mode) asks() bool { return m == publishing || m == rollCalling }
@@ -65,7 +66,7 @@ func (m mode) asks() bool { return m == publishing || m == rollCalling }
 type config struct {
 	mode     mode
 	noWait   bool   // the client leaves as soon as the request is published
-	request  string // of -request, -publish or -rollcall: JSON, or - for standard input
+	request  string // of -request, -publish or -rollcall: JSON, or - for standard input; of -fetch: the id
 	node     string
 	limits   limits
 	capacity capacity
@@ -174,6 +175,10 @@ func (c *config) check(raw rawConfig) error {
 		return errors.New("-nowait needs a request to publish: give -publish")
 	case c.mode.asks() && !c.noWait && c.redis.results == "":
 		return fmt.Errorf("%s waits for results and needs a -resultchannel", c.mode.flag())
+	case c.mode == fetching && c.redis.results == "":
+		return errors.New("-fetch looks for keys that begin with the -resultchannel, and needs one")
+	case c.mode == fetching && c.delivery.dir == "":
+		return errors.New("-fetch needs a -destdir to fetch captures into")
 	case c.limits.returned > 0 && c.limits.returned < capfile.HeaderSize:
 		return fmt.Errorf("-maxreturn takes 0, or %d bytes to %s", capfile.HeaderSize, text.FormatSize(mostReturned))
 	case c.limits.returned > 0 && c.redis.results == "":
@@ -214,7 +219,7 @@ func (c *config) check(raw rawConfig) error {
 	switch {
 	case c.mode.delivers():
 		return c.delivery.check(raw)
-	case c.mode == publishing:
+	case c.mode == publishing || c.mode == fetching:
 		return absoluteDirectory("-destdir", &c.delivery.dir)
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 
@@ -26,7 +28,7 @@ type rawConfig struct {
 	redisPort                        int64
 	csTokenFile, csCAFile            string
 	interfaces, record               string
-	request, publish                 string
+	request, publish, fetch          string
 	version, rollCall                bool
 	given                            map[string]bool // names of the flags that were set
 }
@@ -34,7 +36,7 @@ type rawConfig struct {
 // mode returns what the flags ask for, and the request that they, and the
 // words behind them, hold.
 func (raw rawConfig) mode(words []string) (m mode, request string, err error) {
-	running, publish := raw.given["request"], raw.given["publish"]
+	running, publish, fetch := raw.given["request"], raw.given["publish"], raw.given["fetch"]
 	switch {
 	case raw.version:
 		m = versioning
@@ -42,6 +44,10 @@ func (raw rawConfig) mode(words []string) (m mode, request string, err error) {
 		return 0, "", errors.New("-request runs a request here, -publish asks others: give one of them")
 	case raw.rollCall && (running || publish):
 		return 0, "", errors.New("-rollcall is a request of its own: give it without -request and -publish")
+	case fetch && (running || publish || raw.rollCall):
+		return 0, "", errors.New("-fetch asks nobody: give it without -request, -publish and -rollcall")
+	case fetch && checkID(raw.fetch) != nil:
+		return 0, "", fmt.Errorf("-fetch takes the id of a request: %w", checkID(raw.fetch))
 	case running && raw.request == "", publish && raw.publish == "":
 		return 0, "", errors.New("-request and -publish take a request as JSON, " +
 			"- for standard input, or words such as node=web1")
@@ -51,8 +57,10 @@ func (raw rawConfig) mode(words []string) (m mode, request string, err error) {
 		m, request = publishing, raw.publish
 	case raw.rollCall:
 		m, request = rollCalling, "rollcall=true"
+	case fetch:
+		m, request = fetching, raw.fetch
 	}
-	if m.flag() != "" {
+	if m.flag() != "" && m != fetching {
 		if request, err = client.Spell(request, words); err != nil {
 			return 0, "", fmt.Errorf("%s: %w", m.flag(), err)
 		}
@@ -61,12 +69,26 @@ func (raw rawConfig) mode(words []string) (m mode, request string, err error) {
 	if len(words) > 0 {
 		return 0, "", fmt.Errorf("argument %q is no flag: all options begin with a dash", words[0])
 	}
-	return m, "", nil
+	return m, request, nil
 }
 
-// flag returns the flag that asks for a mode with a request; empty for other modes.
+// checkID returns why no request can have an id, or nil.
+func checkID(id string) error {
+	switch {
+	case id == "":
+		return errors.New("it is empty")
+	case utf8.RuneCountInString(id) > maxID:
+		return fmt.Errorf("it has more than %d characters", maxID)
+	case strings.ContainsFunc(id, unicode.IsControl):
+		return fmt.Errorf("it holds a control character: %s", text.Quote(id))
+	}
+	return nil
+}
+
+// flag returns the flag that asks for a mode with a request or an id; empty for other modes.
 func (m mode) flag() string {
-	return map[mode]string{requesting: "-request", publishing: "-publish", rollCalling: "-rollcall"}[m]
+	return map[mode]string{requesting: "-request", publishing: "-publish", rollCalling: "-rollcall",
+		fetching: "-fetch"}[m]
 }
 
 // checkVariables refuses variables that look like flags and are none: a
@@ -156,6 +178,8 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 		"run this one `request` (JSON, - for standard input, or words) without Redis, print its results, exit")
 	fs.StringVar(&raw.publish, "publish", "",
 		"publish this `request` (JSON, - for standard input, or words), follow its results, exit")
+	fs.StringVar(&raw.fetch, "fetch", "",
+		"with -destdir: fetch what is still in Redis for this `id`, exit")
 	fs.Var(newSwitch(&c.noWait), "nowait",
 		"with -publish: leave as soon as the request is published, after 3s at most")
 	fs.Var(newChoice(&c.log.level, "info", "debug", "warn", "error"), "loglevel",

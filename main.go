@@ -71,6 +71,8 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	switch {
 	case c.noWait:
 		return runAnnouncement(c, stdin, stdout, stderr)
+	case c.mode == fetching:
+		return exitCode(client.Fetch(clientOptions(c), c.request, stdout, stderr))
 	case c.mode.asks():
 		return runClient(c, stdin, stdout, stderr)
 	case c.mode == requesting:

@@ -97,6 +97,7 @@ type client struct {
 	spans    spans
 	view     view
 	fetcher  *fetcher // nil: files stay where they are
+	dir      string   // that the fetcher fetches into
 	session  *session
 	owed     bool // a stop could not be published
 	failed   bool // a file was not fetched
@@ -176,6 +177,7 @@ func consult(in interruption, o Options, q request, v view) (Outcome, error) {
 func newClient(o Options, q request, over exchange, v view) *client {
 	asking := &client{exchange: over, channel: o.Requests, request: q, spans: q.spans(o), view: v}
 	if o.Dir != "" {
+		asking.dir = o.Dir
 		asking.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), o.Results+":"+q.id+":", q.asked.Bytes)
 	}
 	return asking
@@ -235,6 +237,9 @@ func (c *client) leave() Outcome {
 	c.view.close()
 	if c.request.begins {
 		c.view.say("left before the results came; what still runs can be stopped, with the flags of this command, by: " + c.request.stopByHand())
+	}
+	if c.request.returns {
+		c.view.say("what is returned can be fetched within 10 minutes, with those flags, by: " + c.request.fetchByHand(c.dir))
 	}
 	return Failed
 }

@@ -335,7 +335,8 @@ func TestClientIsInterrupted(t *testing.T) {
 		"once, Redis is away": {"a started 1;4s;lost;once;9s;regained;200ms;a done 1", stop + "\n" + stop, Done,
 			14 * time.Second, "stop not published: gone"},
 		"twice": {"a started 1;1s;once;100ms;twice", stop, Failed, 1100 * time.Millisecond,
-			"pcapdaemon -publish node=any stop=r1"},
+			"pcapdaemon -publish node=any stop=r1\nwhat is returned can be fetched within 10 minutes, " +
+				"with those flags, by: pcapdaemon -destdir '/my dir' -fetch r1\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -346,6 +347,7 @@ func TestClientIsInterrupted(t *testing.T) {
 				defer interrupt()
 				var out, errs bytes.Buffer
 				c := newTestClient(e, jsonLines{&out, &errs})
+				c.request.returns, c.dir = true, "/my dir"
 				if err := c.ask(t.Context()); err != nil {
 					t.Fatal(err)
 				}

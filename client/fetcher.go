@@ -111,24 +111,37 @@ func (f *fetcher) fetch(ctx context.Context, r result.Result) (file string, err 
 	case f.most > 0 && r.Bytes > f.most:
 		return "", fmt.Errorf("a file of %d bytes is larger than the %d that were asked for", r.Bytes, f.most)
 	}
-	var fetching sync.WaitGroup
-	defer fetching.Wait()
+	from, release := f.open(ctx, r.Key)
+	defer release()
+	content := &content{from: &whole{from: from, missing: r.Bytes}}
+	return f.keep(ctx, r.Key, store.File{ID: r.ID, Name: localName(r), Size: r.Bytes}, content)
+}
+
+// open begins to read what a key holds. Release ends it.
+func (f *fetcher) open(ctx context.Context, key string) (from io.Reader, release func()) {
+	var reading sync.WaitGroup
 	reader, writer := io.Pipe()
-	defer reader.Close() // ends the writer
-	fetching.Go(func() {
-		_, err := f.keys.Fetch(ctx, r.Key, writer)
+	reading.Go(func() {
+		_, err := f.keys.Fetch(ctx, key, writer)
 		writer.CloseWithError(err)
 	})
-	content := &whole{from: reader, missing: r.Bytes}
-	place, err := f.dir.Store(ctx, store.File{ID: r.ID, Name: localName(r), Size: r.Bytes,
-		Content: func() io.Reader { return content }})
+	return reader, func() {
+		reader.Close() // ends the writer
+		reading.Wait()
+	}
+}
+
+// keep writes the content of a key to a file and removes the key.
+func (f *fetcher) keep(ctx context.Context, key string, file store.File, content *content) (path string, err error) {
+	file.Content = func() io.Reader { return content }
+	place, err := f.dir.Store(ctx, file)
 	switch {
 	case content.err != nil:
 		return "", content.err // and not what the directory makes of it
 	case err != nil:
 		return "", err
 	}
-	if err := f.keys.Remove(ctx, r.Key); err != nil {
+	if err := f.keys.Remove(ctx, key); err != nil {
 		return place.File, fmt.Errorf("fetched, but: %w", err)
 	}
 	return place.File, nil
@@ -149,11 +162,25 @@ func localName(r result.Result) string {
 	return base[:min(len(base), maxFileName-len(extension))] + extension
 }
 
+// A content is what is read of a key. It remembers why that could not go on.
+type content struct {
+	from io.Reader
+	err  error
+}
+
+// Read implements io.Reader.
+func (c *content) Read(p []byte) (int, error) {
+	n, err := c.from.Read(p)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
+	return n, err
+}
+
 // A whole reads a file of known length, and all of it or an error.
 type whole struct {
 	from    io.Reader
 	missing int64 // bytes
-	err     error // why it is not whole
 }
 
 // Read implements io.Reader.
@@ -165,9 +192,6 @@ func (w *whole) Read(p []byte) (int, error) {
 		err = errors.New("the file is longer than its result says")
 	case err == io.EOF && w.missing > 0:
 		err = fmt.Errorf("%d bytes of the file are missing", w.missing)
-	}
-	if err != nil && err != io.EOF {
-		w.err = err
 	}
 	return n, err
 }

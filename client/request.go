@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"os/user"
@@ -23,6 +24,7 @@ type request struct {
 	by           string
 	// Captures begin with it, unless it ends some or asks who listens.
 	begins, rollCall bool
+	returns          bool // those captures are returned
 }
 
 // A asker says who asks, and what is to become of the answers.
@@ -73,6 +75,7 @@ func newRequest(message []byte, judge func([]byte) (Asked, error), who asker) (r
 	if q.begins && who.fetches && given["return"] == nil {
 		added["return"] = true
 	}
+	q.returns = q.begins && (added["return"] == true || string(given["return"]) == "true")
 	if len(added) == 0 {
 		return q, nil
 	}
@@ -97,6 +100,11 @@ func (q request) stop() []byte {
 // stopByHand returns the command that does the same.
 func (q request) stopByHand() string {
 	return "pcapdaemon -publish " + shellWord(q.field+"="+q.value) + " " + shellWord("stop="+q.id)
+}
+
+// fetchByHand returns the command that fetches what is returned, into a directory.
+func (q request) fetchByHand(dir string) string {
+	return "pcapdaemon -destdir " + shellWord(cmp.Or(dir, ".")) + " -fetch " + shellWord(q.id)
 }
 
 // shellWord quotes a word for a shell, if it needs to be.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,5 +84,42 @@ func TestReturnFails(t *testing.T) {
 			}
 			checkDirectory(t, dir, 0)
 		})
+	}
+}
+
+// TestFetchAfterLeaving: who leaves by a second Ctrl-C is told how to get the files, and gets them so.
+func TestFetchAfterLeaving(t *testing.T) {
+	t.Parallel()
+	testbed.NeedRoot(t)
+	r := testbed.StartRedis(t)
+	startDaemon(t, r, "-maxreturn", "16MiB")
+	stream := testbed.StartStream(t, time.Millisecond)
+	dir, heard := t.TempDir(), listen(t, r)
+	cmd := exec.Command(binary, "-redisport", strconv.Itoa(r.Port), "-destdir", dir,
+		"-publish", "node=any", "interface=lo", "id=mine", "timeout=60", "progress=1", "bpf="+stream.Filter())
+	p := testbed.Start(t, cmd)
+	heard.await(t, 5*time.Second, "running")
+	r.Do(t, "ACL", "SETUSER", "default", "-getrange") // nothing is fetched yet
+	p.Signal(t, syscall.SIGINT)
+	p.Signal(t, syscall.SIGTERM)
+	if code := p.Wait(t, 5*time.Second); code != 1 {
+		t.Errorf("want exit code 1, got %d", code)
+	}
+	if want := "-destdir " + dir + " -fetch mine"; !strings.Contains(p.Output.String(), want) {
+		t.Errorf("want the command %s, got %s", want, p.Output.String())
+	}
+	r.Do(t, "PUBLISH", "capture", `{"node":"any","stop":"mine"}`) // the first signal may not have come so far
+	done := heard.await(t, 10*time.Second, "done")
+	checkDirectory(t, dir, 0)
+	r.Do(t, "ACL", "SETUSER", "default", "+getrange")
+	got, errs, code := publish(t, r, 5*time.Second, "-destdir", dir, "-fetch", "mine")
+	if states(got) != "fetched" || code != 0 || filepath.Dir(got[0].File) != dir {
+		t.Fatalf("want the file fetched, got %d, %+v, %s", code, got, errs)
+	}
+	if info, err := os.Stat(got[0].File); err != nil || info.Size() != done.Bytes {
+		t.Errorf("want all %d bytes, got %+v, %v", done.Bytes, info, err)
+	}
+	if _, errs, code := publish(t, r, 5*time.Second, "-destdir", dir, "-fetch", "mine"); code != 3 {
+		t.Errorf("want exit code 3 when nothing is left, got %d, %s", code, errs)
 	}
 }

@@ -12,8 +12,11 @@ import (
 	"pcapdaemon/testbed"
 )
 
-// askerScanACL is what is needed besides to look for what was left in Redis.
-const askerScanACL = "+scan"
+// What is needed besides to look for what was left in Redis, and in all nodes of a cluster.
+const (
+	askerScanACL   = "+scan"
+	clusterScanACL = "+cluster|slots"
+)
 
 func TestKeys(t *testing.T) {
 	r := testbed.StartRedis(t)

@@ -182,6 +182,16 @@ func explainRefusal(refusal redis.Error) redis.Error {
 	return "refused by the server"
 }
 
+// Ping returns why the server cannot be reached, or nil. It tries once.
+func (s *Server) Ping(ctx context.Context) error {
+	conn, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return ping(conn, pingPeriod)
+}
+
 // ping asks for a sign of life. That the user may not ping is one, too.
 func ping(conn redis.Conn, timeout time.Duration) error {
 	answer, err := redis.DoWithTimeout(conn, timeout, "PING")
