@@ -73,6 +73,7 @@ type Asked struct {
 	Node, NodeRE string // whom it names: one of them is empty
 	Interfaces   []string
 	Timeout      int64  // seconds; 0: not given
+	Progress     int64  // seconds between results on the way; 0: none are asked for
 	Bytes        int64  // of the file; 0: not given
 	Stop         string // id of captures to be ended; nothing is captured
 	RollCall     bool   // nothing is captured
@@ -216,8 +217,8 @@ func (c *client) wait(in interruption) Outcome {
 		return c.leave()
 	}
 	c.view.close()
-	for _, t := range c.session.silent() {
-		c.view.say(text.Printable(t.Node) + " " + text.Printable(t.Interface) + ": no result")
+	for _, t := range c.session.unfinished() {
+		c.view.say(t.name() + ": no result")
 	}
 	code := c.session.outcome()
 	switch {
@@ -257,6 +258,7 @@ func (c *client) hear(in interruption) bool {
 		case f := <-c.fetcher.finished():
 			c.fetched(f)
 		case now := <-ticker.C:
+			c.sayFallen(now)
 			c.view.draw(c.session, now)
 		case err := <-c.exchange.Changes():
 			c.change(in.twice, err)
@@ -272,6 +274,14 @@ func (c *client) hear(in interruption) bool {
 	return true
 }
 
+// sayFallen names the captures of which nothing is heard any more.
+func (c *client) sayFallen(now time.Time) {
+	for _, t := range c.session.fallSilent(now) {
+		c.view.say(fmt.Sprintf("%s: nothing heard since %s; waiting for it for another %s at most", t.name(),
+			t.latest.Format(time.TimeOnly), text.FormatDuration(t.deadline.Sub(now).Round(time.Second))))
+	}
+}
+
 // busy reports whether there is something to do that does not depend on hosts.
 func (c *client) busy() bool {
 	return len(c.exchange.Answers()) > 0 || c.fetcher != nil && c.fetcher.pending > 0
@@ -284,6 +294,10 @@ func (c *client) take(ctx context.Context, message []byte) {
 		return // the channel is everybody's
 	}
 	t, news := c.session.take(r, time.Now())
+	if t != nil && t.silent {
+		t.silent = false
+		c.view.say(t.name() + ": heard again")
+	}
 	if !news {
 		return
 	}

@@ -52,7 +52,7 @@ func (e *fakeExchange) Changes() <-chan error { return e.changes }
 
 // newTestClient returns a client that asks any host for eth0.
 func newTestClient(e exchange, v view) *client {
-	return &client{exchange: e, channel: "capture", view: v, spans: spans{50 * time.Second, 10 * time.Second},
+	return &client{exchange: e, channel: "capture", view: v, spans: spans{capture: 50 * time.Second, longest: 24 * time.Hour, delivery: 10 * time.Second},
 		request: request{id: "r1", field: "node", value: "any", by: "me@here", begins: true,
 			asked: Asked{Interfaces: []string{"eth0"}}}}
 }
@@ -100,13 +100,13 @@ func judgeJSON(message []byte) (Asked, error) {
 	var r struct {
 		ID, By, Node, NodeRE, Stop string
 		Interface                  any
-		Timeout                    int64
+		Timeout, Progress          int64
 		RollCall                   bool
 	}
 	if err := json.Unmarshal(message, &r); err != nil {
 		return Asked{}, err
 	}
-	a := Asked{ID: cmp.Or(r.ID, "made up"), By: r.By, Node: r.Node, NodeRE: r.NodeRE, Timeout: r.Timeout,
+	a := Asked{ID: cmp.Or(r.ID, "made up"), By: r.By, Node: r.Node, NodeRE: r.NodeRE, Timeout: r.Timeout, Progress: r.Progress,
 		Stop: r.Stop, RollCall: r.RollCall}
 	switch names := r.Interface.(type) {
 	case string:
@@ -299,6 +299,56 @@ func TestClientHears(t *testing.T) {
 				}
 				if !strings.Contains(errs.String(), test.says) || strings.Contains(errs.String(), "no host answered") {
 					t.Errorf("want %q, got %s", test.says, errs.String())
+				}
+			})
+		})
+	}
+}
+
+// TestClientNamesTheSilent: a host that says nothing for three periods is named with the time, it may
+// be heard again, and nobody who wants to leave waits for it.
+func TestClientNamesTheSilent(t *testing.T) {
+	const running = "a started 1;2s;a running 1;"
+	for name, test := range map[string]struct {
+		events string
+		code   Outcome
+		took   time.Duration
+		says   string
+	}{
+		"it dies": {running, Failed, 60 * time.Second, "a eth0: nothing heard since {2s}; waiting for it for another 52s at most\n" +
+			"a eth0: no result\n"},
+		"it is heard again": {running + "7s;a done 1", Done, 9 * time.Second,
+			"waiting for it for another 52s at most\na eth0: heard again\n"},
+		"it dies twice": {running + "7s;a running 1", Failed, 60 * time.Second, "a eth0: heard again\n" +
+			"a eth0: nothing heard since {9s}; waiting for it for another 45s at most\n"},
+		"left when it is dead": {running + "7s;once", Failed, 9 * time.Second, "a eth0: no result"},
+		"another one is not": {"a started 1;b started 2;2s;a running 1;4s;b running 2;1s;b running 2;1s;b running 2;1s;once;1s;b done 2",
+			Failed, 10 * time.Second, "a eth0: no result"},
+		"left before it is named": {running + "5s;once", Failed, 17 * time.Second, "a eth0: no result"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newFakeExchange(1 + strings.Count(test.events, "b started"))
+				var errs bytes.Buffer
+				c := newTestClient(e, jsonLines{io.Discard, &errs})
+				c.spans.period = 2 * time.Second
+				once, interrupt := context.WithCancel(t.Context())
+				defer interrupt()
+				began := time.Now()
+				if err := c.ask(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				go e.play(t, strings.Trim(test.events, ";"), map[string]func(){"once": interrupt})
+				if code := c.wait(interruption{once, t.Context()}); code != test.code {
+					t.Errorf("want outcome %d, got %d", test.code, code)
+				}
+				if took := time.Since(began); took < test.took || took > test.took+2*tick {
+					t.Errorf("want an end after %v, got %v", test.took, took)
+				}
+				clock := func(d time.Duration) string { return began.Add(d).Format(time.TimeOnly) }
+				says := strings.NewReplacer("{2s}", clock(2*time.Second), "{9s}", clock(9*time.Second)).Replace(test.says)
+				if !strings.Contains(errs.String(), says) {
+					t.Errorf("want %q, got %s", says, errs.String())
 				}
 			})
 		})

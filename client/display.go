@@ -143,7 +143,7 @@ func countRows(rows []row) string {
 		counts[r.state]++
 	}
 	var words []string
-	for _, state := range []string{"started", "running", "ending", "fetch"} {
+	for _, state := range []string{"started", "running", "silent", "ending", "fetch"} {
 		if counts[state] > 0 {
 			words = append(words, fmt.Sprintf("%d %s", counts[state], state))
 			delete(counts, state)
@@ -166,12 +166,13 @@ type row struct {
 
 // row returns what is shown of a capture. What a host says is foreign text.
 func (f *session) row(t *progress, now time.Time) row {
-	limits := result.Limits{Timeout: f.spans.capture.Seconds()}
+	var limits result.Limits
 	if t.Limits != nil {
 		limits = *t.Limits
 	}
+	lasting, _ := f.spans.believe(t.Limits)
 	r := row{node: text.Printable(t.Node), state: text.Printable(t.State),
-		packets: t.Packets, bytes: t.Bytes, left: max(limits.Duration()-now.Sub(t.heard), 0)}
+		packets: t.Packets, bytes: t.Bytes, left: max(lasting-now.Sub(t.heard), 0)}
 	if len(f.request.asked.Interfaces) != 1 {
 		r.iface = " " + text.Printable(t.Interface)
 	}
@@ -179,13 +180,15 @@ func (f *session) row(t *progress, now time.Time) row {
 	case t.fetching:
 		r.state, r.part, r.left = "fetch", 1, 0
 		return r
+	case t.silent:
+		r.state = "silent"
 	case !f.stopped.IsZero():
 		r.state = "ending"
 	}
 	for _, limit := range [][2]float64{
 		{float64(t.Packets), float64(limits.Packets)},
 		{float64(t.Bytes), float64(limits.Bytes)},
-		{now.Sub(t.heard).Seconds(), limits.Timeout},
+		{now.Sub(t.heard).Seconds(), lasting.Seconds()},
 	} {
 		if limit[1] > 0 {
 			r.part = max(r.part, min(limit[0]/limit[1], 1))

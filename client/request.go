@@ -24,7 +24,8 @@ type request struct {
 	by           string
 	// Captures begin with it, unless it ends some or asks who listens.
 	begins, rollCall bool
-	returns          bool // those captures are returned
+	returns          bool  // those captures are returned
+	progress         int64 // seconds between results on the way; 0: there are none
 }
 
 // A asker says who asks, and what is to become of the answers.
@@ -69,8 +70,8 @@ func newRequest(message []byte, judge func([]byte) (Asked, error), who asker) (r
 	case given["id"] == nil || string(given["id"]) == `""`:
 		added["id"] = q.id
 	}
-	if q.begins && who.watches && given["progress"] == nil {
-		added["progress"] = 1
+	if q.progress = r.Progress; q.begins && who.watches && given["progress"] == nil {
+		q.progress, added["progress"] = 1, 1
 	}
 	if q.begins && who.fetches && given["return"] == nil {
 		added["return"] = true
@@ -121,15 +122,35 @@ func shellWord(word string) string {
 // spans say how long a capture takes at most, as far as its asker can know.
 type spans struct {
 	capture  time.Duration // until it ends, where the host does not say
-	delivery time.Duration // from there to its last result
+	longest  time.Duration // until it ends, whatever the host says
+	delivery time.Duration // from there to its last result, where the host does not say
+	period   time.Duration // between results on the way; 0: there are none
 }
 
 // spans returns what was asked for, and where nothing was, what the asker's
 // own flags say of hosts.
 func (q request) spans(o Options) spans {
-	s := spans{capture: o.Capture, delivery: o.Delivery + lateness}
+	s := spans{capture: o.Capture, longest: max(o.Capture, longestCapture), delivery: o.Delivery + lateness,
+		period: seconds(q.progress)}
 	if q.asked.Timeout > 0 {
-		s.capture = time.Duration(min(q.asked.Timeout, result.MaxSeconds)) * time.Second
+		s.capture = seconds(q.asked.Timeout)
+		s.longest = s.capture
 	}
 	return s
+}
+
+// seconds returns a duration that makes sense.
+func seconds(n int64) time.Duration { return result.Seconds(float64(n)) }
+
+// believe returns how long a capture with these limits may last, and how long
+// after that its last result may come. What a host says may be anything.
+func (s spans) believe(g *result.Limits) (capture, delivery time.Duration) {
+	capture, delivery = s.capture, s.delivery
+	if g != nil {
+		capture = min(g.Duration(), s.longest)
+	}
+	if g != nil && g.Delivery > 0 {
+		delivery = min(seconds(g.Delivery), longestDelivery) + lateness
+	}
+	return capture, delivery
 }

@@ -88,6 +88,28 @@ func TestQuestionStop(t *testing.T) {
 	}
 }
 
+// TestQuestionReturns: who has files returned knows it, and how often hosts tell how far they are.
+func TestQuestionReturns(t *testing.T) {
+	for _, test := range []struct {
+		request  string
+		who      asker
+		returns  bool
+		progress int64
+	}{
+		{`{"node":"a","interface":"lo"}`, asker{}, false, 0},
+		{`{"node":"a","interface":"lo","return":true,"progress":5}`, asker{}, true, 5},
+		{`{"node":"a","interface":"lo"}`, asker{watches: true, fetches: true}, true, 1},
+		{`{"node":"a","interface":"lo","return":false,"progress":0}`, asker{watches: true, fetches: true}, false, 0},
+		{`{"node":"a","stop":"x"}`, asker{watches: true, fetches: true}, false, 0},
+	} {
+		q, err := newRequest([]byte(test.request), judgeJSON, test.who)
+		if q.returns != test.returns || q.progress != test.progress || err != nil {
+			t.Errorf("%s: want returned %v, every %d s, got %v, %d, %v", test.request, test.returns, test.progress,
+				q.returns, q.progress, err)
+		}
+	}
+}
+
 // TestQuestionExact: only a node that is not any names one host.
 func TestQuestionExact(t *testing.T) {
 	for text, want := range map[string]bool{
@@ -105,16 +127,23 @@ func TestQuestionExact(t *testing.T) {
 
 // TestQuestionSpans: how long a capture may take comes from what was asked.
 func TestQuestionSpans(t *testing.T) {
-	o := Options{Capture: time.Hour, Delivery: 5 * time.Minute}
-	for timeout, want := range map[int64]time.Duration{
-		0:       time.Hour,
-		30:      30 * time.Second,
-		7200:    2 * time.Hour,
-		1 << 60: 365 * 24 * time.Hour,
+	const day = 24 * time.Hour
+	for _, test := range []struct {
+		timeout               int64
+		most                  time.Duration // the asker's -maxtimeout
+		wantCapture, wantMost time.Duration
+	}{
+		{0, time.Hour, time.Hour, day},
+		{0, 100 * time.Hour, 100 * time.Hour, 100 * time.Hour},
+		{30, time.Hour, 30 * time.Second, 30 * time.Second},
+		{7200, time.Hour, 2 * time.Hour, 2 * time.Hour},
+		{1 << 60, time.Hour, 365 * day, 365 * day},
 	} {
-		got := request{asked: Asked{Timeout: timeout}}.spans(o)
-		if want := (spans{want, 5*time.Minute + 10*time.Second}); got != want {
-			t.Errorf("timeout %d: want %v, got %v", timeout, want, got)
+		o := Options{Capture: test.most, Delivery: 5 * time.Minute}
+		got := request{asked: Asked{Timeout: test.timeout}, progress: 2}.spans(o)
+		want := spans{test.wantCapture, test.wantMost, 5*time.Minute + 10*time.Second, 2 * time.Second}
+		if got != want {
+			t.Errorf("timeout %d: want %v, got %v", test.timeout, want, got)
 		}
 	}
 }

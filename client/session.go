@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pcapdaemon/result"
+	"pcapdaemon/text"
 )
 
 const (
@@ -14,9 +15,19 @@ const (
 	lastAnswer = time.Second
 	// lateness is what a capture's last result may take beyond its timeout and its delivery.
 	lateness = 10 * time.Second
+	// longestCapture is what a host is believed at most that says how long a capture may
+	// last for which no timeout was asked, unless -maxtimeout is longer here.
+	longestCapture = 24 * time.Hour
+	// longestDelivery is what a host is believed at most of how long a delivery may take.
+	longestDelivery = 25 * time.Hour
+	// silentPeriods is how many results on the way have to be missing in turn of a host that is called silent.
+	silentPeriods = 3
 	// reconnection is the time in which everybody is connected again after an outage of Redis.
 	reconnection = 6 * time.Second
 )
+
+// maxCaptures is how many captures of one request are followed: whatever hosts say, it stays in bounds.
+const maxCaptures = 50_000
 
 // A session is what somebody who asked has heard so far. It has no clock: its
 // methods are told the time.
@@ -46,9 +57,15 @@ type progressKey struct {
 type progress struct {
 	result.Result           // the newest
 	heard         time.Time // when the first one was
-	deadline      time.Time // for the last one
+	latest        time.Time // when anything was heard of it
+	end           time.Time // of the capture, at most
+	deadline      time.Time // for the last result
+	silent        bool      // results on the way are missing
 	fetching      bool      // its file is on its way
 }
+
+// name names a capture for people.
+func (t *progress) name() string { return text.Printable(t.Node) + " " + text.Printable(t.Interface) }
 
 // newSession returns what is known of a request that was just published.
 func newSession(q request, listeners int, s spans, now time.Time) *session {
@@ -64,13 +81,18 @@ func (f *session) take(r result.Result, now time.Time) (t *progress, news bool) 
 	}
 	key := progressKey{r.Node, r.Interface, time.Time(r.Started).UnixNano()}
 	if t := f.known[key]; t != nil {
+		t.latest = now
 		return t, t.take(r)
 	}
 	switch {
 	case r.State == result.Refused:
 		f.refused++
 	case !r.Started.IsZero():
-		t = &progress{Result: r, heard: now, deadline: now.Add(f.lasting(r))}
+		if len(f.captures) == maxCaptures {
+			return nil, false
+		}
+		capture, delivery := f.spans.believe(r.Limits)
+		t = &progress{Result: r, heard: now, latest: now, end: now.Add(capture), deadline: now.Add(capture + delivery)}
 		f.captures, f.known[key] = append(f.captures, t), t
 	}
 	f.answered = now
@@ -79,14 +101,6 @@ func (f *session) take(r result.Result, now time.Time) (t *progress, news bool) 
 	}
 	f.answers[r.Node][r.Interface]++
 	return t, true
-}
-
-// lasting returns what a capture takes at most, until its last result.
-func (f *session) lasting(r result.Result) time.Duration {
-	if r.Limits == nil {
-		return f.spans.capture + f.spans.delivery
-	}
-	return r.Limits.Duration() + f.spans.delivery
 }
 
 // take notes a result of this capture; false means that it says nothing new.
@@ -146,15 +160,55 @@ func (f *session) over(now time.Time) bool {
 	case f.lost.IsZero() && !f.gathered(now):
 		return false
 	}
-	return !slices.ContainsFunc(f.captures, func(t *progress) bool { return !t.Over() && now.Before(t.deadline) })
+	return !slices.ContainsFunc(f.captures, func(t *progress) bool { return f.awaits(t, now) })
+}
+
+// awaits reports whether the last result of a capture can still come. Of a host that has fallen
+// silent it is not expected by somebody who wants to leave.
+func (f *session) awaits(t *progress, now time.Time) bool {
+	return !t.Over() && now.Before(t.deadline) && (f.stopped.IsZero() || !t.silent)
+}
+
+// fallSilent returns the captures of which nothing is heard any more since the last call, though
+// they should still be running.
+func (f *session) fallSilent(now time.Time) (fallen []*progress) {
+	patience := silentPeriods * f.spans.period
+	if patience == 0 || !f.lost.IsZero() {
+		return nil
+	}
+	for _, t := range f.captures {
+		spoken := t.latest.Add(patience)
+		if !t.Over() && !t.silent && !now.Before(spoken) && !spoken.After(t.end) && !t.isFull(now) {
+			t.silent = true
+			fallen = append(fallen, t)
+		}
+	}
+	return fallen
+}
+
+// isFull reports whether a capture may have all that was asked for by now, if packets
+// come as fast as they did. Its host then delivers it, without a word.
+func (t *progress) isFull(now time.Time) bool {
+	told, since := t.latest.Sub(t.heard).Seconds(), now.Sub(t.heard).Seconds()
+	if t.Limits == nil || told <= 0 {
+		return false
+	}
+	reaches := func(count, limit int64) bool {
+		return limit > 0 && float64(count)*since >= float64(limit)*told
+	}
+	return reaches(t.Packets, t.Limits.Packets) || reaches(t.Bytes, t.Limits.Bytes)
 }
 
 // stop notes that the captures have been asked to end.
 func (f *session) stop(now time.Time) {
 	f.stopped = now
 	for _, t := range f.captures {
-		if latest := now.Add(f.spans.delivery); t.deadline.After(latest) {
+		_, delivery := f.spans.believe(t.Limits)
+		if latest := now.Add(delivery); t.deadline.After(latest) {
 			t.deadline = latest
+		}
+		if t.end.After(now) {
+			t.end = now
 		}
 	}
 }
@@ -174,6 +228,7 @@ func (f *session) regain(now time.Time) {
 		f.answered = now.Add(reconnection)
 	}
 	for _, t := range f.captures {
+		t.latest = now
 		if earliest := now.Add(reconnection + lateness); t.deadline.Before(earliest) {
 			t.deadline = earliest
 		}
@@ -181,15 +236,15 @@ func (f *session) regain(now time.Time) {
 	f.lost = time.Time{}
 }
 
-// silent returns the captures that have not told their end.
-func (f *session) silent() []*progress {
-	var silent []*progress
+// unfinished returns the captures that have not told their end.
+func (f *session) unfinished() []*progress {
+	var unfinished []*progress
 	for _, t := range f.captures {
 		if !t.Over() {
-			silent = append(silent, t)
+			unfinished = append(unfinished, t)
 		}
 	}
-	return silent
+	return unfinished
 }
 
 // outcome returns what the answers amount to.

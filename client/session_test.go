@@ -40,7 +40,14 @@ func followed(t *testing.T, listeners int, interfaces, heard string) (f *session
 	t.Helper()
 	began = time.Now()
 	q := request{id: "r1", field: "node", value: "any", asked: Asked{Interfaces: strings.Fields(interfaces)}}
-	f = newSession(q, listeners, spans{50 * time.Second, 10 * time.Second}, began)
+	f = newSession(q, listeners, spans{capture: 50 * time.Second, longest: 24 * time.Hour, delivery: 10 * time.Second}, began)
+	hearAll(t, f, began, heard)
+	return f, began
+}
+
+// hearAll has a session hear what is given as times after a beginning and results.
+func hearAll(t *testing.T, f *session, began time.Time, heard string) {
+	t.Helper()
 	for event := range strings.SplitSeq(heard, ";") {
 		at, what, _ := strings.Cut(strings.TrimSpace(event), " ")
 		now := began.Add(after(t, at))
@@ -56,7 +63,6 @@ func followed(t *testing.T, listeners int, interfaces, heard string) (f *session
 			f.take(hear(t, what), now)
 		}
 	}
-	return f, began
 }
 
 // after returns a duration; none is 0.
@@ -157,8 +163,14 @@ func TestFollowingLimits(t *testing.T) {
 		"longer":     {`{"packets":1,"bytes":2,"timeout":3600}`, time.Hour + 10*time.Second},
 		"a fraction": {`{"packets":1,"bytes":2,"timeout":0.5}`, 10500 * time.Millisecond},
 		"negative":   {`{"timeout":-5}`, 10 * time.Second},
-		"for ever":   {`{"timeout":1e300}`, 365*24*time.Hour + 10*time.Second},
+		"for ever":   {`{"timeout":1e308}`, 24*time.Hour + 10*time.Second},
 		"not said":   {"null", time.Minute},
+		// Ten seconds beyond what the host says of the delivery.
+		"a quick delivery":      {`{"timeout":2,"delivery":6}`, 18 * time.Second},
+		"a slow delivery":       {`{"timeout":2,"delivery":3600}`, time.Hour + 12*time.Second},
+		"a negative delivery":   {`{"timeout":2,"delivery":-6}`, 12 * time.Second},
+		"an unending delivery":  {`{"timeout":2,"delivery":9223372036854775807}`, 25*time.Hour + 12*time.Second},
+		"nothing but what ends": {`{"delivery":6}`, 16 * time.Second},
 	} {
 		f, began := followed(t, 1, "eth0", "")
 		r, err := result.Decode([]byte(`{"id":"r1","node":"a","interface":"eth0","state":"started",` +
@@ -222,10 +234,51 @@ func TestFollowingNews(t *testing.T) {
 func TestFollowingNamesTheSilent(t *testing.T) {
 	f, _ := followed(t, 2, "eth0", "0s a started 1; 0s b started 2; 0s a done 1")
 	var got []string
-	for _, track := range f.silent() {
+	for _, track := range f.unfinished() {
 		got = append(got, track.Node)
 	}
 	if want := []string{"b"}; !slices.Equal(want, got) {
 		t.Errorf("want %q silent, got %q", want, got)
+	}
+}
+
+// TestFallenSilent: a host whose results on the way are missing is named once, but
+// not one that may be delivering what it has.
+func TestFallenSilent(t *testing.T) {
+	const started = `"node":"a","interface":"eth0","state":"started","limits":{"packets":100,"bytes":1000,"timeout":50,"delivery":6}`
+	for name, test := range map[string]struct {
+		period  time.Duration
+		running string // counts, 10 s after the start
+		events  string
+		looks   time.Duration // after the start
+		want    int
+	}{
+		"three periods":         {5 * time.Second, `"packets":1,"bytes":100`, "", 25 * time.Second, 1},
+		"not yet":               {5 * time.Second, `"packets":1,"bytes":100`, "", 25*time.Second - 1, 0},
+		"no periods":            {0, `"packets":1,"bytes":100`, "", 40 * time.Second, 0},
+		"ended meanwhile":       {14 * time.Second, `"packets":1,"bytes":100`, "", 55 * time.Second, 0},
+		"all packets by now":    {5 * time.Second, `"packets":40,"bytes":100`, "", 25 * time.Second, 0},
+		"all bytes by now":      {5 * time.Second, `"packets":1,"bytes":400`, "", 25 * time.Second, 0},
+		"nearly all by now":     {5 * time.Second, `"packets":39,"bytes":399`, "", 25 * time.Second, 1},
+		"negative counts":       {5 * time.Second, `"packets":-1,"bytes":-9223372036854775808`, "", 25 * time.Second, 1},
+		"is over":               {5 * time.Second, `"packets":1,"bytes":100`, "11s a done 1", 27 * time.Second, 0},
+		"Redis is away":         {5 * time.Second, `"packets":1,"bytes":100`, "12s lost", 27 * time.Second, 0},
+		"Redis was away":        {5 * time.Second, `"packets":1,"bytes":100`, "12s lost;20s regained", 34 * time.Second, 0},
+		"since Redis is back":   {5 * time.Second, `"packets":1,"bytes":100`, "12s lost;20s regained", 35 * time.Second, 1},
+		"was asked to stop":     {5 * time.Second, `"packets":1,"bytes":100`, "12s stop", 27 * time.Second, 0},
+		"is stopped afterwards": {time.Second, `"packets":1,"bytes":100`, "15s stop", 16 * time.Second, 1},
+	} {
+		f, began := followed(t, 1, "eth0", "")
+		f.spans.period = test.period
+		f.take(say(t, "%s", started), began)
+		f.take(say(t, `"node":"a","interface":"eth0","state":"running",%s`, test.running), began.Add(10*time.Second))
+		hearAll(t, f, began, test.events)
+		now := began.Add(test.looks)
+		if got := len(f.fallSilent(now)); got != test.want {
+			t.Errorf("%s: want %d named, got %d", name, test.want, got)
+		}
+		if again := f.fallSilent(now); len(again) > 0 {
+			t.Errorf("%s: named twice", name)
+		}
 	}
 }

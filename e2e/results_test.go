@@ -20,6 +20,7 @@ type result struct {
 	Packets, Bytes                   int64 // 0 if they are not said
 	Started, Ended, Since            time.Time
 	File, URL, Error                 string
+	Limits                           struct{ Delivery int64 } // seconds
 	// said is everything in it by name; numbers are as they were written.
 	said map[string]any
 	text string
