@@ -51,7 +51,7 @@ lint: deps ## gofmt, go vet, staticcheck
 demo: ## make a capture before your eyes
 	@packaging/demo
 
-bench: build ## measure beside tcpdump, and the inner parts
+bench: build ## measure beside tcpdump, and the inner parts; COMPARE names some of them
 	@packaging/deps test
 	go test -tags compare -run '^TestCompare' -timeout 60m -count=1 -v ./e2e
 	go test -run '^$$' -bench . -benchmem . ./capfile ./pubsub

@@ -100,7 +100,7 @@ func (c *comparison) comparePackets(t *testing.T, size, packets int) {
 		name           string
 		limit, fileToo float64
 		flight         []flight
-	}{{"cold", 0.9, 0, cold}, {"warm", 0.3, 1.0, warm}} {
+	}{{"cold", 0.5, 1.0, cold}, {"warm", 0.28, 0, warm}} {
 		what := fmt.Sprintf("%d-byte packets, %s", size, row.name)
 		each := medianOf(theirs, flight.perPacket)
 		c.table.ratio("CPU per packet, "+what, medianOf(row.flight, flight.perPacket), each, row.limit)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,8 @@ const (
 	captureCore = 1
 	// senderVariable hands the name of the sender's namespace to the test that runs in the other one.
 	senderVariable = "COMPARE_SENDER"
+	// partsVariable names the measurements to make, with commas; empty: all.
+	partsVariable = "COMPARE"
 
 	floodPort   = 4242
 	floodFilter = "udp dst port 4242" // what flood sends
@@ -75,23 +78,32 @@ func compare(t *testing.T, sender testbed.Namespace) {
 		fmt.Println(describeMachine(t))
 		fmt.Print(c.table.String())
 	}()
-	c.comparePackets(t, 200, 500_000)
-	c.comparePackets(t, 1400, 100_000)
-	c.compareRecorder(t, 200, 500_000)
-	c.compareRecorder(t, 1400, 100_000)
-	c.measureIdleRecorder(t)
-	c.measureTrigger(t)
-	c.compareStarted(t)
-	c.compareFormats(t, 200, 500_000)
-	c.measureReturn(t)
-	c.measureMemory(t)
-	c.measureBudget(t)
-	c.compareStart(t)
-	c.compareIdle(t)
-	c.measureOthers(t)
-	c.measureRate(t)
-	c.measureBurst(t)
-	c.measureFleet(t)
+	for _, part := range []struct {
+		name    string
+		measure func(*testing.T)
+	}{
+		{"packets200", func(t *testing.T) { c.comparePackets(t, 200, 500_000) }},
+		{"packets1400", func(t *testing.T) { c.comparePackets(t, 1400, 100_000) }},
+		{"recorder200", func(t *testing.T) { c.compareRecorder(t, 200, 500_000) }},
+		{"recorder1400", func(t *testing.T) { c.compareRecorder(t, 1400, 100_000) }},
+		{"idlerecorder", c.measureIdleRecorder},
+		{"trigger", c.measureTrigger},
+		{"started", c.compareStarted},
+		{"formats", func(t *testing.T) { c.compareFormats(t, 200, 500_000) }},
+		{"return", c.measureReturn},
+		{"memory", c.measureMemory},
+		{"budget", c.measureBudget},
+		{"start", c.compareStart},
+		{"idle", c.compareIdle},
+		{"others", c.measureOthers},
+		{"rate", c.measureRate},
+		{"burst", c.measureBurst},
+		{"fleet", c.measureFleet},
+	} {
+		if only := os.Getenv(partsVariable); only == "" || slices.Contains(strings.Split(only, ","), part.name) {
+			part.measure(t)
+		}
+	}
 }
 
 // A comparison is the place where daemon and tcpdump are measured, and what
