@@ -112,3 +112,28 @@ func (s *Server) parseSentinel(u *url.URL) bool {
 func HoldsSecret(address string) bool {
 	return strings.Contains(address, "@") || strings.Contains(address, "sentinelpassword=")
 }
+
+// URL returns the address of the server as ParseURL takes it, with or without users and passwords.
+func (s *Server) URL(secrets bool) string {
+	u := url.URL{Scheme: "redis", Host: strings.Join(s.Addresses, ","), Path: s.Master}
+	if s.TLS {
+		u.Scheme = "rediss"
+	}
+	if s.Master != "" {
+		u.Scheme += "+sentinel"
+	}
+	if !secrets {
+		return u.String()
+	}
+	if s.User != "" || s.Password != "" {
+		u.User = url.UserPassword(s.User, s.Password)
+	}
+	query := url.Values{}
+	for name, value := range map[string]string{"sentineluser": s.SentinelUser, "sentinelpassword": s.SentinelPassword} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	u.RawQuery = query.Encode()
+	return u.String()
+}

@@ -34,6 +34,27 @@ func TestParseURL(t *testing.T) {
 		if got, err := ParseURL(url); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: want %+v, got %+v, %v", url, want, got, err)
 		}
+		if again, err := ParseURL(want.URL(true)); err != nil || !reflect.DeepEqual(again, want) {
+			t.Errorf("%s: want %+v of %s, got %+v, %v", url, want, want.URL(true), again, err)
+		}
+	}
+}
+
+func TestURLWithoutSecrets(t *testing.T) {
+	for url, want := range map[string]string{
+		"redis://h":                          "redis://h:6379",
+		"redis://pw@h":                       "redis://h:6379",
+		"rediss://u:pw@a:1,[::1]/3":          "rediss://a:1,[::1]:6379",
+		"redis+sentinel://u:pw@a,b:2/my%20m": "redis+sentinel://a:26379,b:2/my%20m",
+		"rediss+sentinel://a/m?sentineluser=su&sentinelpassword=pw": "rediss+sentinel://a:26379/m",
+	} {
+		s, err := ParseURL(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.URL(false); got != want {
+			t.Errorf("%s: want %s, got %s", url, want, got)
+		}
 	}
 }
 

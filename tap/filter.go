@@ -30,7 +30,7 @@ type Filter struct {
 
 // A question is a filter that is to be compiled.
 type question struct {
-	iface      string
+	iface      string // empty: any Ethernet will do
 	snap       int
 	policy     policy
 	expression string
@@ -72,7 +72,10 @@ func ask(q question, answers chan<- answer) {
 // of the same link type, or an open one where that would not do.
 func (q question) handle() (*C.pcap_t, error) {
 	link, known := linkType(q.iface)
-	if !known || needsOpen(q.text()) {
+	switch {
+	case q.iface == "":
+		link = C.DLT_EN10MB
+	case !known || needsOpen(q.text()):
 		return q.openHandle()
 	}
 	if dead := C.pcap_open_dead(link, C.int(q.snap)); dead != nil {
