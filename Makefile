@@ -11,6 +11,8 @@ PACKAGE = PACKAGEVERSION='$(PACKAGEVERSION)' MAINTAINER='$(MAINTAINER)' \
 	go run $(NFPM) package --config packaging/nfpm.yaml --target dist/ --packager
 MAINTAINER := pcapdaemon maintainers <maintainers@pcapdaemon.invalid>
 PREFIX := /usr/local
+# Where Wireshark looks for capture interfaces; empty: it does not get this one.
+WIRESHARK := $(firstword $(wildcard /usr/lib/*/wireshark/extcap /usr/libexec/wireshark/extcap /usr/lib64/wireshark/extcap) /usr/libexec/wireshark/extcap)
 # As a distribution hardens what it builds; for tests as well, which measure the
 # program that is delivered. An address that cannot be guessed needs -buildmode=pie too.
 export CGO_CFLAGS := -O2 -g -Wformat -Werror=format-security -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection
@@ -73,7 +75,7 @@ mutants: ## change the code of MUTANTS, folders, and list the changes that no un
 
 deb: build dist/pcapdaemon.8.gz ## build dist/pcapdaemon_*.deb
 	packaging/deb/changelog '$(PACKAGEVERSION)' '$(VERSION)' '$(MAINTAINER)' | gzip -9n > dist/changelog.gz
-	ARCH=$$(dpkg --print-architecture) $(PACKAGE) deb
+	ARCH=$$(dpkg --print-architecture) MULTIARCH="$$(gcc -print-multiarch)" $(PACKAGE) deb
 
 rpm: build dist/pcapdaemon.8.gz ## build dist/pcapdaemon-*.rpm, for systems like this one
 	ARCH=$$(go env GOARCH) LIBPCAP="$$(packaging/rpm/libpcap pcapdaemon)" $(PACKAGE) rpm
@@ -92,6 +94,8 @@ install: ## install what make build has built, with papers and unit, below PREFI
 	find triggers -type f | while read -r file; do \
 		install -D -m "$$([ -x "$$file" ] && echo 0755 || echo 0644)" "$$file" "$(DESTDIR)$(PREFIX)/share/pcapdaemon/$$file" && \
 		sed -i 's,/usr/share/pcapdaemon,$(PREFIX)/share/pcapdaemon,; s,/usr/bin/pcapdaemon,$(PREFIX)/bin/pcapdaemon,' "$(DESTDIR)$(PREFIX)/share/pcapdaemon/$$file" || exit; done
+	[ -z "$(WIRESHARK)" ] || { install -d "$(DESTDIR)$(WIRESHARK)" && \
+		ln -sfn "$(PREFIX)/bin/pcapdaemon" "$(DESTDIR)$(WIRESHARK)/pcapdaemon"; }
 	install -d $(DESTDIR)/etc/systemd/system
 	sed 's,/usr/bin/pcapdaemon,$(PREFIX)/bin/pcapdaemon,' pcapdaemon.service > $(DESTDIR)/etc/systemd/system/pcapdaemon.service
 	install -d -m 0755 $(DESTDIR)/etc/pcapdaemon

@@ -26,6 +26,8 @@ var borders = map[string]imports{
 		[]string{"github.com/cenkalti/backoff/v5", "github.com/dustin/go-humanize", "golang.org/x/sys/unix"}},
 	"client": {[]string{"result", "store", "capfile", "pubsub", "text"},
 		[]string{"github.com/dustin/go-humanize", "github.com/dustin/go-humanize/english", "github.com/mattn/go-runewidth", "golang.org/x/sys/unix"}},
+	"extcap": {[]string{"client", "result", "pubsub", "text"},
+		[]string{"github.com/dustin/go-humanize/english", "golang.org/x/sys/unix"}},
 	"status": {[]string{"result", "text"}, []string{"github.com/dustin/go-humanize", "github.com/dustin/go-humanize/english",
 		"github.com/prometheus/client_golang/prometheus", "github.com/prometheus/client_golang/prometheus/promhttp",
 		"golang.org/x/net/netutil"}},
@@ -38,7 +40,7 @@ var guarded = map[string][]string{
 	"unsafe":   {"tap/"},
 	"net/http": {"upload.go", "status/"},
 	"os/exec":  nil, // the daemon runs no other program
-	"flag":     {"main.go", "config.go", "flags.go"},
+	"flag":     {"main.go", "config.go", "flags.go", "extcap/"},
 	"github.com/sirupsen/logrus": {"main.go", "log.go", "serve.go", "daemon.go", "metrics.go", "sources.go", "jobs.go",
 		"job.go", "results.go", "pubsub/"},
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/peterbourgon/ff/v3"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/extcap"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/store"
 	"pcapdaemon/tap"
@@ -161,6 +162,36 @@ func parseConfig(args []string, stdout io.Writer) (config, error) {
 		return c, err
 	}
 	return c, c.check(raw)
+}
+
+// parseVariables reads the environment alone, for who has a command line of another kind. With
+// an error, what could be read of it is there.
+func parseVariables() (config, extcap.Settings, error) {
+	var c config
+	var raw rawConfig
+	fs := flags(&c, &raw)
+	err := ff.Parse(fs, nil, ff.WithEnvVarPrefix("PCAPDAEMON"))
+	if err != nil {
+		err = errors.Unwrap(err)
+	} else {
+		err = checkVariables(fs)
+	}
+	if c.redis.results == noChannel {
+		c.redis.results = ""
+	}
+	if raw.redisURL == "" {
+		raw.redisURL = "redis://" + net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))
+	}
+	return c, extcap.Settings{RedisURL: raw.redisURL, CAFile: raw.redisCAFile, Requests: c.redis.requests,
+		Results: c.redis.results}, err
+}
+
+// newServer returns the server of an address and of a file of CA certificates. Its error does not
+// quote the address.
+func newServer(address, caFile string) (*pubsub.Server, error) {
+	var c redisConfig
+	err := c.check(rawConfig{redisNode: "none", redisURL: address, redisCAFile: caFile})
+	return c.server, err
 }
 
 // check completes the config from raw and refuses what cannot work together.

@@ -19,6 +19,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"pcapdaemon/client"
+	"pcapdaemon/extcap"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/status"
@@ -41,6 +42,9 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // run is the program: it returns the exit code.
 func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int {
+	if extcap.Invoked(args) {
+		return runExtcap(args, stdout, stderr)
+	}
 	c, err := parseConfig(args, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -162,6 +166,13 @@ func clientOptions(c config) client.Options {
 	return client.Options{Server: c.redis.server, Requests: c.redis.requests, Results: c.redis.results,
 		Dir: c.delivery.dir, Capture: c.limits.timeout, Delivery: c.delivery.shark.timeout,
 		Judge: judgeForClient, Ends: endSignals(), Name: c.mode.flag()}
+}
+
+// runExtcap is what Wireshark starts. It returns the exit code.
+func runExtcap(args []string, stdout, stderr io.Writer) int {
+	c, settings, err := parseVariables()
+	return exitCode(extcap.Run(extcap.Program{Version: version, Settings: settings, Wrong: err,
+		Server: newServer, CheckFilter: tap.NewCompiler().CheckSyntax, Client: clientOptions(c)}, args, stdout, stderr))
 }
 
 // exitCode returns the exit code of an outcome.

@@ -85,6 +85,10 @@ func TestPackageContents(t *testing.T) {
 		"./usr/share/doc/pcapdaemon/examples/":                      "drwxr-xr-x root/root",
 		"./usr/share/pcapdaemon/triggers/snmptrapd/pcapdaemon-trap": "-rwxr-xr-x root/root",
 	}
+	folders := []string{"/usr/lib/" + strings.TrimSpace(output(t, "gcc", "-print-multiarch")), "/usr/libexec"}
+	for _, folder := range folders {
+		want["."+folder+"/wireshark/extcap/pcapdaemon"] = "lrwxrwxrwx root/root"
+	}
 	for path, mode := range want {
 		if listed[path] != mode {
 			t.Errorf("%s: want %s, got %q", path, mode, listed[path])
@@ -105,8 +109,19 @@ func TestPackageContents(t *testing.T) {
 	if got := output(t, program, "-version"); !strings.HasPrefix(got, "pcapdaemon v1.0.0, ") {
 		t.Errorf("want version v1.0.0, got %s", got)
 	}
+	for _, folder := range folders {
+		checkLink(t, filepath.Join(unpacked, folder, "wireshark/extcap/pcapdaemon"), program)
+	}
 	checkHardened(t, program)
 	checkLintian(t, file)
+}
+
+// checkLink fails unless a path leads to a file.
+func checkLink(t *testing.T, path, file string) {
+	t.Helper()
+	if got, err := filepath.EvalSymlinks(path); err != nil || got != file {
+		t.Errorf("%s: want it to lead to %s, got %s (%v)", path, file, got, err)
+	}
 }
 
 // checkLintian fails if lintian finds errors or warnings, but for the one that is known.

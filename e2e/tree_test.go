@@ -102,7 +102,7 @@ func TestInstall(t *testing.T) {
 	t.Parallel()
 	s, into := newTree(t), t.TempDir()
 	s.make(t, "build", "VERSION=v1.2.3")
-	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture")
+	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture", "WIRESHARK=/opt/wireshark/extcap")
 	for path, want := range map[string]os.FileMode{
 		"/opt/capture/bin/pcapdaemon":                                                0o755,
 		"/opt/capture/share/man/man8":                                                os.ModeDir | 0o755,
@@ -127,6 +127,10 @@ func TestInstall(t *testing.T) {
 	}
 	if got := output(t, into+"/opt/capture/bin/pcapdaemon", "-version"); !strings.HasPrefix(got, "pcapdaemon v1.2.3, ") {
 		t.Errorf("want version v1.2.3, got %s", got)
+	}
+	const program = "/opt/capture/bin/pcapdaemon"
+	if got, err := os.Readlink(into + "/opt/wireshark/extcap/pcapdaemon"); err != nil || got != program {
+		t.Errorf("want Wireshark to find %s, got %q (%v)", program, got, err)
 	}
 	unit, err := os.ReadFile(into + "/etc/systemd/system/pcapdaemon.service")
 	if err != nil {
@@ -153,7 +157,7 @@ func TestInstall(t *testing.T) {
 	if err := os.WriteFile(into+"/etc/pcapdaemon/env", []byte(ours), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture")
+	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture", "WIRESHARK=")
 	if got, err := os.ReadFile(into + "/etc/pcapdaemon/env"); err != nil || string(got) != ours {
 		t.Errorf("want the settings kept, got %q (%v)", got, err)
 	}

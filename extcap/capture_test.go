@@ -1,0 +1,45 @@
+package extcap
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"pcapdaemon/result"
+)
+
+func TestNotes(t *testing.T) {
+	var n notes
+	for _, line := range []string{"request X: 2 hosts listen on capture", "no host answered",
+		"asked the captures to stop; press Ctrl-C again to leave without their results"} {
+		fmt.Fprintln(&lines{take: n.say}, line)
+	}
+	for _, r := range []result.Result{
+		{Node: "web1", Interface: "lo", State: result.Done},
+		{Node: "web2", Interface: "eth\a0", State: result.Refused, Error: "lookback: eth0 is not in -record"},
+		{Node: "web3", State: result.Failed, Error: "gone"},
+	} {
+		if _, err := results(n.hear).Write(append(r.Encode(), '\n')); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "web2 eth\\a0: lookback: eth0 is not in -record\nweb3: gone\nno host answered"
+	if got := n.text(); got != want {
+		t.Errorf("want %q, got %q", want, got)
+	}
+}
+
+// TestNotesAreBounded: Wireshark shows the first kilobyte.
+func TestNotesAreBounded(t *testing.T) {
+	var n notes
+	for i := range 100_000 {
+		n.hear(result.Result{Node: fmt.Sprint("web", i), State: result.Refused, Error: strings.Repeat("x", 150)})
+	}
+	got := n.text()
+	if len(got) > 1024 || !strings.HasPrefix(got, "web0: xxx") || !strings.HasSuffix(got, " more") {
+		t.Errorf("want the first ones and how many more, got %q", got)
+	}
+	if len(n.hosts) > mostSaid {
+		t.Errorf("want few of them kept, got %d", len(n.hosts))
+	}
+}
