@@ -121,27 +121,44 @@ func readDirectory(path string) ([]fs.DirEntry, error) {
 	return dir.ReadDir(-1)
 }
 
-// isAbandoned reports whether nobody works on a file.
-func isAbandoned(path string) bool {
-	file := lockAbandoned(path)
-	if file == nil {
-		return false
-	}
-	file.Close()
-	return true
-}
-
 // lockAbandoned opens and locks a file on which nobody works, or returns nil.
 func lockAbandoned(path string) *os.File {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, _, err := openRegular(path)
 	if err != nil {
 		return nil
 	}
-	if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+	if !tryLock(file) {
 		file.Close()
 		return nil
 	}
 	return file
+}
+
+// tryLock locks a file until it is closed, and reports whether that was possible.
+func tryLock(file *os.File) bool {
+	return unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
+// openRegular opens a file that is neither a link nor a pipe nor a device, on
+// which a read might wait for ever or never end, and returns its size. Anything
+// else is damaged.
+func openRegular(path string) (*os.File, int64, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+		return nil, 0, errDamaged
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errDamaged
+	}
+	if err != nil {
+		file.Close()
+		return nil, 0, err
+	}
+	return file, info.Size(), nil
 }
 
 // publish gives the draft its name, which survives a power failure. It fails

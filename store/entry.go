@@ -1,8 +1,8 @@
 package store
 
 import (
-	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"golang.org/x/sys/unix"
 )
 
 // An entry is a capture in the spool: a file of its own, and a metadata file beside
@@ -115,34 +114,13 @@ func (p *entry) older(other *entry) bool {
 // errDamaged is what an entry is that cannot be uploaded as it was kept.
 var errDamaged = errors.New("damaged")
 
-// maxMetadata is how long metadata may be, in bytes: 20,000 requests that share
-// a capture, with the longest texts that they may have, take less.
-const maxMetadata = 256 << 20
-
-// maxSize is more than any capture has, in bytes, and no more than can be added up.
-const maxSize = 1 << 50
-
-// openRegular opens a file that is neither a link nor a pipe nor a device, on
-// which a read might wait for ever or never end, and returns its size. Anything
-// else is damaged.
-func openRegular(path string) (*os.File, int64, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.ELOOP) {
-		return nil, 0, errDamaged
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errDamaged
-	}
-	if err != nil {
-		file.Close()
-		return nil, 0, err
-	}
-	return file, info.Size(), nil
-}
+const (
+	// maxMetadata is how long metadata may be, in bytes: 20,000 requests that share
+	// a capture take less, unless all of them have very long texts.
+	maxMetadata = 64 << 20
+	// maxSize is more than any capture has, in bytes, and no more than can be added up.
+	maxSize = 1 << 50
+)
 
 // checksums is the polynomial that processors know.
 var checksums = crc32.MakeTable(crc32.Castagnoli)
@@ -153,7 +131,12 @@ func newEntry(r File, so fate) (*entry, error) {
 		Since: time.Now().UTC(), Size: r.Size, fate: so}}
 	var err error
 	p.Checksum, err = checksum(r.Content())
-	p.bytes = p.Size + int64(len(p.encode()))
+	text := len(p.encode())
+	if text > maxMetadata { // then nobody is told of the end, but nothing is lost
+		p.Note = nil
+		text = len(p.encode())
+	}
+	p.bytes = p.Size + int64(text)
 	p.plan()
 	return p, err
 }
@@ -194,60 +177,93 @@ func (w metadata) encode() []byte {
 	return fmt.Appendf(line, "\n%08x\n", crc32.Checksum(line, checksums))
 }
 
-// readEntry reads a metadata file.
-func readEntry(path string) (*entry, error) {
-	file, size, err := openRegular(path)
+// checkLength is the length of what follows the JSON in a metadata file, in bytes.
+const checkLength = int64(len("\n01234567\n"))
+
+// readEntry reads a metadata file of some bytes. What is damaged is not kept in memory.
+func readEntry(file *os.File, size int64) (*entry, error) {
+	length := size - checkLength
+	if length < 0 || size > maxMetadata {
+		return nil, errDamaged
+	}
+	line := io.NewSectionReader(file, 0, length)
+	sum, err := checksum(line)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	if size > maxMetadata {
-		return nil, errDamaged
-	}
-	text, err := io.ReadAll(io.LimitReader(file, maxMetadata))
-	if err != nil {
+	check := make([]byte, checkLength)
+	if _, err := file.ReadAt(check, length); err != nil {
 		return nil, err
 	}
-	line, rest, _ := bytes.Cut(text, []byte("\n"))
-	if string(rest) != fmt.Sprintf("%08x\n", crc32.Checksum(line, checksums)) {
+	if string(check) != fmt.Sprintf("\n%08x\n", sum) {
 		return nil, errDamaged
 	}
-	p := &entry{bytes: int64(len(text))}
-	if err := json.Unmarshal(line, &p.metadata); err != nil || p.Size < 0 || p.Size > maxSize {
+	text := make([]byte, length)
+	if _, err := line.ReadAt(text, 0); err != nil {
+		return nil, err
+	}
+	p := &entry{bytes: size}
+	if err := json.Unmarshal(text, &p.metadata); err != nil || !p.isValid() {
 		return nil, errDamaged // of another version, perhaps
 	}
 	if p.Pending == nil {
 		p.Pending = []string{firstDestination}
 	}
-	p.bytes += p.Size
 	p.plan()
 	return p, nil
 }
 
-// open opens the capture and sees that it is as it was kept.
-func (p *entry) open(path string) (*os.File, error) {
+// isValid reports whether a capture can have this name, which may become that of a
+// file elsewhere, and this size.
+func (m metadata) isValid() bool {
+	named := m.Name != "" && m.Name != "." && m.Name != ".." && m.Name == PlainName(m.Name)
+	return named && m.Size >= 0 && m.Size <= maxSize
+}
+
+// open opens the capture and checks that it is as it was kept, unless the context ends.
+func (p *entry) open(ctx context.Context, path string) (*os.File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	file, size, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
-	if size != p.Size {
+	if err := p.check(ctx, file, size); err != nil {
 		file.Close()
-		return nil, errDamaged
-	}
-	if !p.whole { // once is enough: it may be large, and tried often
-		sum, err := checksum(io.LimitReader(file, p.Size+1))
-		if err == nil && sum != p.Checksum {
-			err = errDamaged
-		}
-		if err != nil {
-			file.Close()
-			return nil, err
-		}
-		p.whole = true
+		return nil, err
 	}
 	return file, nil
+}
+
+// check returns errDamaged unless the capture is as it was kept. It is read only
+// once for that: it may be large, and tried often.
+func (p *entry) check(ctx context.Context, file *os.File, size int64) error {
+	if size != p.Size {
+		return errDamaged
+	}
+	if p.whole {
+		return nil
+	}
+	sum, err := checksum(contextReader{ctx, io.NewSectionReader(file, 0, p.Size)})
+	if err == nil && sum != p.Checksum {
+		err = errDamaged
+	}
+	p.whole = err == nil
+	return err
+}
+
+// A contextReader reads until its context ends.
+type contextReader struct {
+	ctx context.Context
+	io.Reader
+}
+
+// Read implements io.Reader.
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
 }
 
 // capture returns the capture file that the entry was made of.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -28,13 +29,18 @@ func TestParcelComesBack(t *testing.T) {
 	if err := errors.Join(os.WriteFile(bill, p.encode(), 0o600), os.WriteFile(capture, content, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	got, err := readEntry(bill)
+	metadata, size, err := openRegular(bill)
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkEqual(t, "waybill", p.metadata, got.metadata)
-	checkEqual(t, "bytes", p.bytes, got.bytes)
-	file, err := got.open(capture)
+	defer metadata.Close()
+	got, err := readEntry(metadata, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkEqual(t, "metadata", p.metadata, got.metadata)
+	checkEqual(t, "bytes", p.bytes, got.bytes+got.Size)
+	file, err := got.open(t.Context(), capture)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +103,7 @@ func TestEntryOfOddFiles(t *testing.T) {
 		p, err := dir.read("x.pcap")
 		if err == nil && p != nil {
 			var opened *os.File
-			if opened, err = p.open(file); err == nil {
+			if opened, err = p.open(t.Context(), file); err == nil {
 				opened.Close()
 			}
 		}
@@ -105,11 +111,36 @@ func TestEntryOfOddFiles(t *testing.T) {
 			t.Errorf("%s: want it damaged, got %v", name, err)
 		}
 	}
+}
+
+// TestMetadataIsBounded: damaged metadata is not read into memory, however long it is,
+// and longer metadata than can be read is not written.
+func TestMetadataIsBounded(t *testing.T) {
 	sparse := filepath.Join(t.TempDir(), "sparse")
-	if err := errors.Join(os.WriteFile(sparse, nil, 0o600), os.Truncate(sparse, 3<<30)); err != nil {
+	if err := os.WriteFile(sparse, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readEntry(sparse); !errors.Is(err, errDamaged) {
-		t.Errorf("want metadata of 3 GiB damaged, got %v", err)
+	for _, size := range []int64{0, checkLength - 1, checkLength, maxMetadata, maxMetadata + 1, 3 << 30} {
+		if err := os.Truncate(sparse, size); err != nil {
+			t.Fatal(err)
+		}
+		file, size, err := openRegular(sparse)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err = readEntry(file, size)
+		runtime.ReadMemStats(&after)
+		file.Close()
+		if took := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, errDamaged) || took > 1<<20 {
+			t.Errorf("%d bytes: want them damaged and not kept, got %v with %d bytes", size, err, took)
+		}
+	}
+	r, _ := newRecording(100)
+	r.Note = make([]byte, maxMetadata)
+	p, err := newEntry(r, waiting)
+	if err != nil || p.Note != nil || p.bytes > 1000 {
+		t.Errorf("want the entry without its note, got %d bytes, %v", p.bytes, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 )
 
@@ -113,23 +114,31 @@ func unlessGone(err error) error {
 	return err
 }
 
-// read returns the entry of a name, or nil if there is none: because it is
-// being written just now, or because its metadata is alone, which then goes.
+// read returns the entry of a name, or nil if there is none: because it is being
+// written just now, or because its metadata is alone, which then goes.
 func (h spoolDirectory) read(name string) (*entry, error) {
-	p := &entry{file: name}
-	bill := h.at(p, waitingSuffix)
-	if !isAbandoned(bill) {
+	at := &entry{file: name}
+	bill, size, err := openRegular(h.at(at, waitingSuffix))
+	if err != nil {
+		return nil, unlessGone(err)
+	}
+	defer bill.Close()
+	if !tryLock(bill) {
 		return nil, nil
 	}
-	if !exists(h.at(p, "")) {
-		_ = h.disk.remove(bill)
-		return nil, nil
+	capture, err := os.Lstat(h.at(at, ""))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, unlessGone(h.disk.remove(h.at(at, waitingSuffix)))
 	}
-	p, err := readEntry(bill)
+	if err != nil {
+		return nil, err
+	}
+	p, err := readEntry(bill, size)
 	if err != nil {
 		return nil, err
 	}
 	p.file = name
+	p.bytes += min(capture.Size(), maxSize) // what is there counts, not what the metadata says
 	return p, nil
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestShelfIsDamaged: what cannot be used is set aside and said, and stops nothing.
@@ -41,6 +44,29 @@ func TestShelfIsDamaged(t *testing.T) {
 		"bit of the waybill":  {change(bill, flip), both, "damaged", false},
 		"half of the waybill": {change(bill, half), both, "damaged", false},
 		"waybill is empty":    {change(bill, func([]byte) []byte { return nil }), both, "damaged", false},
+		"capture is a FIFO": {replaceBy(capture, func(path string) error { return unix.Mkfifo(path, 0o600) }),
+			both, "damaged", true},
+		"capture is a link to /dev/zero": {replaceBy(capture, func(path string) error {
+			return os.Symlink("/dev/zero", path)
+		}), both, "damaged", true},
+		"waybill is a link": {replaceBy(bill, func(path string) error { return os.Symlink("good.pcap.waybill", path) }),
+			both, "damaged", false},
+		"waybill is a FIFO": {replaceBy(bill, func(path string) error { return unix.Mkfifo(path, 0o600) }),
+			both, "damaged", false},
+		"waybill is a directory": {replaceBy(bill, func(path string) error { return os.Mkdir(path, 0o700) }),
+			both, "damaged", false},
+		"waybill is a socket": {replaceBy(bill, func(path string) error {
+			return unix.Mknod(path, unix.S_IFSOCK|0o600, 0)
+		}), both, "damaged", false},
+		"waybill of 3 GB": {func(dir string) error { return os.Truncate(filepath.Join(dir, bill), 3<<30) },
+			both, "damaged", false},
+		"size below zero":      {rewrite(bill, func(m *metadata) { m.Size = -1 << 62 }), both, "damaged", false},
+		"size without end":     {rewrite(bill, func(m *metadata) { m.Size = 1<<63 - 1 }), both, "damaged", false},
+		"size of another file": {rewrite(bill, func(m *metadata) { m.Size = 1 << 39 }), both, "damaged", true},
+		"no name":              {rewrite(bill, func(m *metadata) { m.Name = "" }), both, "damaged", false},
+		"name of a directory":  {rewrite(bill, func(m *metadata) { m.Name = ".." }), both, "damaged", false},
+		"name of another place": {rewrite(bill, func(m *metadata) { m.Name = "../x.pcap" }),
+			both, "damaged", false},
 		"capture without waybill": {func(dir string) error { return os.Remove(filepath.Join(dir, bill)) },
 			[]string{"bad.pcap.damaged"}, "no metadata", false},
 		"waybill without capture": {func(dir string) error { return os.Remove(filepath.Join(dir, capture)) },
@@ -75,6 +101,67 @@ func TestShelfIsDamaged(t *testing.T) {
 			})
 		})
 	}
+}
+
+// replaceBy returns a damage that puts something else in the place of a file.
+func replaceBy(name string, make func(path string) error) func(string) error {
+	return func(dir string) error {
+		path := filepath.Join(dir, name)
+		return errors.Join(os.Remove(path), make(path))
+	}
+}
+
+// rewrite returns a damage that changes metadata and keeps its checksum right.
+func rewrite(name string, change func(*metadata)) func(string) error {
+	return func(dir string) error {
+		path := filepath.Join(dir, name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		line, _, _ := bytes.Cut(text, []byte("\n"))
+		var m metadata
+		if err := json.Unmarshal(line, &m); err != nil {
+			return err
+		}
+		change(&m)
+		return os.WriteFile(path, m.encode(), 0o640)
+	}
+}
+
+// TestSpoolCountsFiles: what a file has counts, not what its metadata says.
+func TestSpoolCountsFiles(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) { newTestSpool(dir, &fakeShark{}).fill(t, "x.pcap") })
+	for _, size := range []int64{0, 1 << 40} {
+		if err := rewrite("x.pcap.waybill", func(m *metadata) { m.Size = size })(dir); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(dir, "x.pcap.waybill"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newTestSpool(dir, &fakeShark{})
+		s.look()
+		_, got, _ := s.stats()
+		checkEqual(t, "size", 1000+info.Size(), got)
+	}
+}
+
+// TestSpoolEndsWhileReading: a large capture that is being checked holds up no end.
+func TestSpoolEndsWhileReading(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) { newTestSpool(dir, &fakeShark{}).fill(t, "x.pcap") })
+	const size = 1 << 40
+	err := errors.Join(rewrite("x.pcap.waybill", func(m *metadata) { m.Size = size })(dir),
+		os.Truncate(filepath.Join(dir, "x.pcap"), size)) // holes
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newTestSpool(dir, &fakeShark{})
+	s.work(t, 100*time.Millisecond)
+	checkEqual(t, "troubles", 0, len(s.seen.troubles))
+	checkEqual(t, "left", []string{"x.pcap", "x.pcap.waybill"}, files(t, dir))
 }
 
 // A killing ends a process, as far as others can see, at one operation on its

@@ -134,7 +134,10 @@ func (s *spool) due(name string) (oldest *entry, wait time.Duration, changed <-c
 // try uploads an entry once, and settles it unless it has to wait on.
 func (s *spool) try(ctx context.Context, p *entry, remote int) {
 	to := s.remotes[remote].Once
-	file, err := p.open(s.at(p, ""))
+	file, err := p.open(ctx, s.at(p, ""))
+	if err != nil && ctx.Err() != nil { // a later process reads it again
+		return
+	}
 	if err != nil {
 		s.unreadable(p, to.Name(), fmt.Errorf("read %s in %s: %w", p.file, s.path, cause(err)))
 		return
@@ -196,9 +199,9 @@ func (s *spool) look() {
 	for _, entry := range entries {
 		name, extension := entry.Name(), filepath.Ext(entry.Name())
 		switch {
-		case !entry.Type().IsRegular():
-		case extension == waitingSuffix:
+		case extension == waitingSuffix: // even if it is no file: then it is damaged
 			s.adopt(strings.TrimSuffix(name, waitingSuffix))
+		case !entry.Type().IsRegular():
 		case extension == ".pcap", extension == ".pcapng":
 			if s.isStray(name) {
 				s.reject(name, fmt.Errorf("read %s in %s: no metadata: %w", name, s.path, errDamaged))
@@ -217,10 +220,11 @@ func (s *spool) adopt(name string) {
 		s.reject(name, fmt.Errorf("read %s in %s: %w", name+waitingSuffix, s.path, cause(err)))
 		return
 	}
-	if p == nil || !s.takeUp(p) {
+	if p == nil {
 		return
 	}
-	if !s.claims(p) {
+	claimed := s.claims(p) // an upload may change that from here on
+	if s.takeUp(p) && !claimed {
 		s.leave(p)
 	}
 }
