@@ -472,3 +472,39 @@ type errorReader struct{}
 func (errorReader) Read([]byte) (int, error) {
 	return 0, fmt.Errorf("read: %w", io.ErrUnexpectedEOF)
 }
+
+// TestDirectoryForgetsVanished: what others have removed counts no more.
+func TestDirectoryForgetsVanished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDirectory(t)
+		d.maxSize = 2500
+		names := captureNames(5, 4, 3)
+		touch(t, d.path, 1000, names[:2]...)
+		d.tidy()
+		if err := os.Remove(filepath.Join(d.path, names[0])); err != nil {
+			t.Fatal(err)
+		}
+		touch(t, d.path, 1000, names[2])
+		d.wrote(names[2], 1000)
+		checkEqual(t, "left", names[1:], files(t, d.path))
+		checkEqual(t, "size", 2000, d.size)
+	})
+}
+
+// TestDirectoryOfOddNode: a node's captures are known by the name that files can have.
+func TestDirectoryOfOddNode(t *testing.T) {
+	for _, node := range []string{"web 1", "büro/1", "-", "a-b", "web1-", "*", "..", "Z-2"} {
+		t.Run(node, func(t *testing.T) {
+			d := newTestDirectory(t)
+			d.node, d.maxSize = node, 1500
+			var names []string
+			for hours := range 3 {
+				start := time.Now().Add(-time.Duration(hours) * time.Hour)
+				names = append(names, FileName(node, "eth0", start, ".pcap"))
+			}
+			touch(t, d.path, 1000, names...)
+			d.tidy()
+			checkEqual(t, "left", names[:1], files(t, d.path))
+		})
+	}
+}

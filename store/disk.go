@@ -267,10 +267,10 @@ func (w *flusher) flush() error {
 	const wait = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
 	var err error
 	if w.sent > w.synced { // a length of 0 would mean the whole file
-		err = unix.SyncFileRange(int(w.file.Fd()), w.synced, w.sent-w.synced, wait)
+		err = w.syncRange(w.synced, w.sent-w.synced, wait)
 	}
 	if err == nil {
-		err = unix.SyncFileRange(int(w.file.Fd()), w.sent, w.size-w.sent, unix.SYNC_FILE_RANGE_WRITE)
+		err = w.syncRange(w.sent, w.size-w.sent, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	w.disk.written.Add(w.sent - w.synced)
 	w.synced, w.sent = w.sent, w.size
@@ -278,6 +278,13 @@ func (w *flusher) flush() error {
 		return nil // the sync at the end will do
 	}
 	return err // the kernel would not tell the sync at the end again
+}
+
+// syncRange pushes a part of the file to the disk, or waits until it is there.
+func (w *flusher) syncRange(from, length int64, flags int) error {
+	return w.disk.do("sync-range", w.file.Name(), func() error {
+		return unix.SyncFileRange(int(w.file.Fd()), from, length, flags)
+	})
 }
 
 // sync returns when all is on the disk.

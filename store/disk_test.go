@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -31,10 +32,10 @@ func TestDiskOrder(t *testing.T) {
 		broken map[string]error
 		want   string
 	}{
-		"a common disk":          {nil, "create write chmod sync rename sync-directory remove"},
-		"no such rename":         {noRename, "create write chmod sync rename link sync-directory remove"},
-		"no link either":         {neither, "create write chmod sync rename link reserve replace sync-directory remove"},
-		"no sync of directories": {noSync, "create write chmod sync rename sync-directory remove"},
+		"a common disk":          {nil, "create write sync-range chmod sync rename sync-directory remove"},
+		"no such rename":         {noRename, "create write sync-range chmod sync rename link sync-directory remove"},
+		"no link either":         {neither, "create write sync-range chmod sync rename link reserve replace sync-directory remove"},
+		"no sync of directories": {noSync, "create write sync-range chmod sync rename sync-directory remove"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var operations []string
@@ -206,4 +207,52 @@ func TestDiskIsSwept(t *testing.T) {
 	}
 	close(done)
 	sweeping.Wait()
+}
+
+// TestDiskFailsOnTheWay: the kernel tells only once that it could not write what
+// was pushed to the disk; a file system that cannot be asked for that is no failure.
+func TestDiskFailsOnTheWay(t *testing.T) {
+	for _, test := range []struct {
+		err, want error
+	}{{unix.EIO, unix.EIO}, {unix.ENOSPC, unix.ENOSPC}, {unix.EINVAL, nil}, {unix.ENOSYS, nil}, {unix.ESPIPE, nil}} {
+		for failing := range 3 { // the first push, the first wait, the push after it
+			t.Run(fmt.Sprintf("%v in call %d", test.err, failing), func(t *testing.T) {
+				dir, calls := t.TempDir(), 0
+				d := &disk{fault: func(operation, _ string) error {
+					if operation != "sync-range" {
+						return nil
+					}
+					calls++
+					if calls-1 == failing {
+						return test.err
+					}
+					return nil
+				}}
+				f, err := d.draft(dir, struct{ io.Reader }{bytes.NewReader(make([]byte, 4*flushSize))})
+				if !errors.Is(err, test.want) || calls <= failing {
+					t.Errorf("want %v, got %v after %d calls", test.want, err, calls)
+				}
+				if err == nil {
+					f.discard()
+				}
+				checkEqual(t, "left", []string{}, files(t, dir))
+			})
+		}
+	}
+}
+
+// TestDiskMoves: a move is on the disk before it is told.
+func TestDiskMoves(t *testing.T) {
+	var operations []string
+	dir := t.TempDir()
+	touch(t, dir, 1, "a")
+	d := &disk{fault: func(operation, path string) error {
+		operations = append(operations, operation+" "+filepath.Base(path))
+		return nil
+	}}
+	if err := d.move(filepath.Join(dir, "a"), filepath.Join(dir, "b")); err != nil {
+		t.Fatal(err)
+	}
+	checkEqual(t, "operations", []string{"move a", "sync-directory " + filepath.Base(dir)}, operations)
+	checkEqual(t, "left", []string{"b"}, files(t, dir))
 }

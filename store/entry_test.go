@@ -143,4 +143,17 @@ func TestMetadataIsBounded(t *testing.T) {
 	if err != nil || p.Note != nil || p.bytes > 1000 {
 		t.Errorf("want the entry without its note, got %d bytes, %v", p.bytes, err)
 	}
+	p.Note = r.Note
+	long := filepath.Join(t.TempDir(), "long")
+	if err := os.WriteFile(long, p.encode(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, size, err := openRegular(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := readEntry(file, size); !errors.Is(err, errDamaged) {
+		t.Errorf("want what is too long not read, got %v", err)
+	}
 }

@@ -481,3 +481,30 @@ func TestSpoolIsLookedThroughSeldom(t *testing.T) {
 		}
 	})
 }
+
+// TestSpoolDropsBeforeItTells: a daemon that is killed after it has told of
+// an upload must not make it again.
+func TestSpoolDropsBeforeItTells(t *testing.T) {
+	refuse := func(File, int) error { return Refusal{errors.New("401")} }
+	for name, test := range map[string]struct {
+		answer func(File, int) error
+		left   []string
+	}{
+		"uploaded": {nil, []string{}},
+		"refused":  {refuse, []string{"x.pcap", "x.pcap.refused"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTestSpool(t.TempDir(), &fakeShark{answer: test.answer})
+				s.fill(t, "x.pcap")
+				told := 0
+				s.settled = func([]byte, Place, error) {
+					told++
+					checkEqual(t, "spool when it is told", test.left, files(t, s.path))
+				}
+				s.work(t, time.Minute)
+				checkEqual(t, "told", 1, told)
+			})
+		})
+	}
+}

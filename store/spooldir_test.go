@@ -322,3 +322,58 @@ func TestShelfIsWritten(t *testing.T) {
 	checkEqual(t, "files", []string{}, files(t, dir))
 	checkEqual(t, "troubles", 0, len(starting.seen.troubles))
 }
+
+// TestSpoolRemovesInOrder: that the capture is gone is on the disk before its
+// metadata goes: a power failure must not leave a capture without metadata.
+func TestSpoolRemovesInOrder(t *testing.T) {
+	dir := t.TempDir()
+	s := newTestSpool(dir, &fakeShark{})
+	synctest.Test(t, func(t *testing.T) { s.fill(t, "x.pcap") })
+	var operations []string
+	s.disk.fault = func(operation, path string) error {
+		operations = append(operations, operation+" "+filepath.Base(path))
+		return nil
+	}
+	if err := s.remove(&entry{file: "x.pcap"}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"remove x.pcap", "sync-directory " + filepath.Base(dir), "remove x.pcap.waybill"}
+	checkEqual(t, "operations", want, operations)
+}
+
+// TestSpoolRewritesInOrder: new metadata is on the disk before it takes the place of
+// the old one, which is never gone.
+func TestSpoolRewritesInOrder(t *testing.T) {
+	dir := t.TempDir()
+	s := newTestSpool(dir, &fakeShark{})
+	synctest.Test(t, func(t *testing.T) { s.fill(t, "x.pcap") })
+	p := s.entries["x.pcap"]
+	p.URL = "https://here"
+	var operations []string
+	s.disk.fault = func(operation, _ string) error {
+		operations = append(operations, operation)
+		checkEqual(t, "metadata is there", true, exists(filepath.Join(dir, "x.pcap.waybill")))
+		return nil
+	}
+	s.save(p)
+	checkEqual(t, "operations", "create write chmod sync move sync-directory remove", strings.Join(operations, " "))
+	s.disk.fault = nil
+	again, err := s.read("x.pcap")
+	if err != nil || again == nil || again.URL != p.URL {
+		t.Fatalf("want the new metadata, got %v, %v", again, err)
+	}
+	_, size, _ := s.stats()
+	checkEqual(t, "size", again.bytes, size)
+}
+
+// TestSpoolSparesNames: no name is given twice, not even that of what was set aside.
+func TestSpoolSparesNames(t *testing.T) {
+	for _, suffix := range []string{"", waitingSuffix, refusedSuffix, damagedSuffix, waitingSuffix + damagedSuffix} {
+		t.Run("x.pcap"+suffix, func(t *testing.T) {
+			dir := t.TempDir()
+			touch(t, dir, 1, "x.pcap"+suffix)
+			synctest.Test(t, func(t *testing.T) { newTestSpool(dir, &fakeShark{}).fill(t, "x.pcap") })
+			checkEqual(t, "files", []string{"x-2.pcap", "x-2.pcap.waybill", "x.pcap" + suffix}, files(t, dir))
+		})
+	}
+}
