@@ -241,5 +241,6 @@ func (c *capture) add(packet tap.Packet) (packets int64) {
 	_, _ = c.buffer.Write(record) // there is room
 	_, _ = c.buffer.Write(packet.Data)
 	c.quota.Copied.Bytes.Add(c.quota.Layout.Size(len(packet.Data)))
+	c.quota.Copied.Records.Add(int64(len(record) + len(packet.Data)))
 	return c.quota.Copied.Packets.Add(1)
 }

@@ -271,8 +271,13 @@ func (d *daemon) obey(life lifetime, r request) error {
 	case r.RollCall:
 		return d.answerRollCall(life.capturing, r)
 	}
-	if r.Return && d.config.mode == requesting {
-		return errors.New("return: -request prints where captures are, and returns none")
+	if d.config.mode == requesting {
+		switch {
+		case r.Return:
+			return errors.New("return: -request prints where captures are, and returns none")
+		case r.Live:
+			return errors.New("live: -request prints where captures are, and sends none")
+		}
 	}
 	bounds, err := d.config.limits.bounds(r)
 	if err != nil {

@@ -240,8 +240,9 @@ func TestDaemonCaptures(t *testing.T) {
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a","packets":5}`)
 		time.Sleep(time.Second)
 		b.checkStates(t, "a started", "a done")
-		if got, want := b.memo.all()[0].Limits, (result.Limits{Packets: 5, Bytes: 1 << 20, Timeout: 60, Delivery: 306}); *got != want {
-			t.Errorf("want limits %+v, got %+v", want, *got)
+		granted := result.Limits{Packets: 5, Bytes: 1 << 20, Timeout: 60, Delivery: 306}
+		if got := *b.memo.all()[0].Limits; got != granted {
+			t.Errorf("want limits %+v, got %+v", granted, got)
 		}
 		got := b.memo.last()
 		if got.Packets != 5 || got.Stop != stopPackets || !strings.HasPrefix(got.URL, "http://web1-x0-") {

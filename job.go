@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -25,6 +26,7 @@ type job struct {
 	bounds  bounds
 	heading capfile.Header          // of the file
 	longest time.Duration           // that its delivery may take
+	name    string                  // of the file
 	born    time.Time               // when the first request came
 	stop    context.CancelCauseFunc // ends the capture
 	buffer  *capfile.Buffer
@@ -35,6 +37,7 @@ type job struct {
 	started    time.Time       // zero until the source is open
 	announced  bool            // all who had asked by then know that it has started
 	capture    *capture        // nil until then
+	live       *store.Live     // what is sent to the requester meanwhile; nil: nothing is
 	since      time.Time       // from when on a capture with a past is whole
 	gap        error           // when the interface was not there in that past
 	stopped    bool            // somebody has asked to stop it
@@ -61,7 +64,7 @@ func newJob(a requester, want wanted, b bounds, h capfile.Header) *job {
 }
 
 // alone reports whether no other request may share the capture.
-func (j *job) alone() bool { return j.requesters[0].request.Return }
+func (j *job) alone() bool { return j.requesters[0].request.isForRequester() }
 
 // key returns what this capture and an equal one have in common.
 func (j *job) key() shareKey { return shareKey{j.want, j.bounds} }
@@ -97,8 +100,21 @@ func (j *job) result(a requester, node, state string) result.Result {
 	if state == result.Started {
 		r.Limits = j.bounds.granted()
 		r.Limits.Delivery = int64(math.Ceil(j.longest.Seconds()))
+		if j.live != nil {
+			r.Key, r.Name, r.Error = j.sentTo()
+		}
 	}
 	return r
+}
+
+// sentTo returns the key of a capture that is being sent and the name of its file, or why
+// there is none. The caller has waited for the key.
+func (j *job) sentTo() (key, name, problem string) {
+	key, err := j.live.Key()
+	if err != nil {
+		return "", "", err.Error()
+	}
+	return key, j.name, ""
 }
 
 // run makes a capture, from judging the filter to the last results. It records
@@ -114,8 +130,18 @@ func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 	}
 	defer j.buffer.Free()
 	s.begin(j, source, start)
-	s.announce(j)
+	s.sendLive(life, j)
+	var announcing sync.WaitGroup
+	if j.live == nil {
+		s.announce(j)
+	} else { // packets do not wait for the key
+		announcing.Go(func() {
+			_, _ = j.live.Key()
+			s.announce(j)
+		})
+	}
 	outcome := s.capture(recording, j)
+	announcing.Wait()
 	s.working.Go(source.Close) // takes tens of milliseconds
 	requesters := s.end(j)
 	s.release()
@@ -150,12 +176,31 @@ func (s *jobs) begin(j *job, source source, start time.Time) {
 	if past, ok := source.(pastSource); ok && j.want.lookback > 0 {
 		j.since, j.gap = past.Since(), past.Gap()
 	}
+	j.name = store.FileName(s.node, j.want.iface, start, s.format.Extension())
 	j.heading.Snap, j.heading.LinkType = source.SnapLen(), source.LinkType()
 	unit := time.Microsecond
 	if j.want.nanos {
 		unit = time.Nanosecond
 	}
 	j.capture = newCapture(source, j.started, plan{j.bounds, s.format.Layout(j.heading), unit}, j.buffer)
+}
+
+// sendLive begins to send a capture to its requester, if that was asked for.
+func (s *jobs) sendLive(life lifetime, j *job) {
+	r := j.requesters[0].request
+	if !r.Live {
+		return
+	}
+	from := capfile.Follow(s.format, j.heading, j.buffer, &j.capture.quota.Copied)
+	live := s.delivery.Send(life.delivering, s.returnKey(j, r.ID), j.bounds.bytes, from)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j.live = live
+}
+
+// returnKey returns the key under which a capture goes to its requester.
+func (s *jobs) returnKey(j *job, id string) string {
+	return strings.Join([]string{s.channel, id, s.node, j.want.iface}, ":")
 }
 
 // announce tells all who have asked so far that their capture has started. Whoever
@@ -203,15 +248,27 @@ func (j *job) asked() logrus.Fields {
 // finish delivers what was captured and tells all who asked.
 func (s *jobs) finish(life lifetime, j *job, requesters []requester, outcome outcome) {
 	results := s.finalResultsOf(j, requesters, outcome)
-	if outcome.Packets == 0 {
-		if tap.IsDown(j.want.iface) {
-			results.add("the interface is down")
-		}
-		s.conclude(results, store.Place{}, nil)
-		return
+	var place store.Place
+	var err, unsent error
+	if j.live != nil {
+		j.live.End(results.statistics())
 	}
-	place, err := s.delivery.Deliver(life.delivering, life.capturing.Done(), s.file(j, requesters, results))
-	s.conclude(results, place, err)
+	if outcome.Packets > 0 {
+		place, err = s.delivery.Deliver(life.delivering, life.capturing.Done(), s.file(j, requesters, results))
+	} else if tap.IsDown(j.want.iface) {
+		results.add("the interface is down")
+	}
+	if j.live != nil {
+		unsent = j.live.Wait()
+	}
+	s.conclude(results, place, errors.Join(err, unsent))
+}
+
+// statistics returns what the file says at its end.
+func (c finalResults) statistics() capfile.Statistics {
+	r := c[0]
+	return capfile.Statistics{Started: time.Time(r.Started), Ended: time.Time(r.Ended), Packets: r.Packets,
+		Stats: tap.Stats{Received: r.Received, Dropped: r.Dropped, IfDropped: r.IfDropped}}
 }
 
 // file describes a finished capture to its destinations.
@@ -224,21 +281,19 @@ func (s *jobs) file(j *job, requesters []requester, results finalResults) store.
 	}
 	key := ""
 	if requesters[0].request.Return {
-		key = strings.Join([]string{s.channel, r.ID, r.Node, j.want.iface}, ":")
+		key = s.returnKey(j, r.ID)
 	}
 	var note []byte
 	if s.delivery.Spools() {
 		note = results.encode()
 	}
-	end := capfile.Statistics{Started: time.Time(r.Started), Ended: time.Time(r.Ended), Packets: r.Packets,
-		Stats: tap.Stats{Received: r.Received, Dropped: r.Dropped, IfDropped: r.IfDropped}}
 	return store.File{
 		Note:     note,
 		Key:      key,
 		ID:       r.ID,
-		Name:     store.FileName(r.Node, j.want.iface, time.Time(r.Started), s.format.Extension()),
+		Name:     j.name,
 		Size:     r.Bytes,
-		Content:  s.format.Content(j.heading, end, j.buffer.Pieces()),
+		Content:  s.format.Content(j.heading, results.statistics(), j.buffer.Pieces()),
 		Tags:     uploadTags(requesters, r.Node, j.want.iface),
 		Comments: comments,
 	}
@@ -270,6 +325,9 @@ func (s *jobs) tellProgress(j *job, second int64) {
 	var results []result.Result
 	s.mu.Lock()
 	for _, a := range j.requesters {
+		if !j.announced {
+			break
+		}
 		if every := a.request.Progress; every > 0 && second%every == 0 {
 			r := j.result(a, s.node, result.Running)
 			r.Counts = j.capture.sofar()

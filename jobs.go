@@ -70,7 +70,13 @@ func (s *jobs) deliveryOptions(c config) store.Options {
 	d := c.delivery
 	observer := deliveryObserver{s.metrics, s.log}
 	o := store.Options{Node: c.node, Dir: d.dir, Always: d.writeLocal, DirSize: d.dirSize, DirAge: d.dirAge,
-		Spool: d.spool, SpoolSize: d.spoolSize, Timeout: d.shark.timeout, Redis: c.redis.server, Settled: s.settle, Observer: observer}
+		Spool: d.spool, SpoolSize: d.spoolSize, Timeout: d.shark.timeout, Redis: c.redis.server,
+		Settled: s.settle, Observer: observer, Live: observer}
+	if server := c.redis.server; server != nil {
+		o.List = func(ctx context.Context, key string, first []byte) (store.List, error) {
+			return server.OpenList(ctx, key, first)
+		}
+	}
 	if d.upload {
 		shark := newCloudshark(d.shark, observer)
 		o.Remotes = append(o.Remotes, store.Remote{Destination: shark, Once: shark.once()})
@@ -82,6 +88,9 @@ func (s *jobs) deliveryOptions(c config) store.Options {
 // the same. It does not wait for either.
 func (s *jobs) start(life lifetime, j *job) {
 	j.longest = s.delivery.Longest(j.bounds.bytes, j.requesters[0].request.Return)
+	if j.requesters[0].request.Live {
+		j.longest = max(j.longest, store.LongestLive(j.bounds.bytes))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if first := s.newest[j.key()]; !j.alone() && first.takes(j, s.capacity.share) {

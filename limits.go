@@ -40,19 +40,23 @@ func (l limits) bounds(r request) (bounds, error) {
 		return bounds{}, fmt.Errorf("packets: %d is above -maxpackets %d", r.Packets, l.packets)
 	case r.Bytes > l.bytes:
 		return bounds{}, fmt.Errorf("bytes: %d is above -maxbytes %d", r.Bytes, l.bytes)
+	case r.Return && r.Live:
+		return bounds{}, errors.New("return and live: give one, for a capture when it has ended or while it is made")
 	case r.Return && l.returned == 0:
 		return bounds{}, errors.New("return: nothing is returned here, -maxreturn is 0")
-	case r.Return && r.Bytes > l.returned:
+	case r.Live && l.returned == 0:
+		return bounds{}, errors.New("live: nothing is returned here, -maxreturn is 0")
+	case r.isForRequester() && r.Bytes > l.returned:
 		return bounds{}, fmt.Errorf("bytes: %d is above -maxreturn %d", r.Bytes, l.returned)
-	case !r.Return && l.onlyReturns:
-		return bounds{}, errors.New("return: captures go nowhere else here; -publish asks for it with -destdir")
+	case !r.isForRequester() && l.onlyReturns:
+		return bounds{}, errors.New("return: captures go nowhere else here; -publish asks for it with -destdir, or -w")
 	case r.Timeout > maxSeconds:
 		return bounds{}, fmt.Errorf("timeout: %d s is above -maxtimeout %s", r.Timeout, text.FormatDuration(l.timeout))
 	case r.Snap > l.snap:
 		return bounds{}, fmt.Errorf("snap: %d is above -maxsnap %d", r.Snap, l.snap)
 	}
 	bytes := l.bytes
-	if r.Return {
+	if r.isForRequester() {
 		bytes = min(bytes, l.returned)
 	}
 	return bounds{

@@ -43,7 +43,8 @@ type request struct {
 	Customer   string
 	By         string  // who asks
 	Progress   int64   // seconds between results on the way; 0: none
-	Return     bool    // to the requester, through Redis
+	Return     bool    // to the requester, through Redis, when it has ended
+	Live       bool    // the same, while it is made
 	Stop       string  // id of captures to be ended; nothing is captured
 	RollCall   bool    // who is there? nothing is captured
 	raw        []byte  // as it came: one JSON object
@@ -55,6 +56,10 @@ func (r request) result(node, iface, state string) result.Result {
 	return result.Result{ID: r.ID, Node: node, Interface: iface, State: state,
 		Tags: r.Tags, Customer: r.Customer, AlertID: r.AlertID, Filter: r.Filter, By: r.By}
 }
+
+// isForRequester reports whether the capture goes to whoever asked for it, and so is bounded
+// by -maxreturn and shared with nobody.
+func (r request) isForRequester() bool { return r.Return || r.Live }
 
 // A field is one name and its value in a message, as they stand there.
 type field struct {
@@ -220,6 +225,8 @@ func (r *request) set(name string, value json.RawMessage) (err error) {
 		r.Progress, err = decodeCount[int64](value)
 	case "return":
 		r.Return, err = decodeSwitch(value)
+	case "live":
+		r.Live, err = decodeSwitch(value)
 	case "stop":
 		r.Stop, err = decodeName(value, maxID)
 	case "rollcall":

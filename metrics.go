@@ -31,6 +31,9 @@ type metrics struct {
 	bytes      prometheus.Counter
 	removed    prometheus.Counter
 	drops      prometheus.Counter
+	livePieces prometheus.Counter
+	liveBytes  prometheus.Counter
+	givenUp    prometheus.Counter
 	deliveries *prometheus.CounterVec   // by destination and outcome
 	seconds    *prometheus.HistogramVec // by destination
 }
@@ -52,6 +55,12 @@ func newMetrics(version string) *metrics {
 			Help: "Captures that were removed from -destdir to keep it within its bounds."}),
 		drops: f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_dropped_packets_total",
 			Help: "Packets that the kernel or an interface dropped during captures."}),
+		livePieces: f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_live_pieces_total",
+			Help: "Pieces of captures that were sent to whoever asked, while they were made."}),
+		liveBytes: f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_live_bytes_total",
+			Help: "Bytes of those pieces."}),
+		givenUp: f.NewCounter(prometheus.CounterOpts{Name: "pcapdaemon_live_given_up_total",
+			Help: "Live captures that were sent no further, because nobody read them."}),
 		deliveries: f.NewCounterVec(prometheus.CounterOpts{Name: "pcapdaemon_deliveries_total",
 			Help: "Deliveries of captures by destination and outcome."}, []string{"destination", "outcome"}),
 		seconds: f.NewHistogramVec(prometheus.HistogramOpts{Name: "pcapdaemon_delivery_seconds",
@@ -141,6 +150,15 @@ func (w deliveryObserver) Retried(r store.File, err error, wait time.Duration) {
 	fields := logrus.Fields{"request": r.ID, "file": r.Name, "wait": wait}
 	w.log.WithFields(fields).WithError(err).Warn("upload will be tried again")
 }
+
+// Sent implements store.LiveObserver.
+func (w deliveryObserver) Sent(bytes int) {
+	w.metrics.livePieces.Inc()
+	w.metrics.liveBytes.Add(float64(bytes))
+}
+
+// GivenUp implements store.LiveObserver.
+func (w deliveryObserver) GivenUp() { w.metrics.givenUp.Inc() }
 
 // Removed implements store.Observer.
 func (w deliveryObserver) Removed(names []string, size int64) {

@@ -100,9 +100,11 @@ func (p *Pool) Held() int64 {
 }
 
 // A Buffer is memory that is written once, from one goroutine, and then read
-// by any number of them. What is in it never moves.
+// by any number of them. What is in it never moves, so that a Follower can read
+// it while it is written.
 type Buffer struct {
 	pool   *Pool
+	mu     sync.Mutex // for whoever does not write: to change the chunks, or to look at them
 	chunks [][]byte
 	Size   int64
 	open   [][]byte // what rooms returned last
@@ -124,9 +126,16 @@ func (b *Buffer) Reserve(n int) bool {
 		if chunk == nil {
 			return false
 		}
-		b.chunks = append(b.chunks, chunk)
+		b.add(chunk)
 	}
 	return true
+}
+
+// add adds a chunk.
+func (b *Buffer) add(chunk []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.chunks = append(b.chunks, chunk)
 }
 
 // Write appends data, all of it or nothing. It fails with io.ErrShortBuffer
@@ -163,7 +172,7 @@ func (b *Buffer) Rooms(chunks int) [][]byte {
 		if chunk == nil {
 			break
 		}
-		b.chunks = append(b.chunks, chunk)
+		b.add(chunk)
 	}
 	if written == len(b.chunks) {
 		return nil
@@ -177,6 +186,8 @@ func (b *Buffer) Rooms(chunks int) [][]byte {
 func (b *Buffer) Trim() {
 	used := int((b.Size + ChunkSize - 1) / ChunkSize)
 	b.pool.give(b.chunks[used:])
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.chunks = b.chunks[:used]
 }
 
@@ -188,6 +199,21 @@ func (b *Buffer) Pieces() [][]byte {
 	pieces := make([][]byte, 0, len(b.chunks))
 	for rest := b.Size; rest > 0; rest -= ChunkSize {
 		pieces = append(pieces, b.chunks[len(pieces)][:min(rest, ChunkSize)])
+	}
+	return pieces
+}
+
+// part returns the content from one offset up to another one, in the pieces in which it
+// lies. Unlike other methods it may be called while the buffer is written, for what has been.
+func (b *Buffer) part(from, to int64) [][]byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var pieces [][]byte
+	for from < to {
+		begin := from % ChunkSize
+		end := min(ChunkSize, begin+to-from)
+		pieces = append(pieces, b.chunks[from/ChunkSize][begin:end])
+		from += end - begin
 	}
 	return pieces
 }

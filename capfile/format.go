@@ -34,6 +34,12 @@ type Format interface {
 	// Layout returns the size of a file. The heading's link type and snapshot
 	// length, which are known when the interface is open, do not change it.
 	Layout(Header) Layout
+	// Head and Tail return what stands before the packets and after them.
+	Head(Header) []byte
+	Tail(Statistics) []byte
+	// Packets returns what stands between them for some of the records, which are whole
+	// but may be cut into pieces anywhere.
+	Packets(records [][]byte) io.Reader
 	// Content returns a function that opens the file, any number of times. The
 	// records may be cut into pieces anywhere, and are not copied: they have to
 	// stay as long as someone reads.
@@ -90,25 +96,37 @@ type Layout struct {
 // format that everything reads.
 type PcapFormat struct{}
 
-// Extension implements fileFormat.
+// Extension implements Format.
 func (PcapFormat) Extension() string { return ".pcap" }
 
-// Nanoseconds implements fileFormat.
+// Nanoseconds implements Format.
 func (PcapFormat) Nanoseconds() bool { return false }
 
-// Layout implements fileFormat.
+// Layout implements Format.
 func (PcapFormat) Layout(Header) Layout { return Layout{HeaderSize, tap.RecordLayout()} }
 
-// Content implements fileFormat.
-func (PcapFormat) Content(h Header, _ Statistics, records [][]byte) func() io.Reader {
-	head := pcapHeader(h.LinkType, h.Snap)
-	return func() io.Reader {
-		readers := []io.Reader{bytes.NewReader(head)}
-		for _, piece := range records {
-			readers = append(readers, bytes.NewReader(piece))
-		}
-		return io.MultiReader(readers...)
+// Head implements Format.
+func (PcapFormat) Head(h Header) []byte { return pcapHeader(h.LinkType, h.Snap) }
+
+// Tail implements Format.
+func (PcapFormat) Tail(Statistics) []byte { return nil }
+
+// Packets implements Format.
+func (PcapFormat) Packets(records [][]byte) io.Reader { return readAll(records) }
+
+// Content implements Format.
+func (f PcapFormat) Content(h Header, _ Statistics, records [][]byte) func() io.Reader {
+	pieces := append([][]byte{f.Head(h)}, records...)
+	return func() io.Reader { return readAll(pieces) }
+}
+
+// readAll returns a reader of pieces, one after the other.
+func readAll(pieces [][]byte) io.Reader {
+	readers := make([]io.Reader, len(pieces))
+	for i, piece := range pieces {
+		readers[i] = bytes.NewReader(piece)
 	}
+	return io.MultiReader(readers...)
 }
 
 // pcapHeader returns how a pcap file begins: little-endian, microseconds.

@@ -102,25 +102,28 @@ func processor() string {
 	return ""
 }
 
-// Extension implements fileFormat.
+// Extension implements Format.
 func (pcapngFormat) Extension() string { return ".pcapng" }
 
-// Nanoseconds implements fileFormat.
+// Nanoseconds implements Format.
 func (pcapngFormat) Nanoseconds() bool { return true }
 
-// Layout implements fileFormat.
+// Layout implements Format.
 func (f pcapngFormat) Layout(h Header) Layout {
-	return Layout{int64(len(f.head(h)) + len(f.tail(Statistics{}))), packetLayout}
+	return Layout{int64(len(f.Head(h)) + len(f.Tail(Statistics{}))), packetLayout}
 }
 
-// Content implements fileFormat.
+// Packets implements Format.
+func (pcapngFormat) Packets(records [][]byte) io.Reader { return newBlockReader(nil, records, nil) }
+
+// Content implements Format.
 func (f pcapngFormat) Content(h Header, c Statistics, records [][]byte) func() io.Reader {
-	head, tail := f.head(h), f.tail(c)
+	head, tail := f.Head(h), f.Tail(c)
 	return func() io.Reader { return newBlockReader(head, records, tail) }
 }
 
-// head returns the blocks that stand before the packets.
-func (f pcapngFormat) head(h Header) []byte {
+// Head implements Format.
+func (f pcapngFormat) Head(h Header) []byte {
 	section := newBlock(sectionHeader)
 	section = binary.LittleEndian.AppendUint32(section, 0x1a2b3c4d) // tells the order of bytes
 	section = append(section, 1, 0, 0, 0)                           // version 1.0
@@ -141,8 +144,8 @@ func (f pcapngFormat) head(h Header) []byte {
 	return append(section.end(), iface.end()...)
 }
 
-// tail returns the block that stands after the packets. Its size is always the same.
-func (pcapngFormat) tail(c Statistics) []byte {
+// Tail implements Format. Its size is always the same.
+func (pcapngFormat) Tail(c Statistics) []byte {
 	b := newBlock(interfaceStatistics)
 	b = append(b, 0, 0, 0, 0) // the first interface
 	b = appendTime(b, c.Ended)

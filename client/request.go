@@ -73,7 +73,7 @@ func newRequest(message []byte, judge func([]byte) (Asked, error), who asker) (r
 	if q.progress = r.Progress; q.begins && who.watches && given["progress"] == nil {
 		q.progress, added["progress"] = 1, 1
 	}
-	if q.begins && who.fetches && given["return"] == nil {
+	if q.begins && who.fetches && given["return"] == nil && given["live"] == nil {
 		added["return"] = true
 	}
 	q.returns = q.begins && (added["return"] == true || string(given["return"]) == "true")

@@ -71,7 +71,7 @@ func spellValue(field, value string) (any, error) {
 			return n, nil
 		}
 		return spellNumber(value, "bytes or a size such as 16MiB")
-	case "return", "rollcall":
+	case "return", "live", "rollcall":
 		if value != "true" && value != "false" {
 			return nil, errors.New("takes true or false")
 		}

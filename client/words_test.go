@@ -20,6 +20,7 @@ func TestSpell(t *testing.T) {
 		"packets=-1|snap=96":                 `{"packets":-1,"snap":96}`,
 		"alertid=18446744073709551615":       `{"alertid":18446744073709551615}`,
 		"return=true|rollcall=false":         `{"return":true,"rollcall":false}`,
+		"live=true":                          `{"live":true}`,
 		"id=a|by=b|tags=1,2":                 `{"by":"b","id":"a","tags":"1,2"}`,
 		"stop=c":                             `{"node":"any","stop":"c"}`,
 		"stop=c|nodere=^web":                 `{"nodere":"^web","stop":"c"}`,

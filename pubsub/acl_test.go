@@ -149,8 +149,8 @@ func TestDocumentedACL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, acl := range []string{hostACL, askerACL, hostKeysACL, askerKeysACL, olderHostACL, olderAskerACL,
-		askerScanACL, clusterScanACL} {
+	for _, acl := range []string{hostACL, askerACL, hostKeysACL, askerKeysACL,
+		hostLiveACL, askerLiveACL, olderHostACL, olderAskerACL, askerScanACL, clusterScanACL} {
 		if !strings.Contains(strings.ReplaceAll(string(paper), "'", ""), acl) { // the shell wants quotes
 			t.Errorf("docs/operations.md does not hold %q", acl)
 		}

@@ -30,7 +30,8 @@ const (
 
 // Why a list cannot be written any more.
 var (
-	errStalled = fmt.Errorf("nothing was taken for %v", stallTimeout)
+	// ErrStalled says that its reader is given up.
+	ErrStalled = fmt.Errorf("nothing was taken for %v", stallTimeout)
 	errGone    = errors.New("the list was lost or changed while the server was away")
 )
 
@@ -239,7 +240,7 @@ func (w *ListWriter) work(ctx context.Context, do func(conn redis.Conn, isNew bo
 		w.failed = w.link.do(ctx, do)
 	}
 	if w.failed == nil && w.isStalled() {
-		w.failed = errStalled
+		w.failed = ErrStalled
 	}
 	return w.failed
 }

@@ -247,15 +247,15 @@ func TestListWithoutReader(t *testing.T) {
 					return err
 				}
 			}
-		}, errStalled},
+		}, ErrStalled},
 		"little waits": {[]byte("x"), func(t *testing.T, _ *testbed.Redis, w *ListWriter) error {
 			time.Sleep(w.stall + 100*time.Millisecond)
 			return w.Push(t.Context(), []byte("y"))
-		}, errStalled},
+		}, ErrStalled},
 		"nothing more comes": {[]byte("x"), func(t *testing.T, _ *testbed.Redis, w *ListWriter) error {
 			time.Sleep(w.stall + 100*time.Millisecond)
 			return w.Look(t.Context())
-		}, errStalled},
+		}, ErrStalled},
 		"all is read": {[]byte("x"), func(t *testing.T, r *testbed.Redis, w *ListWriter) error {
 			time.Sleep(w.stall + 100*time.Millisecond)
 			r.Do(t, "LPOP", list)

@@ -114,7 +114,10 @@ type Delivery struct {
 	timeout time.Duration
 	local   Archive     // nil: none
 	back    Destination // for what is returned; nil: nothing is
-	spool   *spool      // for what could not be uploaded yet; nil: none
+	// list makes a list for what is sent while it is captured.
+	list  OpenList
+	live  LiveObserver
+	spool *spool // for what could not be uploaded yet; nil: none
 	// always is set if every capture file goes to the archive; otherwise it
 	// keeps what could not be uploaded.
 	always   bool
@@ -124,7 +127,7 @@ type Delivery struct {
 
 // Names returns the names under which deliveries are counted, beside those of remote destinations.
 func Names() []string {
-	return []string{(&Directory{}).Name(), redisStore{}.Name(), (&spool{}).name()}
+	return []string{(&Directory{}).Name(), redisStore{}.Name(), liveName, (&spool{}).name()}
 }
 
 // Options say where captures go.
@@ -149,6 +152,9 @@ type Options struct {
 	SpoolSize int64
 	// Redis keeps what is returned to requesters; nil: nothing is.
 	Redis Keeper
+	// List makes lists for what is sent to requesters while it is captured; nil: nothing is.
+	List OpenList
+	Live LiveObserver
 	// Settled is called with what became of a capture that had to wait in the
 	// spool, and the note that came with it. It may be called at any time.
 	Settled  func(note []byte, place Place, err error)
@@ -158,7 +164,8 @@ type Options struct {
 // New returns a delivery to destinations.
 func New(o Options) *Delivery {
 	disk := &disk{}
-	to := &Delivery{remotes: o.Remotes, timeout: o.Timeout, local: o.Local, always: o.Always, disk: disk, observer: o.Observer}
+	to := &Delivery{remotes: o.Remotes, timeout: o.Timeout, local: o.Local, always: o.Always,
+		list: o.List, live: o.Live, disk: disk, observer: o.Observer}
 	if o.Dir != "" && o.Local == nil {
 		to.local = &Directory{path: o.Dir, disk: disk, node: o.Node,
 			maxSize: o.DirSize, maxAge: o.DirAge, observer: o.Observer}

@@ -82,6 +82,8 @@ type countingObserver struct {
 	waits      []time.Duration // before retries
 	gone       []string        // captures that made room
 	troubles   []error
+	sent       []int // bytes of each piece
+	givenUp    int
 }
 
 // Delivered implements observer.
@@ -112,7 +114,21 @@ func (o *countingObserver) room() []string {
 	return slices.Clone(o.gone)
 }
 
-// Troubled implements observer.
+// Sent implements LiveObserver.
+func (o *countingObserver) Sent(bytes int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sent = append(o.sent, bytes)
+}
+
+// GivenUp implements LiveObserver.
+func (o *countingObserver) GivenUp() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.givenUp++
+}
+
+// Troubled implements Observer.
 func (o *countingObserver) Troubled(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

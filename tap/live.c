@@ -192,18 +192,20 @@ static void check_link(copying *c)
 	setsockopt(pcap_fileno(c->handle), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
-void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes)
+void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes, int64_t *records)
 {
 	enum { batch = 1024 };
 	to->quota = q;
 	to->packets = *packets;
 	to->bytes = *bytes;
+	const int64_t before = *records - to->copied;
 	const bool offline = pcap_file(to->handle) != NULL;
 	while (to->why == copied_all) {
 		check_link(to);
 		const int taken = pcap_dispatch(to->handle, batch, take_packet, (u_char *)to);
 		__atomic_store_n(packets, to->packets, __ATOMIC_RELAXED);
 		__atomic_store_n(bytes, to->bytes, __ATOMIC_RELAXED);
+		__atomic_store_n(records, before + to->copied, __ATOMIC_RELEASE);
 		if (to->why != copied_all || taken == PCAP_ERROR_BREAK)
 			continue;
 		if (to->lost && taken <= 0) // what came before has been handed out

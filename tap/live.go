@@ -79,7 +79,8 @@ func (l *Live) Copy(rooms [][]byte, q *Quota) (size int) {
 	C.copy_packets(l.copying, C.quota{packets: C.int64_t(q.Packets), bytes: C.int64_t(q.Bytes),
 		per_packet: C.int64_t(q.Layout.PerPacket), align: C.int64_t(q.Layout.Align),
 		end: (*C.int64_t)(unsafe.Pointer(q.End))},
-		(*C.int64_t)(unsafe.Pointer(&q.Copied.Packets)), (*C.int64_t)(unsafe.Pointer(&q.Copied.Bytes)))
+		(*C.int64_t)(unsafe.Pointer(&q.Copied.Packets)), (*C.int64_t)(unsafe.Pointer(&q.Copied.Bytes)),
+		(*C.int64_t)(unsafe.Pointer(&q.Copied.Records)))
 	return size - int(l.copying.left)
 }
 

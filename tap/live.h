@@ -71,7 +71,8 @@ void begin_at(copying *to, int64_t begin);
 // copy_packets copies packets to its rooms and waits for more, until there is
 // something to say. It stays here for as long as it can: a call from Go that
 // returns often keeps Go's scheduler busy, which then costs more than the
-// packets. How much is copied can be seen meanwhile.
-void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes);
+// packets. How much is copied can be seen meanwhile: who sees the bytes of the
+// records also sees what is in them.
+void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes, int64_t *records);
 
 #endif

@@ -23,8 +23,9 @@ type Layout struct {
 	Align     int64 // a power of two, to a multiple of which its own are filled up
 }
 
-// A Tally is a number of packets, and of the bytes of their file.
-type Tally struct{ Packets, Bytes atomic.Int64 }
+// A Tally is a number of packets, of the bytes of their file, and of those of the
+// records. Whoever sees Records can read as many bytes of them.
+type Tally struct{ Packets, Bytes, Records atomic.Int64 }
 
 // RecordLayout returns that of the records themselves, which is a pcap file's.
 func RecordLayout() Layout { return Layout{PerPacket: recordHeader, Align: 1} }

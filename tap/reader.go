@@ -132,6 +132,7 @@ func (r *Reader) Copy(rooms [][]byte, q *Quota) (size int) {
 	packets, size := r.take(rooms[0], q.Packets-q.Copied.Packets.Load())
 	q.Copied.Packets.Add(packets)
 	q.Copied.Bytes.Add(allowed - r.cursor.limit)
+	q.Copied.Records.Add(int64(size))
 	r.cursor.limit = math.MaxInt64 // for Next, which hands out what does not fit
 	return size
 }

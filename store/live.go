@@ -1,0 +1,218 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pcapdaemon/capfile"
+	"pcapdaemon/pubsub"
+)
+
+const (
+	// livePeriod is how long packets wait for more of them before they are sent.
+	livePeriod = 50 * time.Millisecond
+	// liveLook is the time between two looks whether the reader goes on, while
+	// nothing is to be sent.
+	liveLook = 2 * time.Second
+	// liveOpening is how long a list may take to be made.
+	liveOpening = 2 * time.Second
+	// liveStall is how long a reader may take nothing, and slowReader what it is
+	// expected to take from the end of the capture on, in bytes per second.
+	liveStall  = 30 * time.Second
+	slowReader = 1 << 20
+)
+
+// liveName is what captures that were sent while they were made are counted under.
+const liveName = "live"
+
+// Why a capture is not sent any further, beside what a list says.
+var (
+	errSlowReader = errors.New("the rest was not read in time")
+	errStopped    = errors.New("the daemon has stopped before all was read")
+)
+
+// A List takes the pieces of a capture for a reader, as a pubsub.ListWriter does it.
+type List interface {
+	Key() string
+	Push(ctx context.Context, piece []byte) error
+	Look(ctx context.Context) error
+	Finish(ctx context.Context) error
+	Close()
+}
+
+// OpenList makes a list whose first piece is given. Its name begins with the key.
+type OpenList func(ctx context.Context, key string, first []byte) (List, error)
+
+// A LiveObserver is told how captures are sent while they are made; several may be at one time.
+type LiveObserver interface {
+	// Sent tells of a piece that was sent.
+	Sent(bytes int)
+	// GivenUp tells of a reader who has taken too little for too long.
+	GivenUp()
+}
+
+// LongestLive returns how long it may take from the end of a capture of at most so
+// many bytes until all of it is sent, or its reader is given up.
+func LongestLive(size int64) time.Duration { return liveStall + over(size, slowReader) }
+
+// A Live sends a capture to whoever asked while it is made. The capture neither waits
+// for it nor suffers from it.
+type Live struct {
+	open     OpenList
+	observer Observer
+	live     LiveObserver
+	from     *capfile.Follower
+	key      string        // that was asked for
+	longest  time.Duration // that the sending goes on after the end of the capture
+	giveUp   context.CancelCauseFunc
+
+	opened   chan struct{} // closed when there is a list, or will be none
+	list     List          // nil: none
+	captured chan capfile.Statistics
+	sent     chan struct{} // closed when nothing more is sent
+	err      error         // why there is no list, or not all was sent
+}
+
+// Send begins to send a capture of at most size bytes to a list of its own, whose name
+// is key with :live after it. It returns at once. End has to be called in any case, and
+// the sending ends with ctx.
+func (d *Delivery) Send(ctx context.Context, key string, size int64, from *capfile.Follower) *Live {
+	l := &Live{open: d.list, observer: d.observer, live: d.live, from: from, key: key, longest: LongestLive(size),
+		opened: make(chan struct{}), captured: make(chan capfile.Statistics, 1), sent: make(chan struct{})}
+	ctx, l.giveUp = context.WithCancelCause(ctx)
+	go l.run(ctx)
+	return l
+}
+
+// Key waits until the list is made, for about 2 s at most, and returns its name, or
+// why there is none.
+func (l *Live) Key() (string, error) {
+	<-l.opened
+	if l.list == nil {
+		return "", l.err
+	}
+	return l.list.Key(), nil
+}
+
+// End says that the capture has ended. It returns at once; what is left is being sent.
+func (l *Live) End(c capfile.Statistics) {
+	time.AfterFunc(l.longest, func() { l.giveUp(errSlowReader) })
+	l.captured <- c
+}
+
+// Wait waits, after End, until all is sent or will not be, and says why not. From then
+// on nothing of the capture is read.
+func (l *Live) Wait() error {
+	<-l.sent
+	return l.err
+}
+
+// run makes the list and sends the capture.
+func (l *Live) run(ctx context.Context) {
+	defer close(l.sent)
+	defer l.giveUp(nil)
+	took, err := l.send(ctx)
+	switch {
+	case err == nil || l.list == nil:
+	case errors.Is(context.Cause(ctx), errSlowReader):
+		l.err = fmt.Errorf("live: %w", errSlowReader)
+	case ctx.Err() != nil:
+		l.err = fmt.Errorf("live: %w", errStopped)
+	default:
+		l.err = fmt.Errorf("live: %w", err)
+	}
+	l.observer.Delivered(liveName, took, err)
+	if errors.Is(l.err, pubsub.ErrStalled) || errors.Is(l.err, errSlowReader) {
+		l.live.GivenUp()
+	}
+}
+
+// send makes the list and sends the capture. It returns how long that took after the end.
+func (l *Live) send(ctx context.Context) (took time.Duration, err error) {
+	piece := make([]byte, pubsub.MaxPiece)
+	if err := l.begin(ctx, piece); err != nil {
+		return 0, err
+	}
+	defer l.list.Close()
+	c, err := l.follow(ctx, piece)
+	if err == nil {
+		err = l.end(ctx, c, piece)
+		took = time.Since(c.Ended)
+	}
+	return took, err
+}
+
+// begin makes the list.
+func (l *Live) begin(ctx context.Context, piece []byte) error {
+	defer close(l.opened)
+	ctx, cancel := context.WithTimeout(ctx, liveOpening)
+	defer cancel()
+	first := piece[:l.from.Fill(piece)]
+	list, err := l.open(ctx, l.key, first)
+	if err != nil {
+		l.err = fmt.Errorf("live: %w", err)
+		return err
+	}
+	l.list = list
+	l.live.Sent(len(first))
+	return nil
+}
+
+// follow sends pieces until the capture has ended.
+func (l *Live) follow(ctx context.Context, piece []byte) (capfile.Statistics, error) {
+	next := time.NewTicker(livePeriod)
+	defer next.Stop()
+	for heard := time.Now(); ; {
+		n, err := l.push(ctx, piece)
+		switch {
+		case n > 0:
+			heard = time.Now()
+		case err == nil && time.Since(heard) > liveLook:
+			heard, err = time.Now(), l.list.Look(ctx)
+		}
+		if err != nil {
+			return capfile.Statistics{}, err
+		}
+		if n == len(piece) { // there may be more
+			continue
+		}
+		select {
+		case c := <-l.captured:
+			return c, nil
+		case <-next.C:
+		case <-ctx.Done():
+			return capfile.Statistics{}, ctx.Err()
+		}
+	}
+}
+
+// end sends what is left of a capture that has ended.
+func (l *Live) end(ctx context.Context, c capfile.Statistics, piece []byte) error {
+	for n := len(piece); n > 0; {
+		var err error
+		if n, err = l.push(ctx, piece); err != nil {
+			return err
+		}
+	}
+	if tail := l.from.Tail(c); len(tail) > 0 {
+		if err := l.list.Push(ctx, tail); err != nil {
+			return err
+		}
+		l.live.Sent(len(tail))
+	}
+	return l.list.Finish(ctx)
+}
+
+// push sends what is there, up to a piece, and returns how many bytes that are.
+func (l *Live) push(ctx context.Context, piece []byte) (n int, err error) {
+	if n = l.from.Fill(piece); n == 0 {
+		return 0, nil
+	}
+	if err := l.list.Push(ctx, piece[:n]); err != nil {
+		return n, err
+	}
+	l.live.Sent(n)
+	return n, nil
+}
