@@ -247,13 +247,14 @@ func (w *ListWriter) work(ctx context.Context, do func(conn redis.Conn, isNew bo
 
 // recover compares the list with what it was when the connection broke. It reports whether
 // the piece that was being written has arrived. If it may have been, and the list is empty, nobody
-// knows; a list of which another piece is the latest is an older state of it.
+// knows; nor does anybody when the server was away, and pieces that were unread are gone: it may have
+// forgotten them. A list of which another piece is the latest is an older state of it.
 func (w *ListWriter) recover(conn redis.Conn) (arrived bool, err error) {
 	latest, err := redis.Bytes(redis.DoWithTimeout(conn, answerTimeout, "LINDEX", w.name, -1))
 	hash := maphash.Bytes(w.seed, latest)
 	switch {
 	case errors.Is(err, redis.ErrNil):
-		if w.sent {
+		if w.sent || w.link.away && len(w.unread) > 0 {
 			return false, errGone
 		}
 		return false, nil

@@ -458,6 +458,27 @@ func TestListServerAway(t *testing.T) {
 	}
 }
 
+// TestListServerForgets: a server that has forgotten pieces that were unread ends the list, so that
+// nobody reads on behind a gap.
+func TestListServerForgets(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	w := openList(t, reach(r), "a")
+	w.heard = time.Time{} // so that it looks before it sends
+	r.Signal(t, syscall.SIGKILL)
+	r.Wait(t, 5*time.Second)
+	ended := make(chan error)
+	go func() { ended <- w.Push(t.Context(), []byte("b")) }()
+	time.Sleep(300 * time.Millisecond)
+	r.Restart(t)
+	if err := <-ended; !errors.Is(err, errGone) {
+		t.Errorf("want %v, got %v", errGone, err)
+	}
+	if n := r.Do(t, "EXISTS", list); n != int64(0) {
+		t.Error("want nothing written behind the gap")
+	}
+}
+
 // checkList writes a list and reads it.
 func checkList(t *testing.T, server func() *Server, key string) {
 	t.Helper()

@@ -15,7 +15,7 @@ const (
 	livePeriod = 50 * time.Millisecond
 	// liveLook is the time between two looks whether the reader goes on, while
 	// nothing is to be sent.
-	liveLook = 2 * time.Second
+	liveLook = 500 * time.Millisecond
 	// liveOpening is how long a list may take to be made.
 	liveOpening = 2 * time.Second
 	// liveStall is how long a reader may take nothing, and slowReader what it is
