@@ -412,3 +412,143 @@ func TestOnlyReturns(t *testing.T) {
 		t.Errorf("want -maxreturn in the error, got %v", err)
 	}
 }
+
+// A heldList takes the pieces of a live capture, for a test.
+type heldList struct {
+	key    string
+	mu     sync.Mutex
+	pieces []byte
+	ended  bool
+}
+
+// Key implements store.List.
+func (h *heldList) Key() string { return h.key }
+
+// Push implements store.List.
+func (h *heldList) Push(_ context.Context, piece []byte) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pieces = append(h.pieces, piece...)
+	return nil
+}
+
+// Look implements store.List.
+func (h *heldList) Look(context.Context) error { return nil }
+
+// Finish implements store.List.
+func (h *heldList) Finish(context.Context) error {
+	h.ended = true
+	return nil
+}
+
+// Close implements store.List.
+func (h *heldList) Close() {}
+
+// sendingLive is a bench whose lists take a while to be made, and then are kept by their names.
+func sendingLive(t *testing.T, takes time.Duration) (*bench, map[string]*heldList) {
+	t.Helper()
+	b := newBench(t, func(c *config) {
+		c.capacity.share, c.limits.returned, c.redis.results = time.Second, 5000, "results"
+	})
+	lists := map[string]*heldList{}
+	var mu sync.Mutex
+	b.deliver(func(o *store.Options) {
+		o.List = func(ctx context.Context, key string, first []byte) (store.List, error) {
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			lists[key] = &heldList{key: key + ":live", pieces: slices.Clone(first)}
+			return lists[key], nil
+		}
+	})
+	return b, lists
+}
+
+// TestLive: a capture goes to its requester while it is made, is no larger than that
+// allows, and is shared with nobody. No packet waits for the list.
+func TestLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, lists := sendingLive(t, 1500*time.Millisecond)
+		for _, id := range []string{"a", "b"} {
+			b.ask(t, `{"node":"web1","interface":"x0","id":"`+id+`","live":true,"timeout":10,"progress":1}`)
+		}
+		time.Sleep(1400 * time.Millisecond)
+		b.checkStates(t) // not even a running before the started
+		time.Sleep(time.Minute)
+		for _, id := range []string{"a", "b"} {
+			var states []string
+			var last result.Result
+			for _, r := range b.memo.all() {
+				if r.ID != id {
+					continue
+				}
+				if last = r; r.State != result.Running {
+					states = append(states, r.State)
+				}
+				key := map[string]string{result.Started: "results:" + id + ":web1:x0:live"}[r.State]
+				if r.Key != key || (r.Name != "") != (key != "") || r.Error != "" {
+					t.Errorf("want the key %q, got %+v", key, r)
+				}
+			}
+			if want := []string{result.Started, result.Done}; !slices.Equal(want, states) || last.Stop != stopBytes {
+				t.Errorf("%s: want %q by bytes, got %q by %s", id, want, states, last.Stop)
+			}
+			if took := time.Time(last.Ended).Sub(time.Time(last.Started)); took > 500*time.Millisecond {
+				t.Errorf("%s: want packets from the beginning on, got the bound reached after %v", id, took)
+			}
+			list := lists["results:"+id+":web1:x0"]
+			if list == nil || int64(len(list.pieces)) != last.Bytes || !list.ended {
+				t.Errorf("%s: want %d bytes and an end, got %+v", id, last.Bytes, list)
+			}
+		}
+		if n := b.jobs.pool.Held(); n != 0 {
+			t.Errorf("want all memory given back, got %d bytes held", n)
+		}
+	})
+}
+
+// TestLiveWithoutList: a capture whose list cannot be made says so at once, goes on, and is delivered.
+func TestLiveWithoutList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := sendingLive(t, time.Hour)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","live":true,"timeout":10,"bytes":5000}`)
+		time.Sleep(time.Minute)
+		b.checkStates(t, "a started", "a failed")
+		for _, r := range b.memo.all() {
+			if r.Key != "" || !strings.HasPrefix(r.Error, "live: ") {
+				t.Errorf("want no key and the reason, got %+v", r)
+			}
+		}
+		if got := b.memo.last(); got.URL == "" || got.Packets == 0 {
+			t.Errorf("want it uploaded, got %+v", got)
+		}
+	})
+}
+
+// TestLiveRefused: what cannot be had is refused in words that help.
+func TestLiveRefused(t *testing.T) {
+	lo := []string{"lo"}
+	for name, test := range map[string]struct {
+		request  request
+		returned int64
+		culprit  string
+	}{
+		"not here":        {request{Interfaces: lo, Live: true}, 0, "live: nothing is returned here, -maxreturn is 0"},
+		"too large":       {request{Interfaces: lo, Live: true, Bytes: 101}, 100, "bytes: 101 is above -maxreturn 100"},
+		"with return":     {request{Interfaces: lo, Live: true, Return: true}, 100, "return and live"},
+		"nothing of both": {request{Interfaces: lo}, 100, "-w"},
+	} {
+		l := limits{packets: 1, bytes: 1000, returned: test.returned, timeout: time.Minute, onlyReturns: true}
+		if _, err := l.bounds(test.request); !mentions(err, test.culprit) {
+			t.Errorf("%s: want %q, got %v", name, test.culprit, err)
+		}
+	}
+	l := limits{packets: 1, bytes: 1000, returned: 100, timeout: time.Minute, onlyReturns: true}
+	if got, err := l.bounds(request{Interfaces: lo, Live: true}); err != nil || got.bytes != 100 {
+		t.Errorf("want at most 100 bytes, got %d, %v", got.bytes, err)
+	}
+}
