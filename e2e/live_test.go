@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"regexp"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -129,5 +132,117 @@ func TestLive(t *testing.T) {
 			}
 			checkLive(t, last, l.final(t, time.Second).File)
 		})
+	}
+}
+
+// TestLiveSlowReader: whoever does not read holds up the sending and not the capture, and gets
+// all of it later; Redis has 4 MiB of it at most meanwhile.
+func TestLiveSlowReader(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	args, port := listening(t)
+	startDaemon(t, r, append(args, append(keeping(t.TempDir()), "-maxreturn", "16MiB")...)...)
+	stream := testbed.StartStreamOf(t, 40_000, time.Millisecond)
+	r.Publish(t, `{"node":"web1","interface":"lo","live":true,"bytes":8000000,"bpf":"`+stream.Filter()+`"}`)
+	started := l.await(t, 5*time.Second, "started", "refused")
+	key := fmt.Sprint(started.said["key"])
+	testbed.Eventually(t, 20*time.Second, "the capture has ended", func() bool {
+		_, body := get(t, port, "/metrics")
+		return strings.Contains(body, "pcapdaemon_captured_packets_total 199\n")
+	})
+	pieces, err := redis.ByteSlices(r.Do(t, "LRANGE", key, 0, -1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unread := len(bytes.Join(pieces, nil)); unread > 4<<20 || unread < 3<<20 {
+		t.Errorf("want nearly 4 MiB unread, got %d bytes", unread)
+	}
+	live := readLive(t, r, key)
+	done := l.final(t, 10*time.Second)
+	done.check(t, says{"state": "done", "stop": "bytes", "error": nil, "dropped": 0})
+	checkLive(t, live, done.File)
+	_, body := get(t, port, "/metrics")
+	for _, want := range []string{fmt.Sprintf("pcapdaemon_live_bytes_total %d\n", done.Bytes),
+		fmt.Sprintf("pcapdaemon_live_pieces_total %d\n", live.pieces), "pcapdaemon_live_given_up_total 0\n",
+		"pcapdaemon_deliveries_total{destination=\"live\",outcome=\"ok\"} 1\n"} {
+		if !strings.Contains(large.ReplaceAllStringFunc(body, plain), want) {
+			t.Errorf("want %q in the metrics", want)
+		}
+	}
+}
+
+// large matches numbers as Prometheus writes them from a million on.
+var large = regexp.MustCompile(`(?m) \d[.\d]*e\+\d+$`)
+
+// plain returns a number without an exponent.
+func plain(number string) string {
+	f, _ := strconv.ParseFloat(number[1:], 64)
+	return " " + strconv.FormatFloat(f, 'f', -1, 64)
+}
+
+// TestLiveRedisRestarts: what was unread is gone, so the capture is sent no further, which its result
+// says; it goes on and is delivered.
+func TestLiveRedisRestarts(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	startDaemon(t, r, append(keeping(t.TempDir()), "-maxreturn", "16MiB")...)
+	stream := testbed.StartStream(t, time.Millisecond)
+	r.Publish(t, `{"node":"web1","interface":"lo","id":"a","live":true,"bpf":"`+stream.Filter()+`"}`)
+	started := l.await(t, 5*time.Second, "started", "refused")
+	key := fmt.Sprint(started.said["key"])
+	testbed.Eventually(t, 5*time.Second, "packets are sent", func() bool { return r.Do(t, "LLEN", key).(int64) > 1 })
+	r.Signal(t, syscall.SIGKILL)
+	r.Wait(t, 5*time.Second)
+	r.Restart(t)
+	again := time.Now()
+	l = listen(t, r)
+	r.AwaitSubscribers(t, 10*time.Second, 1)
+	r.Publish(t, `{"node":"web1","stop":"a"}`)
+	done := l.final(t, 10*time.Second)
+	done.check(t, says{"state": "failed", "stop": "request", "error": about("live: push to " + key), "file": anything{}})
+	packets := readPackets(t, done.File)
+	if last := packets[len(packets)-1].Timestamp; last.Before(again) {
+		t.Errorf("want packets from after the restart at %v, got the last one at %v", again, last)
+	}
+	if n := r.Do(t, "EXISTS", key); n != int64(0) {
+		t.Error("want nothing sent behind a gap")
+	}
+}
+
+// TestLiveNames: each capture has a list of its own, which expires, whatever has its name already; nobody else may
+// write to it.
+func TestLiveNames(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	startDaemon(t, r, append(keeping(t.TempDir()), "-maxreturn", "16MiB")...)
+	stream := testbed.StartStream(t, time.Millisecond)
+	const name = "capture-results:a:web1:lo"
+	r.Do(t, "SET", name+":live", "something else")
+	for _, key := range []string{name + "-2:live", name + "-3:live"} {
+		r.Publish(t, `{"node":"web1","interface":"lo","id":"a","live":true,"bpf":"`+stream.Filter()+`"}`)
+		l.await(t, 5*time.Second, "started", "refused").check(t, says{"state": "started", "key": key})
+		if expires := r.Do(t, "TTL", key).(int64); expires < 50 || expires > 60 {
+			t.Errorf("%s: want it to expire in a minute, got %d s", key, expires)
+		}
+	}
+	good := readLive(t, r, name+"-3:live")
+	r.Do(t, "RPUSH", name+"-2:live", "x", "y")
+	time.Sleep(300 * time.Millisecond)
+	r.Publish(t, `{"node":"web1","stop":"a"}`)
+	said := map[string]result{}
+	for range 2 {
+		r := l.final(t, 10*time.Second)
+		said[r.State] = r
+		if packets := readPackets(t, r.File); len(packets) < 100 {
+			t.Errorf("want all packets, got %d", len(packets))
+		}
+	}
+	said["failed"].check(t, says{"error": about("somebody else writes to the list"), "stop": "request"})
+	checkLive(t, good, said["done"].File)
+	if got, _ := redis.String(r.Do(t, "GET", name+":live"), nil); got != "something else" {
+		t.Errorf("want what was there untouched, got %q", got)
 	}
 }

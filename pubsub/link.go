@@ -15,7 +15,6 @@ type link struct {
 
 	conn    redis.Conn // nil: none
 	release context.CancelFunc
-	away    bool   // the server could not be reached since the latest work that succeeded
 	alive   func() // to be called when the server has answered, by work that takes long
 }
 
@@ -43,14 +42,12 @@ func (l *link) attempt(ctx context.Context, work func(redis.Conn, bool) error) (
 		isNew := l.conn == nil
 		if isNew {
 			if err := l.open(ctx, address); err != nil {
-				l.away = true
 				return isPassing(err, true), err
 			}
 		}
 		stop := context.AfterFunc(ctx, l.release)
 		err := work(l.conn, isNew)
 		if ended := !stop(); err == nil {
-			l.away = false
 			if ended { // and has closed the connection
 				l.drop()
 			}

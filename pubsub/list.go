@@ -49,6 +49,7 @@ type ListWriter struct {
 	sent   bool      // next was sent, and its answer has not come
 	next   uint64    // hash of the piece that is being written
 	heard  time.Time // when the server answered last
+	client clientID  // of the connection that worked last
 	failed error     // why nothing more can be written
 }
 
@@ -164,7 +165,7 @@ func (w *ListWriter) create(conn redis.Conn, key string, tried int, first []byte
 		case err != nil:
 			return tried, err
 		default:
-			w.sent, w.last = false, maphash.Bytes(w.seed, first)
+			w.sent, w.last, w.client = false, maphash.Bytes(w.seed, first), clientIDOf(conn)
 			return tried, w.note(length, len(first))
 		}
 	}
@@ -246,15 +247,21 @@ func (w *ListWriter) work(ctx context.Context, do func(conn redis.Conn, isNew bo
 }
 
 // recover compares the list with what it was when the connection broke. It reports whether
-// the piece that was being written has arrived. If it may have been, and the list is empty, nobody
-// knows; nor does anybody when the server was away, and pieces that were unread are gone: it may have
-// forgotten them. A list of which another piece is the latest is an older state of it.
+// the piece that was being written has arrived. A list that is empty has been read, or forgotten by
+// a server that was restarted. Unless that has certainly not been, or all had been read before, nobody
+// knows, and to go on might leave a gap. A list of which another piece is the latest is an older state of it.
 func (w *ListWriter) recover(conn redis.Conn) (arrived bool, err error) {
+	client := clientIDOf(conn)
+	defer func() {
+		if err == nil {
+			w.client = client
+		}
+	}()
 	latest, err := redis.Bytes(redis.DoWithTimeout(conn, answerTimeout, "LINDEX", w.name, -1))
 	hash := maphash.Bytes(w.seed, latest)
 	switch {
 	case errors.Is(err, redis.ErrNil):
-		if w.sent || w.link.away && len(w.unread) > 0 {
+		if w.sent || len(w.unread) > 0 && !hasStayed(w.client, client) {
 			return false, errGone
 		}
 		return false, nil

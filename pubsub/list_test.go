@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -326,6 +327,7 @@ func TestListSizes(t *testing.T) {
 func TestListSurvives(t *testing.T) {
 	t.Parallel()
 	r := testbed.StartRedis(t)
+	connect(t, r, fewClients)
 	host, asker := testbed.StartProxy(t, r.Address()), testbed.StartProxy(t, r.Address())
 	w := openList(t, &Server{Addresses: []string{host.Address}}, "0")
 	reading := startReading(t, &Server{Addresses: []string{asker.Address}}, list)
@@ -374,17 +376,18 @@ func TestListWriterRecovers(t *testing.T) {
 		want     error
 		left     string
 	}{
-		"nothing has happened":                {"", "", nil, "[a b next]"},
-		"a piece was read":                    {"LPOP " + list, "", nil, "[b next]"},
-		"all were read":                       {"DEL " + list, "", nil, "[next]"},
-		"what was sent has not arrived":       {"", "next", nil, "[a b next]"},
-		"what was sent has arrived":           {"RPUSH " + list + " next", "next", nil, "[a b next]"},
-		"… and the others were read":          {"RPUSH " + list + " next;LTRIM " + list + " 2 2", "next", nil, "[next]"},
-		"… or all were read, or all lost":     {"DEL " + list, "next", errGone, "[]"},
-		"only a part was sent, all were read": {"DEL " + list, "a part", nil, "[next]"},
-		"an older state":                      {"RPOP " + list, "", errGone, "[a]"},
-		"an older state, and a piece sent":    {"RPOP " + list, "next", errGone, "[a]"},
-		"another list":                        {"DEL " + list + ";RPUSH " + list + " x", "", errGone, "[x]"},
+		"nothing has happened":               {"", "", nil, "[a b next]"},
+		"a piece was read":                   {"LPOP " + list, "", nil, "[b next]"},
+		"all were read, or all lost":         {"DEL " + list, "", errGone, "[]"},
+		"all were read, by the same server":  {"DEL " + list + ";" + used, "", nil, "[next]"},
+		"what was sent has not arrived":      {"", "next", nil, "[a b next]"},
+		"what was sent has arrived":          {"RPUSH " + list + " next", "next", nil, "[a b next]"},
+		"… and the others were read":         {"RPUSH " + list + " next;LTRIM " + list + " 2 2", "next", nil, "[next]"},
+		"… or all were read, or all lost":    {"DEL " + list, "next", errGone, "[]"},
+		"only a part was sent, one was read": {"LPOP " + list, "a part", nil, "[b next]"},
+		"an older state":                     {"RPOP " + list, "", errGone, "[a]"},
+		"an older state, and a piece sent":   {"RPOP " + list, "next", errGone, "[a]"},
+		"another list":                       {"DEL " + list + ";RPUSH " + list + " x", "", errGone, "[x]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := testbed.StartRedis(t)
@@ -392,6 +395,11 @@ func TestListWriterRecovers(t *testing.T) {
 			push(t, w, "b")
 			w.link.drop()
 			for command := range strings.SplitSeq(test.commands, ";") {
+				if command == used {
+					w.client.number += fewClients
+					connect(t, r, fewClients)
+					continue
+				}
 				if words := strings.Fields(command); len(words) > 0 {
 					r.Do(t, words[0], redis.Args{}.AddFlat(words[1:])...)
 				}
@@ -413,6 +421,22 @@ func TestListWriterRecovers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// used stands for a server that many have connected to.
+const used = "used"
+
+// connect connects to a server so many times.
+func connect(t *testing.T, r *testbed.Redis, times int) {
+	t.Helper()
+	for range times {
+		conn, err := net.Dial("tcp", r.Address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	r.Do(t, "PING") // it has seen them all
 }
 
 // A lostConn is a connection that breaks when something is sent, or before the answer comes.
@@ -437,6 +461,7 @@ func TestListServerAway(t *testing.T) {
 	reading := startReading(t, reach(r), list)
 	reading.checkPieces(t, "a")
 	testbed.Eventually(t, time.Second, "it is taken", func() bool { return r.Do(t, "EXISTS", list) == int64(0) })
+	look(t, w)
 	r.Signal(t, syscall.SIGKILL)
 	r.Wait(t, 5*time.Second)
 	ended := make(chan error)
@@ -455,6 +480,14 @@ func TestListServerAway(t *testing.T) {
 	began := time.Now()
 	if err := w.Push(ctx, []byte("c")); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 3*time.Second {
 		t.Errorf("want the deadline passed after a second, got %v after %v", err, time.Since(began))
+	}
+}
+
+// look lets a writer see what was taken.
+func look(t *testing.T, w *ListWriter) {
+	t.Helper()
+	if err := w.Look(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -527,6 +560,7 @@ func TestListSentinel(t *testing.T) {
 	reading := startReading(t, server(), w.Key())
 	reading.checkPieces(t, "header")
 	time.Sleep(200 * time.Millisecond) // the replicas know that it was taken
+	look(t, w)
 	g.Sentinels[0].Do(t, "SENTINEL", "FAILOVER", testbed.MasterName)
 	g.AwaitNewMaster(t, g.Servers[0])
 	time.Sleep(2*watchPeriod + time.Second) // both have moved
@@ -538,6 +572,7 @@ func TestListSentinel(t *testing.T) {
 // TestListIdle: a connection that the server has closed meanwhile costs nothing.
 func TestListIdle(t *testing.T) {
 	r := testbed.StartRedis(t)
+	connect(t, r, fewClients)
 	w := openList(t, reach(r), "header")
 	reading := startReading(t, reach(r), list)
 	for n := range 5 {
