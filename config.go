@@ -68,6 +68,7 @@ type config struct {
 	mode     mode
 	noWait   bool   // the client leaves as soon as the request is published
 	request  string // of -request, -publish or -rollcall: JSON, or - for standard input; of -fetch: the id
+	packets  string // file for the packets of all hosts, or - for standard output; empty: none
 	node     string
 	limits   limits
 	capacity capacity
@@ -204,6 +205,8 @@ func (c *config) check(raw rawConfig) error {
 	switch {
 	case c.noWait && c.mode != publishing:
 		return errors.New("-nowait needs a request to publish: give -publish")
+	case c.packets != "" && (c.mode != publishing || c.noWait):
+		return errors.New("-w writes the packets that hosts capture: give -publish, and not -nowait")
 	case c.mode.asks() && !c.noWait && c.redis.results == "":
 		return fmt.Errorf("%s waits for results and needs a -resultchannel", c.mode.flag())
 	case c.mode == fetching && c.redis.results == "":

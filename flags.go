@@ -182,6 +182,9 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 		"with -destdir: fetch what is still in Redis for this `id`, exit")
 	fs.Var(newSwitch(&c.noWait), "nowait",
 		"with -publish: leave as soon as the request is published, after 3s at most")
+	fs.StringVar(&c.packets, "w", "",
+		"with -publish: write the packets of all hosts, while they are captured, into this one pcapng `file`; "+
+			"-: to standard output")
 	fs.Var(newChoice(&c.log.level, "info", "debug", "warn", "error"), "loglevel",
 		"`level` of the log: debug, info, warn or error")
 	fs.Var(newChoice(&c.log.format, "text", "json"), "logformat", "`format` of the log: text or json")

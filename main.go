@@ -29,6 +29,9 @@ import (
 // version is set by the linker.
 var version = "devel"
 
+// standardStream stands for standard input, or standard output, where a request or a file is named.
+const standardStream = "-"
+
 // Exit codes.
 const (
 	exitOK = iota
@@ -158,14 +161,46 @@ func runClient(c config, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", c.mode.flag(), err)
 		return exitFailed
 	}
-	return exitCode(client.Ask(clientOptions(c), request, stdout, stderr))
+	o := clientOptions(c)
+	switch {
+	case c.packets == standardStream:
+		// Standard output is for packets alone, and a reader that closes it ends the captures, not the program.
+		o.Packets, stdout = os.Stdout, stderr
+		signal.Ignore(syscall.SIGPIPE)
+		if client.IsTerminal(o.Packets) {
+			fmt.Fprintln(stderr, "pcapdaemon: -w - writes packets, and standard output is a terminal")
+			return exitUsage
+		}
+	case c.packets != "":
+		if o.Packets, err = os.OpenFile(c.packets, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640); err != nil {
+			fmt.Fprintln(stderr, "pcapdaemon: -w:", err)
+			return exitFailed
+		}
+	}
+	return closePackets(o.Packets, c.packets, client.Ask(o, request, stdout, stderr), stderr)
+}
+
+// closePackets closes the file of -w, if there is one, removes it if nobody was asked, and returns the exit code.
+func closePackets(file *os.File, name string, o client.Outcome, stderr io.Writer) int {
+	if name == "" || name == standardStream {
+		return exitCode(o)
+	}
+	err := file.Close()
+	if o == client.Misused || o == client.Unpublished {
+		err = os.Remove(name)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "pcapdaemon: -w:", err)
+		return max(exitCode(o), exitFailed)
+	}
+	return exitCode(o)
 }
 
 // clientOptions returns what a client takes from the flags.
 func clientOptions(c config) client.Options {
 	return client.Options{Server: c.redis.server, Requests: c.redis.requests, Results: c.redis.results,
 		Dir: c.delivery.dir, Capture: c.limits.timeout, Delivery: c.delivery.shark.timeout,
-		Judge: judgeForClient, Ends: endSignals(), Name: c.mode.flag()}
+		Application: "pcapdaemon " + version, Judge: judgeForClient, Ends: endSignals(), Name: c.mode.flag()}
 }
 
 // runExtcap is what Wireshark starts. It returns the exit code.
@@ -258,7 +293,7 @@ func (p *printer) Publish(r result.Result) {
 
 // readRequest returns the text of -request or -publish; a dash stands for standard input.
 func readRequest(text string, stdin io.Reader) ([]byte, error) {
-	if text != "-" {
+	if text != standardStream {
 		return []byte(text), nil
 	}
 	return io.ReadAll(stdin)

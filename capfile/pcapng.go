@@ -20,6 +20,8 @@ import (
 const (
 	sectionHeader        = 0x0a0d0d0a
 	interfaceDescription = 1
+	obsoletePacket       = 2
+	simplePacket         = 3
 	interfaceStatistics  = 5
 	enhancedPacket       = 6
 )
@@ -124,31 +126,41 @@ func (f pcapngFormat) Content(h Header, c Statistics, records [][]byte) func() i
 
 // Head implements Format.
 func (f pcapngFormat) Head(h Header) []byte {
-	section := newBlock(sectionHeader)
-	section = binary.LittleEndian.AppendUint32(section, 0x1a2b3c4d) // tells the order of bytes
-	section = append(section, 1, 0, 0, 0)                           // version 1.0
-	section = binary.LittleEndian.AppendUint64(section, 1<<64-1)    // the section's length: not said
-	section = section.text(optComment, h.Comment).text(shbHardware, f.hardware)
-	section = section.text(shbOS, f.system).text(shbUserAppl, f.application)
+	return append(f.section(h.Comment), describeInterface(h)...)
+}
 
-	iface := newBlock(interfaceDescription)
-	iface = binary.LittleEndian.AppendUint16(iface, uint16(h.LinkType))
-	iface = append(iface, 0, 0)
+// section returns the block that begins a file.
+func (f pcapngFormat) section(comment string) []byte {
+	b := newBlock(sectionHeader)
+	b = binary.LittleEndian.AppendUint32(b, 0x1a2b3c4d) // tells the order of bytes
+	b = append(b, 1, 0, 0, 0)                           // version 1.0
+	b = binary.LittleEndian.AppendUint64(b, 1<<64-1)    // the section's length: not said
+	b = b.text(optComment, comment).text(shbHardware, f.hardware)
+	return b.text(shbOS, f.system).text(shbUserAppl, f.application).end()
+}
+
+// describeInterface returns the block of an interface.
+func describeInterface(h Header) []byte {
+	b := newBlock(interfaceDescription)
+	b = binary.LittleEndian.AppendUint16(b, uint16(h.LinkType))
+	b = append(b, 0, 0)
 	// To some readers 0 and 0xffffffff mean no limit, to others an error.
-	iface = binary.LittleEndian.AppendUint32(iface, uint32(min(max(h.Snap, 1), MaxSnap)))
-	iface = iface.text(ifName, h.Interface).text(ifDescription, h.Node).option(ifTsresol, []byte{9}) // 10⁻⁹ s
+	b = binary.LittleEndian.AppendUint32(b, uint32(min(max(h.Snap, 1), MaxSnap)))
+	b = b.text(ifName, h.Interface).text(ifDescription, h.Node).option(ifTsresol, []byte{9}) // 10⁻⁹ s
 	if h.Filter != "" {
 		kind := []byte{0} // pcap-filter(7), as text
-		iface = iface.option(ifFilter, append(kind, legible(h.Filter, maxOption-len(kind))...))
+		b = b.option(ifFilter, append(kind, legible(h.Filter, maxOption-len(kind))...))
 	}
-	return append(section.end(), iface.end()...)
+	return b.end()
 }
 
 // Tail implements Format. Its size is always the same.
-func (pcapngFormat) Tail(c Statistics) []byte {
+func (pcapngFormat) Tail(c Statistics) []byte { return statisticsBlock(0, c) }
+
+// statisticsBlock returns the statistics of an interface, given by its number.
+func statisticsBlock(number uint32, c Statistics) []byte {
 	b := newBlock(interfaceStatistics)
-	b = append(b, 0, 0, 0, 0) // the first interface
-	b = appendTime(b, c.Ended)
+	b = appendTime(binary.LittleEndian.AppendUint32(b, number), c.Ended)
 	b = b.option(isbStartTime, appendTime(nil, c.Started)).option(isbEndTime, appendTime(nil, c.Ended))
 	b = b.count(isbIfRecv, c.Stats.Received).count(isbIfDrop, c.Stats.IfDropped)
 	return b.count(isbOSDrop, c.Stats.Dropped).count(isbUsrDeliv, c.Packets).end()

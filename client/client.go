@@ -56,6 +56,15 @@ type Options struct {
 	Requests, Results string // channels
 	// Dir is the absolute path of the directory into which captures are fetched; empty: none are.
 	Dir string
+	// Packets is a file or a pipe into which the packets of all captures are written as one pcapng
+	// file while they are captured; nil: they are not. It is not closed. A reader that closes the
+	// pipe ends the captures, as a signal does. Whoever writes to standard output has to ignore SIGPIPE.
+	Packets *os.File
+	// Application, a name and a version, is what that file says it was made by.
+	Application string
+	// Grace is how long the client waits, after it was asked to end its captures, for what is
+	// left of them; 0: as long as it takes.
+	Grace time.Duration
 	// Capture is how long a capture may last where neither the request nor its host
 	// says so, and Delivery how long its delivery may take.
 	Capture, Delivery time.Duration
@@ -84,10 +93,11 @@ type Outcome int
 
 // Outcomes.
 const (
-	Done       Outcome = iota
-	Failed             // some host refused, failed or fell silent, or a file was not fetched
-	Misused            // the request is wrong; nobody was asked
-	Unanswered         // no host answered
+	Done        Outcome = iota
+	Failed              // some host refused, failed or fell silent, or a file was not fetched
+	Misused             // the request is wrong; nobody was asked
+	Unanswered          // no host answered
+	Unpublished         // the request could not be published; nobody was asked
 )
 
 // A client asks, and shows what it hears.
@@ -97,11 +107,16 @@ type client struct {
 	request  request
 	spans    spans
 	view     view
-	fetcher  *fetcher // nil: files stay where they are
-	dir      string   // that the fetcher fetches into
-	session  *session
-	owed     bool // a stop could not be published
-	failed   bool // a file was not fetched
+	fetcher  *fetcher      // nil: files stay where they are
+	dir      string        // that the fetcher fetches into
+	live     *live         // nil: packets stay where they are
+	grace    time.Duration // for captures that were asked to end; 0: there is no hurry
+
+	session   *session
+	published time.Time // just before the request was
+	leaving   time.Time // when the grace is over; zero: nobody knows yet
+	owed      bool      // a stop could not be published
+	failed    bool      // a file was not fetched, or packets are missing
 }
 
 // An interruption is how somebody at a keyboard ends a client: once, and it
@@ -136,7 +151,7 @@ func newInterruption(ends []os.Signal) (in interruption, release func()) {
 // come or none is to be expected any more.
 func Ask(o Options, request []byte, stdout, stderr io.Writer) Outcome {
 	screen := openTerminal(stdout)
-	q, err := newRequest(request, o.Judge, asker{by: whoAmI(), watches: screen != nil, fetches: o.Dir != ""})
+	q, err := newRequest(request, o.Judge, asker{by: whoAmI(), watches: screen != nil, fetches: o.Dir != "", live: o.Packets != nil})
 	if err != nil {
 		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", o.Name, err)
 		return Misused
@@ -159,14 +174,16 @@ func consult(in interruption, o Options, q request, v view) (Outcome, error) {
 	ctx, cancel := context.WithCancel(in.twice)
 	defer cancel()
 	commit := context.AfterFunc(in.once, cancel) // until the request is out, once is enough
+	asking := newClient(o, q, v)
+	defer asking.endFile(in.twice) // whatever happens, it is whole
 	over, err := pubsub.NewClient(ctx, o.Server, o.Requests, o.Results)
 	if err != nil {
-		return Failed, err
+		return Unpublished, err
 	}
 	defer over.Close()
-	asking := newClient(o, q, over, v)
+	asking.exchange = over
 	if err := asking.ask(ctx); err != nil {
-		return Failed, err
+		return Unpublished, err
 	}
 	if !commit() { // it is out, and nothing can be heard any more
 		return asking.leave(), nil
@@ -174,10 +191,13 @@ func consult(in interruption, o Options, q request, v view) (Outcome, error) {
 	return asking.wait(in), nil
 }
 
-// newClient returns a client that asks over an exchange.
-func newClient(o Options, q request, over exchange, v view) *client {
-	asking := &client{exchange: over, channel: o.Requests, request: q, spans: q.spans(o), view: v}
-	if o.Dir != "" {
+// newClient returns a client that has no exchange yet.
+func newClient(o Options, q request, v view) *client {
+	asking := &client{channel: o.Requests, request: q, spans: q.spans(o), view: v, grace: o.Grace}
+	switch {
+	case o.Packets != nil:
+		asking.live = newLive(o, q.id, q.asked.Bytes)
+	case o.Dir != "":
 		asking.dir = o.Dir
 		asking.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), o.Results+":"+q.id+":", q.asked.Bytes)
 	}
@@ -197,6 +217,7 @@ func newView(q request, screen *terminal, stdout, stderr io.Writer) view {
 
 // ask publishes the request.
 func (c *client) ask(ctx context.Context) error {
+	c.published = time.Now()
 	listeners, err := c.exchange.Publish(ctx, c.request.message)
 	if err != nil {
 		return err
@@ -214,8 +235,10 @@ func (c *client) wait(in interruption) Outcome {
 	defer giveUp()
 	if !c.hear(in) {
 		giveUp()
+		c.endFile(in.twice)
 		return c.leave()
 	}
+	c.endFile(in.twice)
 	c.view.close()
 	for _, t := range c.session.unfinished() {
 		c.view.say(t.name() + ": no result")
@@ -236,7 +259,10 @@ func (c *client) leave() Outcome {
 		c.fetcher.working.Wait() // not for long: it has been given up
 	}
 	c.view.close()
-	if c.request.begins {
+	switch {
+	case !c.leaving.IsZero() && !c.failed:
+		return Done
+	case c.request.begins && c.leaving.IsZero():
 		c.view.say("left before the results came; what still runs can be stopped, with the flags of this command, by: " + c.request.stopByHand())
 	}
 	if c.request.returns {
@@ -250,20 +276,34 @@ func (c *client) leave() Outcome {
 func (c *client) hear(in interruption) bool {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	once := in.once.Done()
+	once, broken := in.once.Done(), c.live.failed()
 	for c.busy() || !c.session.over(time.Now()) {
 		select {
 		case message := <-c.exchange.Answers():
 			c.take(in.twice, message)
 		case f := <-c.fetcher.finished():
 			c.fetched(f)
+		case s := <-c.live.finished():
+			c.streamed(s)
 		case now := <-ticker.C:
 			c.sayFallen(now)
+			if !c.leaving.IsZero() && now.After(c.leaving) {
+				return false
+			}
+			c.look(now)
 			c.view.draw(c.session, now)
+			if broken != nil && c.live.isUnread() {
+				broken = nil
+				c.fileBroken(in.twice)
+			}
+		case <-broken:
+			broken = nil
+			c.fileBroken(in.twice)
 		case err := <-c.exchange.Changes():
 			c.change(in.twice, err)
 		case <-once:
-			if once = nil; !c.request.begins {
+			once = nil
+			if !c.request.begins || !c.session.stopped.IsZero() { // or nobody reads the packets
 				return false
 			}
 			c.stop(in.twice)
@@ -284,7 +324,7 @@ func (c *client) sayFallen(now time.Time) {
 
 // busy reports whether there is something to do that does not depend on hosts.
 func (c *client) busy() bool {
-	return len(c.exchange.Answers()) > 0 || c.fetcher != nil && c.fetcher.pending > 0
+	return len(c.exchange.Answers()) > 0 || c.fetcher != nil && c.fetcher.pending > 0 || c.live.busy()
 }
 
 // take shows a result and sees to its file.
@@ -302,10 +342,11 @@ func (c *client) take(ctx context.Context, message []byte) {
 		return
 	}
 	c.view.heard(message)
+	c.hearLive(t, r)
 	switch {
 	case r.State == result.Refused:
 		c.view.ended(r, "")
-	case t == nil || !t.Over():
+	case t == nil || !t.Over() || c.live.holds(t):
 	case c.fetcher.wants(r):
 		c.fetcher.start(ctx, t)
 	default:
@@ -345,11 +386,20 @@ func (c *client) change(ctx context.Context, err error) {
 
 // stop asks the captures to end. If Redis is away, that is owed until it is back.
 func (c *client) stop(ctx context.Context) {
+	if c.grace > 0 {
+		c.leaving = time.Now().Add(c.grace)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.grace)
+		defer cancel()
+	}
 	_, err := c.exchange.Publish(ctx, c.request.stop())
 	if c.owed = err != nil; c.owed {
 		c.view.say("stop not published: " + text.Escape(err.Error()))
 		return
 	}
 	c.session.stop(time.Now())
+	if c.grace > 0 {
+		return
+	}
 	c.view.say("asked the captures to stop; press Ctrl-C again to leave without their results")
 }

@@ -220,8 +220,8 @@ func TestPublishWithoutRedis(t *testing.T) {
 		"wrong password": {"redis://u:geheim@" + r.Address(), "WRONGPASS"},
 	} {
 		out, errs, code := ask(t, test.url, "", "node=a", "interface=eth0")
-		if code != Failed || out != "" || !strings.Contains(errs, test.want) {
-			t.Errorf("%s: want outcome %d and %q, got %d, %s%s", name, Failed, test.want, code, out, errs)
+		if code != Unpublished || out != "" || !strings.Contains(errs, test.want) {
+			t.Errorf("%s: want outcome %d and %q, got %d, %s%s", name, Unpublished, test.want, code, out, errs)
 		}
 		last := testbed.ReadLines(errs)
 		if strings.Contains(last[len(last)-1], "geheim") {

@@ -33,6 +33,9 @@ func openTerminal(w io.Writer) *terminal {
 	return &terminal{file}
 }
 
+// IsTerminal reports whether people look at what is written to w.
+func IsTerminal(w io.Writer) bool { return openTerminal(w) != nil }
+
 // size returns columns and lines.
 func (t *terminal) size() (columns, lines int) {
 	size, err := unix.IoctlGetWinsize(int(t.Fd()), unix.TIOCGWINSZ)

@@ -67,7 +67,9 @@ func (f *fetcher) finished() <-chan fetched {
 }
 
 // wants reports whether there is something to fetch.
-func (f *fetcher) wants(r result.Result) bool { return f != nil && r.Key != "" && !f.seen[r.Key] }
+func (f *fetcher) wants(r result.Result) bool {
+	return f != nil && r.Key != "" && !f.seen[r.Key] && !strings.HasSuffix(r.Key, liveSuffix)
+}
 
 // start fetches the file of a capture, until the context ends.
 func (f *fetcher) start(ctx context.Context, t *progress) {

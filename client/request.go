@@ -3,6 +3,7 @@ package client
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/user"
 	"strings"
@@ -33,6 +34,7 @@ type asker struct {
 	by      string // user@host
 	watches bool   // captures are watched on a terminal
 	fetches bool   // files are to be returned
+	live    bool   // packets are read while they are captured
 }
 
 // whoAmI returns user@host, as far as they are known.
@@ -61,6 +63,12 @@ func newRequest(message []byte, judge func([]byte) (Asked, error), who asker) (r
 		q.field, q.value = "nodere", r.NodeRE
 	}
 	added := map[string]any{}
+	if who.live {
+		if err := q.checkLive(given); err != nil {
+			return request{}, err
+		}
+		added["live"] = true
+	}
 	if q.by == "" {
 		q.by, added["by"] = who.by, who.by
 	}
@@ -73,7 +81,7 @@ func newRequest(message []byte, judge func([]byte) (Asked, error), who asker) (r
 	if q.progress = r.Progress; q.begins && who.watches && given["progress"] == nil {
 		q.progress, added["progress"] = 1, 1
 	}
-	if q.begins && who.fetches && given["return"] == nil && given["live"] == nil {
+	if q.begins && who.fetches && given["return"] == nil && given["live"] == nil && !who.live {
 		added["return"] = true
 	}
 	q.returns = q.begins && (added["return"] == true || string(given["return"]) == "true")
@@ -88,6 +96,20 @@ func newRequest(message []byte, judge func([]byte) (Asked, error), who asker) (r
 	q.message = text.JSON(added)
 	_, err = judge(q.message)
 	return q, err
+}
+
+// checkLive refuses what cannot be read while it is captured.
+func (q request) checkLive(given map[string]json.RawMessage) error {
+	is := func(field, value string) bool { return string(given[field]) == value }
+	switch {
+	case !q.begins:
+		return errors.New("captures nothing of which -w could write the packets")
+	case is("return", "true"):
+		return errors.New("return: -w takes the packets while they are captured, not when the capture has ended")
+	case is("live", "false"):
+		return errors.New("live: -w takes the packets while they are captured")
+	}
+	return nil
 }
 
 // exact reports whether it names one host.

@@ -60,7 +60,7 @@ func TestQuestion(t *testing.T) {
 // TestQuestionIsLeftAlone: a request that leaves nothing open is published word for word.
 func TestQuestionIsLeftAlone(t *testing.T) {
 	const whole = `{"id":"x", "by":"you", "node":"a","interface":"lo","progress":0,"return":false}`
-	q, err := newRequest([]byte(whole), judgeJSON, asker{"me@here", true, true})
+	q, err := newRequest([]byte(whole), judgeJSON, asker{by: "me@here", watches: true, fetches: true})
 	if string(q.message) != whole || q.by != "you" || err != nil {
 		t.Errorf("want %s untouched, got %s, %v", whole, q.message, err)
 	}
