@@ -171,7 +171,7 @@ func (m *Merger) collect(out []byte) (_ []byte, wait time.Duration, over bool) {
 	soon := uint64(now.Add(patience).UnixNano())
 	for len(m.pending) > 0 && len(out) < writeSize {
 		in := m.pending[0]
-		if !m.closing && (m.awaited > 0 || m.expecting) {
+		if !m.closing && (m.awaited > 0 || m.expecting) && in.stamp > m.latest { // else waiting orders nothing
 			if wait = in.batches[0].arrived.Add(patience).Sub(now); wait > 0 {
 				return out, wait, false
 			}

@@ -89,7 +89,7 @@ func TestMerge(t *testing.T) {
 		"two in order":                       {"a+ b+ a1,a3 b2,b4 ? ", 0, "a1 a2|"},
 		"a quiet one is waited for":          {"a+ b+ a1 0.9s ? b0 ?", 0, "|b0|a1"},
 		"for a second":                       {"a+ b+ a1 1s ?", 0, "a1|"},
-		"and what comes later is late":       {"a+ b+ a5 1.1s b1 ? a6 1.1s ?", 1, "a5|b1|a6"},
+		"and what comes later is late":       {"a+ b+ a5 1.1s b1 ? a6 1.1s ?", 1, "a5 b1|a6|"},
 		"disorder of one is its own":         {"a+ a2 a1 ?", 0, "a2 a1|"},
 		"one that ended is not waited for":   {"a+ b+ a1,a2 b1 b- ?", 0, "a1 b1 a2|"},
 		"one that says nothing and ends":     {"a+ b+ a1 b- ?", 0, "a1|"},
