@@ -864,6 +864,12 @@ func TestMetricsSayWhatTheyMean(t *testing.T) {
 		ask(7, `{"node":"web2","interface":"x0"}`)
 		ask(8, `{`)
 		observer.Removed(make([]string, 9), 0)
+		for range 30 {
+			observer.Sent(10)
+		}
+		for range 31 {
+			observer.GivenUp()
+		}
 		n := 10
 		want := map[string]float64{}
 		for _, destination := range append(store.Names(), "cloudshark") {
@@ -884,6 +890,7 @@ func TestMetricsSayWhatTheyMean(t *testing.T) {
 		maps.Copy(want, map[string]float64{
 			"requests_total accepted": 3, "requests_total shared": 4, "requests_total refused": 6,
 			"requests_total other_node": 7, "requests_total malformed": 8, "removed_captures_total": 9,
+			"live_pieces_total": 30, "live_bytes_total": 300, "live_given_up_total": 31,
 			"captured_packets_total": 101, "captured_bytes_total": 2*24 + 101*116, "dropped_packets_total": 2 * 3,
 			"captures_running": 1, "memory_held_bytes": capfile.ChunkSize,
 			"subscribed": 1, "connected requests": 1, "connected results": 0, "trouble": 1,
