@@ -24,6 +24,9 @@ var borders = map[string]imports{
 	"capfile": {[]string{"tap", "text"}, []string{"golang.org/x/sys/unix"}},
 	"store": {[]string{"result", "capfile", "pubsub", "text"},
 		[]string{"github.com/cenkalti/backoff/v5", "github.com/dustin/go-humanize", "golang.org/x/sys/unix"}},
+	"transfer": {[]string{"store", "text"}, []string{"github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"}},
+	"object": {[]string{"store", "transfer", "text"}, []string{"github.com/cenkalti/backoff/v5",
+		"github.com/minio/minio-go/v7/pkg/credentials", "github.com/minio/minio-go/v7/pkg/s3utils", "github.com/minio/minio-go/v7/pkg/signer"}},
 	"client": {[]string{"result", "store", "capfile", "pubsub", "text"},
 		[]string{"github.com/dustin/go-humanize", "github.com/dustin/go-humanize/english", "github.com/mattn/go-runewidth", "golang.org/x/sys/unix"}},
 	"extcap": {[]string{"client", "result", "pubsub", "text"},
@@ -38,7 +41,7 @@ var borders = map[string]imports{
 var guarded = map[string][]string{
 	"C":        {"tap/"},
 	"unsafe":   {"tap/"},
-	"net/http": {"upload.go", "status/"},
+	"net/http": {"upload.go", "transfer/", "object/", "status/"},
 	"os/exec":  nil, // the daemon runs no other program
 	"flag":     {"main.go", "config.go", "flags.go", "extcap/"},
 	"github.com/sirupsen/logrus": {"main.go", "log.go", "serve.go", "daemon.go", "metrics.go", "sources.go", "jobs.go",

@@ -21,7 +21,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -30,6 +29,7 @@ import (
 	"pcapdaemon/sharktest"
 	"pcapdaemon/store"
 	"pcapdaemon/testbed"
+	"pcapdaemon/transfer"
 )
 
 // startServer serves each connection with a function that is told how many
@@ -102,9 +102,9 @@ func TestUploadStalls(t *testing.T) {
 					join(conn, to)
 				}
 			})
-			c.client = newUploadClient(nil, false, store.StallTimeouts{Stall: stall, Answer: silence})
+			c.client = transfer.NewClient(nil, false, transfer.StallTimeouts{Stall: stall, Answer: silence})
 			told := &retryObserver{}
-			c.observer = told
+			c.tries.Observer = told
 			r, content := newCaptureFile(test.size)
 			began := time.Now()
 			if _, err := c.Store(t.Context(), r); err != nil {
@@ -135,9 +135,9 @@ func TestUploadIsSlow(t *testing.T) {
 		return false
 	})
 	c := testCloudshark(s)
-	c.client = newUploadClient(nil, false, store.StallTimeouts{Stall: 2 * time.Second, Answer: 2 * time.Second})
+	c.client = transfer.NewClient(nil, false, transfer.StallTimeouts{Stall: 2 * time.Second, Answer: 2 * time.Second})
 	told := &retryObserver{}
-	c.observer = told
+	c.tries.Observer = told
 	r, _ := newCaptureFile(3_000_100)
 	_, err := c.Store(t.Context(), r)
 	if err == nil || !strings.Contains(err.Error(), "400") || len(told.retries) > 0 {
@@ -163,9 +163,9 @@ func TestUploadProxyIsSilent(t *testing.T) {
 	})
 	c := testCloudshark(s)
 	told := &retryObserver{}
-	c.scheme, c.observer = "https", told
-	c.client = newUploadClient(nil, true, store.StallTimeouts{Stall: 500 * time.Millisecond, Answer: time.Second})
-	c.client.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
+	c.scheme, c.tries.Observer = "https", told
+	c.client = transfer.NewClient(nil, true, transfer.StallTimeouts{Stall: 500 * time.Millisecond, Answer: time.Second})
+	c.client.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
 	r, _ := newCaptureFile(1000)
 	if _, err := c.Store(t.Context(), r); err != nil {
 		t.Fatal(err)
@@ -209,8 +209,9 @@ func TestUploadEarlyAnswer(t *testing.T) {
 			})
 			r, _ := newCaptureFile(4 << 20)
 			for run := range int64(200) {
-				c := &cloudshark{scheme: test.scheme, host: host, token: sharktest.Token, timeout: 10 * time.Second,
-					client: newUploadClient(nil, true, store.NewStallTimeouts(time.Minute)), observer: &retryObserver{}}
+				c := &cloudshark{scheme: test.scheme, host: host, token: sharktest.Token,
+					client: transfer.NewClient(nil, true, transfer.NewStallTimeouts(time.Minute)),
+					tries:  transfer.Tries{Timeout: 10 * time.Second, Observer: &retryObserver{}}}
 				_, err := c.Store(t.Context(), r)
 				if err == nil || !strings.Contains(err.Error(), test.want) || connections.Load() != run+1 {
 					t.Fatalf("run %d: want %s at once, got %v after %d tries", run, test.want, err, connections.Load()-run)
@@ -284,8 +285,9 @@ func (*retryObserver) Troubled(error) {}
 // testCloudshark returns a destination for the double.
 func testCloudshark(s *sharktest.Server) *cloudshark {
 	return &cloudshark{
-		scheme: "http", host: s.Address(), token: sharktest.Token, agent: "pcapdaemon/test", timeout: 10 * time.Second,
-		client: newUploadClient(nil, false, store.NewStallTimeouts(time.Minute)), observer: &retryObserver{},
+		scheme: "http", host: s.Address(), token: sharktest.Token, agent: "pcapdaemon/test",
+		client: transfer.NewClient(nil, false, transfer.NewStallTimeouts(time.Minute)),
+		tries:  transfer.Tries{Timeout: 10 * time.Second, Observer: &retryObserver{}},
 	}
 }
 
@@ -318,8 +320,9 @@ func TestUploadKeepsNoConnection(t *testing.T) {
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) { states <- state }
 	s.Start()
 	defer s.Close()
-	c := &cloudshark{scheme: "http", host: s.Listener.Addr().String(), token: sharktest.Token, timeout: 10 * time.Second,
-		client: newUploadClient(nil, false, store.NewStallTimeouts(time.Minute)), observer: &retryObserver{}}
+	c := &cloudshark{scheme: "http", host: s.Listener.Addr().String(), token: sharktest.Token,
+		client: transfer.NewClient(nil, false, transfer.NewStallTimeouts(time.Minute)),
+		tries:  transfer.Tries{Timeout: 10 * time.Second, Observer: &retryObserver{}}}
 	r, _ := newCaptureFile(1000)
 	for range 2 {
 		if _, err := c.Store(t.Context(), r); err != nil {
@@ -425,9 +428,9 @@ func TestUploadIsRetried(t *testing.T) {
 			})
 			r, content := newCaptureFile(2_000_000)
 			c := testCloudshark(s)
-			c.timeout = 30 * time.Second
+			c.tries.Timeout = 30 * time.Second
 			told := &retryObserver{}
-			c.observer = told
+			c.tries.Observer = told
 			began := time.Now()
 			if _, err := c.Store(t.Context(), r); err != nil {
 				t.Fatal(err)
@@ -470,7 +473,7 @@ func TestUploadGivesUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := testCloudshark(sharktest.Start(t, test.answer))
-			c.timeout = 1500 * time.Millisecond
+			c.tries.Timeout = 1500 * time.Millisecond
 			r, _ := newCaptureFile(100)
 			began := time.Now()
 			_, err := c.Store(t.Context(), r)
@@ -482,28 +485,6 @@ func TestUploadGivesUp(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestRetryAfter: both forms of the header (RFC 9110, 10.2.3).
-func TestRetryAfter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for name, test := range map[string]struct {
-			header string
-			want   time.Duration
-		}{
-			"seconds":         {"90", 90 * time.Second},
-			"a date":          {time.Now().Add(2 * time.Minute).UTC().Format(http.TimeFormat), 2 * time.Minute},
-			"an older format": {time.Now().Add(time.Minute).UTC().Format(time.RFC850), time.Minute},
-			"a past date":     {time.Now().Add(-time.Minute).UTC().Format(http.TimeFormat), 0},
-			"none":            {"", 0},
-			"nonsense":        {"soon", 0},
-			"below zero":      {"-5", 0},
-		} {
-			if got := max(0, retryAfter(test.header)); got != test.want {
-				t.Errorf("%s: want %v, got %v", name, test.want, got)
-			}
-		}
-	})
 }
 
 // TestUploadWaitsForDate: a date in Retry-After is what the next try waits for.
@@ -518,7 +499,7 @@ func TestUploadWaitsForDate(t *testing.T) {
 	})
 	c := testCloudshark(s)
 	told := &retryObserver{}
-	c.observer = told
+	c.tries.Observer = told
 	r, _ := newCaptureFile(100)
 	if _, err := c.Store(t.Context(), r); err != nil {
 		t.Fatal(err)
@@ -645,9 +626,7 @@ func TestUploadElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	shark := config.delivery.shark
-	client := newUploadClient(shark.cas, shark.insecure, store.NewStallTimeouts(shark.timeout))
-	c := &cloudshark{scheme: shark.scheme, host: shark.host, token: shark.token, timeout: shark.timeout,
-		client: client, observer: &retryObserver{}}
+	c := newCloudshark(shark, &retryObserver{})
 	r, _ := newCaptureFile(100)
 	_, err = c.Store(t.Context(), r)
 	fmt.Println("uploaded:", err)
@@ -716,7 +695,7 @@ func TestUploadOnce(t *testing.T) {
 			})
 			told := &retryObserver{}
 			c := testCloudshark(s)
-			c.observer = told
+			c.tries.Observer = told
 			r, _ := newCaptureFile(100)
 			_, err := c.once().Store(t.Context(), r)
 			wait := time.Duration(0)
@@ -741,7 +720,7 @@ func TestUploadOnce(t *testing.T) {
 
 func TestUploadNowhere(t *testing.T) {
 	c := testCloudshark(sharktest.Start(t, nil))
-	c.host, c.timeout = "127.0.0.1:"+strconv.Itoa(testbed.FreePort(t)), 500*time.Millisecond
+	c.host, c.tries.Timeout = "127.0.0.1:"+strconv.Itoa(testbed.FreePort(t)), 500*time.Millisecond
 	r, _ := newCaptureFile(100)
 	_, err := c.Store(t.Context(), r)
 	if !mentions(err, "connection refused") || mentions(err, sharktest.Token) {
@@ -788,9 +767,9 @@ func TestUploadVerifiesCertificate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := testCloudshark(s)
-			c.scheme, c.client = "https", newUploadClient(test.cas, test.insecure, store.NewStallTimeouts(time.Minute))
+			c.scheme, c.client = "https", transfer.NewClient(test.cas, test.insecure, transfer.NewStallTimeouts(time.Minute))
 			told := &retryObserver{}
-			c.observer = told
+			c.tries.Observer = told
 			r, _ := newCaptureFile(100)
 			_, err := c.Store(t.Context(), r)
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {

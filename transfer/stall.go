@@ -1,4 +1,4 @@
-package store
+package transfer
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	"pcapdaemon/text"
 )
 
-// stallTime is how long an upload's connection may stand still.
+// stallTime is how long a connection may stand still.
 const stallTime = 15 * time.Second
 
 // A StallTimeouts says how long a connection may stand still before it is given up.
@@ -23,7 +23,7 @@ type StallTimeouts struct {
 	Answer time.Duration // when the peer has everything and says nothing
 }
 
-// NewStallTimeouts returns the endurance for uploads that may take so long in all:
+// NewStallTimeouts returns the time-outs for transfers that may take so long in all:
 // a silent peer leaves time for further tries.
 func NewStallTimeouts(timeout time.Duration) StallTimeouts {
 	return StallTimeouts{Stall: stallTime, Answer: max(stallTime, timeout/4)}
