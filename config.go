@@ -23,6 +23,7 @@ import (
 
 	"pcapdaemon/capfile"
 	"pcapdaemon/extcap"
+	"pcapdaemon/object"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/store"
 	"pcapdaemon/tap"
@@ -108,6 +109,7 @@ type redisConfig struct {
 type deliveryConfig struct {
 	upload       bool
 	shark        sharkConfig
+	store        storeConfig
 	writeLocal   bool
 	dir          string        // absolute; empty: none
 	dirSize      int64         // bytes of all captures there; 0: no bound
@@ -123,6 +125,15 @@ type sharkConfig struct {
 	timeout             time.Duration  // for one capture, retries included
 	cas                 *x509.CertPool // nil: the system's
 	insecure            bool
+}
+
+// A storeConfig says where objects are stored.
+type storeConfig struct {
+	given   bool
+	address object.Address
+	keys    *object.Keys // of a bucket
+	token   string       // of a web server; empty: none
+	cas     *x509.CertPool
 }
 
 // A logConfig says what is logged and how.
@@ -146,7 +157,8 @@ func parseConfig(args []string, stdout io.Writer) (config, error) {
 	}
 	words := fs.Args()
 	fs.Visit(func(f *flag.Flag) {
-		if f.Name == "cstoken" || f.Name == "redisurl" && pubsub.HoldsSecret(raw.redisURL) {
+		if f.Name == "cstoken" || f.Name == "redisurl" && pubsub.HoldsSecret(raw.redisURL) ||
+			f.Name == "storeurl" && object.HoldsSecret(raw.storeURL) {
 			c.exposed = append(c.exposed, f.Name)
 		}
 	})
@@ -201,7 +213,8 @@ func (c *config) check(raw rawConfig) error {
 		c.redis.results = ""
 	}
 	c.lowerDefaults(raw.given)
-	c.limits.onlyReturns = !c.delivery.upload && !c.delivery.writeLocal
+	c.delivery.store.given = raw.storeURL != ""
+	c.limits.onlyReturns = !c.delivery.upload && !c.delivery.writeLocal && !c.delivery.store.given
 	switch {
 	case c.noWait && c.mode != publishing:
 		return errors.New("-nowait needs a request to publish: give -publish")
@@ -218,7 +231,7 @@ func (c *config) check(raw rawConfig) error {
 	case c.limits.returned > 0 && c.redis.results == "":
 		return errors.New("-maxreturn returns captures beside the results and needs a -resultchannel")
 	case c.mode.delivers() && c.limits.onlyReturns && (c.limits.returned == 0 || c.mode == requesting):
-		return errors.New("nowhere to deliver captures to: give -upload, -writelocal with -destdir, or -maxreturn")
+		return errors.New("nowhere to deliver captures to: give -upload, -storeurl, -writelocal with -destdir, or -maxreturn")
 	case c.redis.requests == "":
 		return errors.New("-redischannel takes the name of a channel")
 	case c.redis.requests == c.redis.results: // each result would be refused, with a result
@@ -420,16 +433,51 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 	if !isHost(c.shark.host) {
 		return fmt.Errorf("-cshost takes host or host:port, not %q", c.shark.host)
 	}
-	if raw.csCAFile != "" {
-		cas, err := x509.SystemCertPool()
-		if err != nil {
-			cas = x509.NewCertPool()
-		}
-		if c.shark.cas, err = readCAs(raw.csCAFile, cas); err != nil {
-			return fmt.Errorf("-cscafile: %w", err)
+	var err error
+	if c.shark.cas, err = besideSystem(raw.csCAFile); err != nil {
+		return fmt.Errorf("-cscafile: %w", err)
+	}
+	return c.store.check(raw)
+}
+
+// check completes what is needed to store objects. Its errors do not quote the
+// address, which may hold a password.
+func (c *storeConfig) check(raw rawConfig) error {
+	var err error
+	if c.cas, err = besideSystem(raw.storeCAFile); err != nil {
+		return fmt.Errorf("-storecafile: %w", err)
+	}
+	if !c.given {
+		return nil
+	}
+	if c.address, err = object.ParseAddress(raw.storeURL); err != nil {
+		return fmt.Errorf("-storeurl %w", err)
+	}
+	if c.token = os.Getenv(storeTokenVariable); c.token != "" && !c.address.TakesToken() {
+		return fmt.Errorf("%s is for a -storeurl of http or https without a user", storeTokenVariable)
+	}
+	if strings.ContainsFunc(c.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("%s takes a token of printable ASCII, without spaces", storeTokenVariable)
+	}
+	if c.address.IsBucket() {
+		if c.keys, err = object.FindKeys(c.cas); err != nil {
+			return fmt.Errorf("-storeurl: %w", err)
 		}
 	}
 	return nil
+}
+
+// besideSystem returns the system's certificates and those of a file; no file: nil,
+// which stands for the system's.
+func besideSystem(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	cas, err := x509.SystemCertPool()
+	if err != nil {
+		cas = x509.NewCertPool()
+	}
+	return readCAs(file, cas)
 }
 
 // credential returns the file of a credential that systemd has handed over, or

@@ -27,6 +27,7 @@ type rawConfig struct {
 	redisNode, redisURL, redisCAFile string
 	redisPort                        int64
 	csTokenFile, csCAFile            string
+	storeURL, storeCAFile            string
 	interfaces, record               string
 	request, publish, fetch          string
 	version, rollCall                bool
@@ -91,11 +92,18 @@ func (m mode) flag() string {
 		fetching: "-fetch"}[m]
 }
 
+// storeTokenVariable holds a bearer token for -storeurl. There is no flag for it,
+// which would show it to every user.
+const storeTokenVariable = "PCAPDAEMON_STORETOKEN"
+
 // checkVariables refuses variables that look like flags and are none: a
 // misspelt one would leave its flag at the default without a word.
 func checkVariables(fs *flag.FlagSet) error {
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")
+		if name == storeTokenVariable {
+			continue
+		}
 		if suffix, ours := strings.CutPrefix(name, "PCAPDAEMON_"); ours &&
 			(fs.Lookup(strings.ToLower(suffix)) == nil || strings.ToUpper(suffix) != suffix) {
 			return fmt.Errorf("%s in the environment is no flag", text.Quote(name))
@@ -163,6 +171,9 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.Var(newSwitch(&c.delivery.shark.insecure), "csinsecure", "do not verify CloudShark's certificate")
 	fs.Var(newDuration(&c.delivery.shark.timeout, 5*time.Minute, time.Millisecond, day), "cstimeout",
 		"`duration` of one capture's upload at most, retries included")
+	fs.StringVar(&raw.storeURL, "storeurl", "",
+		"store captures at this `address`: https://host/dir/ (HTTP PUT) or s3://bucket/prefix; empty: nowhere")
+	fs.StringVar(&raw.storeCAFile, "storecafile", "", "`file` with CA certificates for -storeurl, beside the system's")
 	fs.Var(newSize(&c.delivery.dirSize, 0, 0, math.MaxInt64), "destsize",
 		"`size` of all captures in -destdir; the oldest make room; 0: no bound")
 	fs.Var(newDuration(&c.delivery.dirAge, 0, 0, 100*365*day), "destage",

@@ -295,6 +295,7 @@ func (s *jobs) file(j *job, requesters []requester, results finalResults) store.
 		Size:     r.Bytes,
 		Content:  s.format.Content(j.heading, results.statistics(), j.buffer.Pieces()),
 		Tags:     uploadTags(requesters, r.Node, j.want.iface),
+		Labels:   labels(requesters[0].request, r.Node, j.want.iface),
 		Comments: comments,
 	}
 }

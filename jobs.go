@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/object"
 	"pcapdaemon/result"
 	"pcapdaemon/status"
 	"pcapdaemon/store"
@@ -80,6 +81,11 @@ func (s *jobs) deliveryOptions(c config) store.Options {
 	if d.upload {
 		shark := newCloudshark(d.shark, observer)
 		o.Remotes = append(o.Remotes, store.Remote{Destination: shark, Once: shark.once()})
+	}
+	if d.store.given {
+		objects := object.New(d.store.address, d.store.keys, object.Options{CAs: d.store.cas, Token: d.store.token,
+			Agent: "pcapdaemon/" + version, Timeout: d.shark.timeout, Observer: observer})
+		o.Remotes = append(o.Remotes, store.Remote{Destination: objects, Once: objects.Once()})
 	}
 	return o
 }

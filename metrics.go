@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/sirupsen/logrus"
 
+	"pcapdaemon/object"
 	"pcapdaemon/store"
 	"pcapdaemon/tap"
 )
@@ -73,7 +74,7 @@ func newMetrics(version string) *metrics {
 	for _, outcome := range []string{outcomeAccepted, outcomeShared, outcomeRefused, outcomeOtherNode, outcomeMalformed} {
 		m.requests.WithLabelValues(outcome)
 	}
-	for _, name := range append(store.Names(), (&cloudshark{}).Name()) {
+	for _, name := range append(store.Names(), (&cloudshark{}).Name(), object.DestinationName) {
 		m.deliveries.WithLabelValues(name, "ok")
 		m.deliveries.WithLabelValues(name, "error")
 		m.seconds.WithLabelValues(name)

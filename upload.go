@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cenkalti/backoff/v5"
@@ -42,6 +43,18 @@ func uploadTags(requesters []requester, node, iface string) []string {
 		}
 	}
 	return tags
+}
+
+// labels returns what the first request and its host say of a capture, each by its name.
+func labels(r request, node, iface string) []store.Label {
+	labels := []store.Label{{Name: "node", Value: node}, {Name: "interface", Value: iface}}
+	if r.AlertID != nil {
+		labels = append(labels, store.Label{Name: "alertid", Value: strconv.FormatUint(*r.AlertID, 10)})
+	}
+	if r.Customer != "" {
+		labels = append(labels, store.Label{Name: "customer", Value: r.Customer})
+	}
+	return labels
 }
 
 // A cloudshark is a CloudShark appliance or service. The token is part of

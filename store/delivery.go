@@ -33,9 +33,16 @@ type File struct {
 	Size     int64  // bytes
 	Content  func() io.Reader
 	Tags     []string
+	Labels   []Label // of what the tags say, by name
 	Comments string
 	Key      string // where it is returned to whoever asked; empty: it is not
 	Note     []byte // handed back when an upload has had to wait
+}
+
+// A Label is one thing that is said about a capture file.
+type Label struct {
+	Name  string `json:"name"` // letters
+	Value string `json:"value"`
 }
 
 // A Place says where a capture file is now.

@@ -68,11 +68,18 @@ func (d *Directory) Unused(name string) string {
 
 // freeName returns the name, with -2, -3 … before its extension if it is taken.
 func freeName(name string, taken func(string) bool) string {
-	base, extension := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name)
-	for n := 2; taken(name); n++ {
-		name = base + "-" + strconv.Itoa(n) + extension
+	free := name
+	for n := 2; taken(free); n++ {
+		free = NumberedName(name, n)
 	}
-	return name
+	return free
+}
+
+// NumberedName returns the name with a number before its extension: where the first
+// file of a name is, the next one gets -2.
+func NumberedName(name string, n int) string {
+	extension := filepath.Ext(name)
+	return strings.TrimSuffix(name, extension) + "-" + strconv.Itoa(n) + extension
 }
 
 // Store writes a capture file to a file of its own. A context that ends does not

@@ -44,6 +44,7 @@ type metadata struct {
 	ID       string    `json:"id"`
 	Name     string    `json:"name"` // of the file, for its destinations
 	Tags     []string  `json:"tags"`
+	Labels   []Label   `json:"labels,omitempty"`
 	Comments string    `json:"comments"`
 	Since    time.Time `json:"since"`
 	Size     int64     `json:"size"`
@@ -127,8 +128,8 @@ var checksums = crc32.MakeTable(crc32.Castagnoli)
 
 // newEntry returns what a capture file becomes in the spool.
 func newEntry(r File, so fate) (*entry, error) {
-	p := &entry{metadata: metadata{ID: r.ID, Name: r.Name, Tags: r.Tags, Comments: r.Comments, Note: r.Note,
-		Since: time.Now().UTC(), Size: r.Size, fate: so}}
+	p := &entry{metadata: metadata{ID: r.ID, Name: r.Name, Tags: r.Tags, Labels: r.Labels, Comments: r.Comments,
+		Note: r.Note, Since: time.Now().UTC(), Size: r.Size, fate: so}}
 	var err error
 	p.Checksum, err = checksum(r.Content())
 	text := len(p.encode())
@@ -268,6 +269,6 @@ func (r contextReader) Read(p []byte) (int, error) {
 
 // capture returns the capture file that the entry was made of.
 func (p *entry) capture(file *os.File) File {
-	return File{ID: p.ID, Name: p.Name, Size: p.Size, Tags: p.Tags, Comments: p.Comments, Note: p.Note,
+	return File{ID: p.ID, Name: p.Name, Size: p.Size, Tags: p.Tags, Labels: p.Labels, Comments: p.Comments, Note: p.Note,
 		Content: func() io.Reader { return io.NewSectionReader(file, 0, p.Size) }}
 }

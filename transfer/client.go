@@ -50,6 +50,8 @@ type Request struct {
 	Header  http.Header
 	Body    func() io.Reader // anew for each time that it is sent
 	Length  int64            // of the body, in bytes
+	// Authorize adds what shows who sends the request; nil: nothing does.
+	Authorize func(*http.Request) error
 }
 
 // Send sends a request and returns the answer, whatever it says. It blocks until the
@@ -81,6 +83,11 @@ func (c *Client) send(ctx context.Context, r Request) (Answer, error) {
 		return Answer{}, backoff.Permanent(errors.New("the address is not valid"))
 	}
 	request.Header, request.ContentLength = r.Header.Clone(), r.Length
+	if r.Authorize != nil {
+		if err := r.Authorize(request); err != nil {
+			return Answer{}, err
+		}
+	}
 	response, err := c.RoundTrip(request)
 	if err != nil {
 		if errors.As(err, new(*tls.CertificateVerificationError)) {
