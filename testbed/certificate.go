@@ -74,3 +74,14 @@ func (ca *CA) Issue(t testing.TB) (certificate, key string) {
 	}
 	return certificate, key
 }
+
+// Pool returns the authority as the only one.
+func (ca *CA) Pool(t testing.TB) *x509.CertPool {
+	t.Helper()
+	pem, err := os.ReadFile(ca.File)
+	pool := x509.NewCertPool()
+	if err != nil || !pool.AppendCertsFromPEM(pem) {
+		t.Fatal("no certificate in ", ca.File, err)
+	}
+	return pool
+}
