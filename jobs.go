@@ -83,7 +83,7 @@ func (s *jobs) deliveryOptions(c config) store.Options {
 		o.Remotes = append(o.Remotes, store.Remote{Destination: shark, Once: shark.once()})
 	}
 	if d.store.given {
-		objects := object.New(d.store.address, d.store.keys, object.Options{CAs: d.store.cas, Token: d.store.token,
+		objects := object.New(d.store.address, object.Options{CAs: d.store.cas, Token: d.store.token, Keys: d.store.keys,
 			Agent: "pcapdaemon/" + version, Timeout: d.shark.timeout, Observer: observer})
 		o.Remotes = append(o.Remotes, store.Remote{Destination: objects, Once: objects.Once()})
 	}

@@ -26,6 +26,7 @@ const DestinationName = "store"
 type Options struct {
 	CAs      *x509.CertPool // nil: the system's
 	Token    string         // a bearer token for a web server; empty: none
+	Keys     *Keys          // of a bucket
 	Agent    string         // User-Agent
 	Timeout  time.Duration  // for one capture file, retries included
 	Observer store.Observer
@@ -54,12 +55,12 @@ type server interface {
 }
 
 // New returns the destination at an address.
-func New(a Address, keys *Keys, o Options) *Destination {
+func New(a Address, o Options) *Destination {
 	d := &Destination{address: a, agent: o.Agent,
 		client: transfer.NewClient(o.CAs, false, transfer.NewStallTimeouts(o.Timeout)),
 		tries:  transfer.Tries{Timeout: o.Timeout, Observer: o.Observer}}
 	if a.IsBucket() {
-		d.server = &bucket{region: a.region, keys: keys}
+		d.server = &bucket{region: a.region, keys: o.Keys}
 	} else {
 		d.server = newWeb(a.user, o.Token)
 	}

@@ -111,18 +111,12 @@ func newDestination(t *testing.T, address string, o Options) (*Destination, *obs
 	if err != nil {
 		t.Fatal(err)
 	}
-	var keys *Keys
-	if a.IsBucket() {
-		if keys, err = FindKeys(nil); err != nil {
-			t.Fatal(err)
-		}
-	}
 	told := &observer{}
 	o.Observer, o.Agent = told, "pcapdaemon/test"
 	if o.Timeout == 0 {
 		o.Timeout = 20 * time.Second
 	}
-	return New(a, keys, o), told
+	return New(a, o), told
 }
 
 // TestPut: what is sent, and what is said of it.
