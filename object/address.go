@@ -86,8 +86,8 @@ func parseBucket(u *url.URL) (Address, error) {
 			return Address{}, fmt.Errorf("takes %s once", name)
 		}
 	}
-	if err := s3utils.CheckValidBucketName(u.Host); err != nil {
-		return Address{}, fmt.Errorf("takes the name of a bucket, not %s: %w", text.Quote(u.Host), err)
+	if err := s3utils.CheckValidBucketName(u.Host); err != nil || strings.Contains(u.Host, ":") {
+		return Address{}, fmt.Errorf("takes the name of a bucket, not %s", text.Quote(u.Host))
 	}
 	a := Address{bucket: u.Host,
 		region: cmp.Or(query.Get("region"), os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"), "us-east-1")}

@@ -111,7 +111,7 @@ func (d *Destination) put(ctx context.Context, r store.File, name string, header
 	header.Set("Content-Type", contentType(r.Name))
 	header.Set("If-None-Match", "*") // RFC 9110, 13.1.2: only where there is nothing yet
 	header.Set("User-Agent", d.agent)
-	answer, err := d.client.Send(ctx, transfer.Request{Method: http.MethodPut, Address: within(d.address.directory, name),
+	answer, err := d.client.Send(ctx, transfer.Request{Method: http.MethodPut, Address: d.address.directory.JoinPath(name),
 		Header: header, Body: r.Content, Length: r.Size, Authorize: d.server.authorize})
 	if err != nil {
 		return transfer.Redacted(err, d.server.redact)

@@ -1,0 +1,97 @@
+package object
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"pcapdaemon/store"
+)
+
+// saying returns an answer of S3 with an error to the first so many tries.
+func saying(tries, status int, code, message string) func(http.ResponseWriter, *http.Request, int) bool {
+	return func(w http.ResponseWriter, r *http.Request, try int) bool {
+		if try > tries {
+			return false
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/xml")
+		w.Header().Set("Date", time.Now().Add(-20*time.Minute).UTC().Format(http.TimeFormat))
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `<?xml version="1.0" encoding="UTF-8"?><Error><Code>%s</Code><Message>%s</Message><Resource>/x</Resource></Error>`,
+			code, message)
+		return true
+	}
+}
+
+// bucketAt returns a destination that is a bucket of a double.
+func bucketAt(t *testing.T, s *double) (*Destination, *observer) {
+	t.Helper()
+	return newDestination(t, "s3://captures/x?endpoint="+s.URL, Options{Keys: newKeys("writer", "wr1tersecret")})
+}
+
+// TestBucketIsFinal: what another try would not change, in the service's words.
+func TestBucketIsFinal(t *testing.T) {
+	for name, test := range map[string]struct {
+		status              int
+		code, message, want string
+	}{
+		"wrong key":     {403, "SignatureDoesNotMatch", "The signature of wr1tersecret is wrong", "403 Forbidden: SignatureDoesNotMatch: The signature of <secret> is wrong"},
+		"wrong clock":   {403, "RequestTimeTooSkewed", "The difference is too large.", "RequestTimeTooSkewed: The difference is too large.; the clock of this host is 20m"},
+		"no message":    {404, "NoSuchBucket", "", "404 Not Found: NoSuchBucket"},
+		"another place": {301, "PermanentRedirect", "Use the endpoint.", "301 Moved Permanently: PermanentRedirect: Use the endpoint."},
+		"strange":       {400, "a\x1b[31m", strings.Repeat("x", 5000), "400 Bad Request: "},
+		"no XML":        {403, "</Code>", "", `403 Forbidden: "<?xml`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, told := bucketAt(t, startDouble(t, saying(100, test.status, test.code, test.message)))
+			r, _ := newFile(1000)
+			_, err := d.Store(t.Context(), r)
+			if !store.IsRefusal(err) || !strings.Contains(err.Error(), test.want) || len(told.retries) > 0 {
+				t.Errorf("want %s at once, got %v, %v", test.want, err, told.retries)
+			}
+			if strings.ContainsAny(err.Error(), "\x1b") || len(err.Error()) > 400 {
+				t.Errorf("want it short and printable, got %q", err)
+			}
+		})
+	}
+}
+
+// TestBucketIsRetried: what may pass is tried again, whatever its status.
+func TestBucketIsRetried(t *testing.T) {
+	t.Parallel()
+	for code, status := range map[string]int{"SlowDown": 503, "InternalError": 500, "RequestTimeout": 400, "ExpiredToken": 400,
+		"ConditionalRequestConflict": 409} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			s := startDouble(t, saying(1, status, code, "Later."))
+			d, told := bucketAt(t, s)
+			r, content := newFile(200_000)
+			place, err := d.Store(t.Context(), r)
+			if err != nil || place.URL != "s3://captures/x/web1-eth0.pcap" {
+				t.Fatal(place, err)
+			}
+			if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), code+": Later.") {
+				t.Errorf("want one retry, got %v", told.retries)
+			}
+			if !bytes.Equal(content, s.objects["/captures/x/web1-eth0.pcap"]) {
+				t.Error("the content differs")
+			}
+		})
+	}
+}
+
+// TestClockDifference: which way the clock is wrong.
+func TestClockDifference(t *testing.T) {
+	at := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+	for date, want := range map[string]string{at(-time.Hour): "ahead of the server's", at(time.Hour): "behind the server's",
+		"": "the clock of this host is wrong"} {
+		if got := clockDifference(date); !strings.Contains(got, want) {
+			t.Errorf("want %s, got %s", want, got)
+		}
+	}
+}
