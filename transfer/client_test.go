@@ -1,0 +1,145 @@
+package transfer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// send sends a content to an address.
+func send(t *testing.T, address string, content []byte) (Answer, error) {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return NewClient(nil, false, NewStallTimeouts(time.Minute)).Send(t.Context(), Request{Method: http.MethodPut, Address: u,
+		Header: http.Header{"Authorization": {"s3cret"}}, Length: int64(len(content)),
+		Body: func() io.Reader { return bytes.NewReader(content) }})
+}
+
+// TestRedirections: the same method, scheme and host get all of the request again, and
+// nobody else sees anything of it.
+func TestRedirections(t *testing.T) {
+	var elsewhere atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	defer other.Close()
+	for name, test := range map[string]struct {
+		code     int
+		location string // HOST is the server's own
+		want     int
+	}{
+		"a path":             {307, "/b?x=y", 200},
+		"the whole address":  {308, "http://HOST/b", 200},
+		"with a user":        {308, "http://a:b@HOST/b", 200},
+		"without end":        {307, "/a", 307},
+		"another method":     {303, "/b", 303},
+		"another host":       {307, other.URL + "/b", 307},
+		"another port":       {307, "http://127.0.0.1:9/b", 307},
+		"another scheme":     {307, "https://HOST/b", 307},
+		"nowhere":            {307, "%zz", 307},
+		"no location at all": {308, "", 308},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				content, _ := io.ReadAll(r.Body)
+				if r.Method != http.MethodPut || string(content) != "content" || r.Header.Get("Authorization") != "s3cret" {
+					t.Errorf("want all of it, got %s %q %v", r.Method, content, r.Header)
+				}
+				if r.URL.Path == "/b" {
+					return
+				}
+				w.Header().Set("Location", strings.ReplaceAll(test.location, "HOST", r.Host))
+				w.WriteHeader(test.code)
+			}))
+			defer s.Close()
+			answer, err := send(t, s.URL+"/a", []byte("content"))
+			if err != nil || answer.Code != test.want {
+				t.Errorf("want %d, got %d, %v", test.want, answer.Code, err)
+			}
+		})
+	}
+	if elsewhere.Load() > 0 {
+		t.Error("somebody else was asked")
+	}
+}
+
+// TestAnswerWithoutEnd: what a server says is read to a bound, whatever it says.
+func TestAnswerWithoutEnd(t *testing.T) {
+	t.Parallel()
+	filler := strings.Repeat("x", 1<<10)
+	for name, test := range map[string]struct{ start, piece string }{
+		"fields":           {"HTTP/1.1 200 OK\r\n", "X-Y: " + filler + "\r\n"},
+		"interim answers":  {"", "HTTP/1.1 103 Early Hints\r\nX: " + filler + "\r\n\r\n"},
+		"one long line":    {"HTTP/1.1 200 OK\r\nX: ", filler},
+		"one long status":  {"HTTP/1.1 200 ", filler},
+		"one long body":    {"HTTP/1.1 200 OK\r\n\r\n", filler},
+		"one long trailer": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n1\r\nx\r\n0\r\nX: ", filler},
+		"one long chunk":   {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", filler},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			sent := make(chan int64, 1)
+			go func() {
+				total := int64(0)
+				defer func() { sent <- total }()
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				go func() { _, _ = io.Copy(io.Discard, conn) }()
+				_, _ = io.WriteString(conn, test.start)
+				for range 64 << 10 { // 64 MiB
+					n, err := io.WriteString(conn, test.piece)
+					if total += int64(n); err != nil {
+						return
+					}
+				}
+			}()
+			answer, _ := send(t, "http://"+listener.Addr().String(), []byte("content"))
+			if len(answer.Body) > maxBody {
+				t.Errorf("got a body of %d bytes", len(answer.Body))
+			}
+			// What the kernel holds on its way counts as sent, too.
+			if got := <-sent; got > 8<<20 {
+				t.Errorf("%d bytes were taken", got)
+			}
+		})
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for said, want := range map[string]string{
+		"no a%2fb here": "no <secret> here", "a/b, A%2FB and c": "<secret>, <secret> and <secret>", "nothing": "nothing",
+	} {
+		if got := Redact(said, "<secret>", "a/b", "", "c"); got != want {
+			t.Errorf("want %q, got %q", want, got)
+		}
+	}
+	if got := Redact("nothing", "<secret>"); got != "nothing" {
+		t.Errorf("want nothing changed, got %q", got)
+	}
+	err := Redacted(backoff.Permanent(fmt.Errorf("no %w", errors.New("s3cret"))), func(s string) string {
+		return Redact(s, "<secret>", "s3cret")
+	})
+	if !errors.As(err, new(*backoff.PermanentError)) || err.Error() != "no <secret>" {
+		t.Errorf("want it permanent, and without secret, got %v", err)
+	}
+}
