@@ -872,7 +872,7 @@ func TestMetricsSayWhatTheyMean(t *testing.T) {
 		}
 		n := 10
 		want := map[string]float64{}
-		for _, destination := range append(store.Names(), "cloudshark") {
+		for _, destination := range append(store.Names(), "cloudshark", "store") {
 			want["delivery_seconds_count "+destination] = float64(2*n + 1)
 			want["delivery_seconds_sum "+destination] = float64((2*n + 1) * n)
 			for outcome, err := range map[string]error{"error": errors.New("broken"), "ok": nil} {
