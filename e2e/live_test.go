@@ -21,6 +21,7 @@ type liveReader struct {
 	content []byte
 	pieces  int
 	err     error
+	ended   time.Time
 	done    chan struct{} // closed after the last piece, or an error
 }
 
@@ -35,6 +36,7 @@ func readLive(t *testing.T, r *testbed.Redis, key string) *liveReader {
 	l := &liveReader{done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
+		defer func() { l.ended = time.Now() }()
 		for {
 			var answer [][]byte
 			if answer, l.err = redis.ByteSlices(conn.Do("BLPOP", key, 20)); l.err != nil || len(answer[1]) == 0 {
