@@ -64,6 +64,8 @@ type Live struct {
 	observer Observer
 	live     LiveObserver
 	from     *capfile.Follower
+	piece    []byte        // memory of the next piece
+	held     int           // bytes of it that are there
 	key      string        // that was asked for
 	longest  time.Duration // that the sending goes on after the end of the capture
 	giveUp   context.CancelCauseFunc
@@ -131,25 +133,25 @@ func (l *Live) run(ctx context.Context) {
 
 // send makes the list and sends the capture. It returns how long that took after the end.
 func (l *Live) send(ctx context.Context) (took time.Duration, err error) {
-	piece := make([]byte, pubsub.MaxPiece)
-	if err := l.begin(ctx, piece); err != nil {
+	if err := l.begin(ctx); err != nil {
 		return 0, err
 	}
 	defer l.list.Close()
-	c, err := l.follow(ctx, piece)
+	c, err := l.follow(ctx)
 	if err == nil {
-		err = l.end(ctx, c, piece)
+		err = l.end(ctx, c)
 		took = time.Since(c.Ended)
 	}
 	return took, err
 }
 
 // begin makes the list.
-func (l *Live) begin(ctx context.Context, piece []byte) error {
+func (l *Live) begin(ctx context.Context) error {
 	defer close(l.opened)
 	ctx, cancel := context.WithTimeout(ctx, liveOpening)
 	defer cancel()
-	first := piece[:l.from.Fill(piece)]
+	l.piece = make([]byte, pubsub.MaxPiece)
+	first := l.piece[:l.from.Fill(l.piece)]
 	list, err := l.open(ctx, l.key, first)
 	if err != nil {
 		l.err = fmt.Errorf("live: %w", err)
@@ -160,23 +162,26 @@ func (l *Live) begin(ctx context.Context, piece []byte) error {
 	return nil
 }
 
-// follow sends pieces until the capture has ended.
-func (l *Live) follow(ctx context.Context, piece []byte) (capfile.Statistics, error) {
+// follow sends pieces until the capture has ended. Behind whole pieces it leaves the rest to
+// grow: many small ones would cost more.
+func (l *Live) follow(ctx context.Context) (capfile.Statistics, error) {
 	next := time.NewTicker(livePeriod)
 	defer next.Stop()
 	for heard := time.Now(); ; {
-		n, err := l.push(ctx, piece)
+		whole, err := l.pushWhole(ctx)
 		switch {
-		case n > 0:
+		case err != nil:
+		case l.held > 0 && !whole:
+			err = l.push(ctx)
 			heard = time.Now()
-		case err == nil && time.Since(heard) > liveLook:
-			heard, err = time.Now(), l.list.Look(ctx)
+		case whole:
+			heard = time.Now()
+		case time.Since(heard) > liveLook:
+			err = l.list.Look(ctx)
+			heard = time.Now()
 		}
 		if err != nil {
 			return capfile.Statistics{}, err
-		}
-		if n == len(piece) { // there may be more
-			continue
 		}
 		select {
 		case c := <-l.captured:
@@ -189,30 +194,42 @@ func (l *Live) follow(ctx context.Context, piece []byte) (capfile.Statistics, er
 }
 
 // end sends what is left of a capture that has ended.
-func (l *Live) end(ctx context.Context, c capfile.Statistics, piece []byte) error {
-	for n := len(piece); n > 0; {
-		var err error
-		if n, err = l.push(ctx, piece); err != nil {
-			return err
-		}
+func (l *Live) end(ctx context.Context, c capfile.Statistics) error {
+	if _, err := l.pushWhole(ctx); err != nil {
+		return err
 	}
-	if tail := l.from.Tail(c); len(tail) > 0 {
-		if err := l.list.Push(ctx, tail); err != nil {
-			return err
-		}
-		l.live.Sent(len(tail))
+	if err := l.push(ctx); err != nil {
+		return err
+	}
+	l.held = copy(l.piece, l.from.Tail(c))
+	if err := l.push(ctx); err != nil {
+		return err
 	}
 	return l.list.Finish(ctx)
 }
 
-// push sends what is there, up to a piece, and returns how many bytes that are.
-func (l *Live) push(ctx context.Context, piece []byte) (n int, err error) {
-	if n = l.from.Fill(piece); n == 0 {
-		return 0, nil
+// pushWhole sends pieces of the largest size as long as there are any, and reports whether
+// there were.
+func (l *Live) pushWhole(ctx context.Context) (were bool, err error) {
+	for ; ; were = true {
+		if l.held += l.from.Fill(l.piece[l.held:]); l.held < len(l.piece) {
+			return were, nil
+		}
+		if err := l.push(ctx); err != nil {
+			return were, err
+		}
 	}
-	if err := l.list.Push(ctx, piece[:n]); err != nil {
-		return n, err
+}
+
+// push sends what is held, if anything is.
+func (l *Live) push(ctx context.Context) error {
+	if l.held == 0 {
+		return nil
 	}
-	l.live.Sent(n)
-	return n, nil
+	if err := l.list.Push(ctx, l.piece[:l.held]); err != nil {
+		return err
+	}
+	l.live.Sent(l.held)
+	l.held = 0
+	return nil
 }
