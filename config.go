@@ -140,17 +140,17 @@ type storeConfig struct {
 type logConfig struct{ level, format string }
 
 // parseConfig reads the command line and the environment. It returns
-// flag.ErrHelp after printing the flags to stdout; any other error is one
-// line that names the flag and what it takes.
+// flag.ErrHelp after printing the flags to stdout, with the reason if it could not; any
+// other error is one line that names the flag and what it takes.
 func parseConfig(args []string, stdout io.Writer) (config, error) {
 	var c config
 	var raw rawConfig
 	fs := flags(&c, &raw)
 	// Twice, because only after the first time it is known what stood on the command line.
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(stdout, "usage: pcapdaemon [flags]   (every flag also as PCAPDAEMON_<FLAG IN CAPITALS>)")
-		fs.SetOutput(stdout)
-		fs.PrintDefaults()
+		if _, failed := io.WriteString(stdout, help(fs)); failed != nil {
+			return c, fmt.Errorf("%w: %w", err, failed)
+		}
 		return c, err
 	} else if err != nil {
 		return c, err

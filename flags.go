@@ -205,6 +205,62 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	return fs
 }
 
+// helpHead is what -h says first.
+const helpHead = `usage, with any flags before the words:
+  pcapdaemon -upload | -writelocal -destdir DIR | -maxreturn SIZE   serve requests from Redis
+  pcapdaemon [-destdir DIR] -publish WORD... | JSON                 ask hosts, and fetch their files
+  pcapdaemon -rollcall [WORD...]                                    ask who listens
+  pcapdaemon -writelocal -destdir DIR -request WORD... | JSON       try it here, without Redis
+
+examples:
+  pcapdaemon -maxreturn 16MiB
+  pcapdaemon -destdir . -publish node=any interface=default timeout=10
+
+Every flag is also a variable, PCAPDAEMON_<FLAG IN CAPITALS>.
+`
+
+// A flagGroup is flags that serve one purpose.
+type flagGroup struct{ purpose, names string }
+
+// flagGroups are the flags by purpose, in the order in which -h shows them. What is in no other group is in the last.
+var flagGroups = []flagGroup{
+	{"Asking", "publish w fetch nowait rollcall request"},
+	{"Which captures are made", "node interfaces filter maxsnap maxpackets maxbytes defaulttimeout maxtimeout maxcaptures " +
+		"maxmemory buffersize share format"},
+	{"Recorder", "record recordsize"},
+	{"Redis", "redisnode redisport redisurl rediscafile redischannel resultchannel maxreturn"},
+	{"Where captures go", "upload writelocal destdir destsize destage spooldir spoolsize storeurl storecafile"},
+	{"CloudShark", "cshost csscheme cstoken cstokenfile cscafile csinsecure cstimeout"},
+	{"The program", "draintimeout listen loglevel logformat version"},
+}
+
+// help returns what -h prints.
+func help(fs *flag.FlagSet) string {
+	var out strings.Builder
+	out.WriteString(helpHead)
+	shown := map[string]bool{}
+	for n, group := range flagGroups {
+		one := flag.NewFlagSet("", flag.ContinueOnError)
+		show := func(f *flag.Flag) {
+			if f != nil && !shown[f.Name] {
+				shown[f.Name] = true
+				one.Var(f.Value, f.Name, f.Usage)
+				one.Lookup(f.Name).DefValue = f.DefValue
+			}
+		}
+		for name := range strings.FieldsSeq(group.names) {
+			show(fs.Lookup(name))
+		}
+		if n == len(flagGroups)-1 {
+			fs.VisitAll(show)
+		}
+		fmt.Fprintf(&out, "\n%s:\n", group.purpose)
+		one.SetOutput(&out)
+		one.PrintDefaults()
+	}
+	return out.String()
+}
+
 // A limited is a flag.Value that says in its errors what it takes.
 type limited[T bool | int64 | string | time.Duration] struct {
 	to     *T

@@ -48,16 +48,19 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	if extcap.Invoked(args) {
 		return runExtcap(args, stdout, stderr)
 	}
+	signal.Ignore(syscall.SIGPIPE) // whoever reads results or the log ends no capture by leaving
 	c, err := parseConfig(args, stdout)
 	switch {
-	case errors.Is(err, flag.ErrHelp):
+	case err == flag.ErrHelp:
 		return exitOK
+	case errors.Is(err, flag.ErrHelp): // it could not be printed
+		fmt.Fprintln(stderr, "pcapdaemon:", err)
+		return exitFailed
 	case err != nil:
 		fmt.Fprintln(stderr, "pcapdaemon:", err)
 		return exitUsage
 	case c.mode == versioning:
-		fmt.Fprintf(stdout, "pcapdaemon %s, %s, %s\n", version, runtime.Version(), tap.Version())
-		return exitOK
+		return printVersion(stdout, stderr)
 	}
 	log, flush := newLogger(c.log, stderr)
 	defer flush()
@@ -88,6 +91,15 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 	ctx, cancel := untilSignal()
 	defer cancel()
 	return serve(ctx, c, log)
+}
+
+// printVersion is -version. It returns the exit code.
+func printVersion(stdout, stderr io.Writer) int {
+	if _, err := fmt.Fprintf(stdout, "pcapdaemon %s, %s, %s\n", version, runtime.Version(), tap.Version()); err != nil {
+		fmt.Fprintln(stderr, "pcapdaemon: -version:", err)
+		return exitFailed
+	}
+	return exitOK
 }
 
 // untilSignal returns a context that the first signal ends. By then a second

@@ -24,10 +24,14 @@ func Announce(ctx context.Context, o Options, request []byte, stdout, stderr io.
 		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %v\n", o.Server, err)
 		return Failed
 	}
-	fmt.Fprintln(stdout, listeners)
+	out := &printed{to: stdout}
+	fmt.Fprintln(out, listeners)
 	fmt.Fprintf(stderr, "request %s: %d %s on %s\n", text.Printable(q.id), listeners,
 		english.PluralWord(listeners, "host listens", "hosts listen"), o.Requests)
-	if listeners == 0 {
+	switch {
+	case out.complain(stderr, o.Name):
+		return Failed
+	case listeners == 0:
 		return Unanswered
 	}
 	return Done

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"time"
@@ -158,12 +159,16 @@ func Ask(o Options, request []byte, stdout, stderr io.Writer) Outcome {
 	}
 	in, release := newInterruption(o.Ends)
 	defer release()
-	code, err := consult(in, o, q, newView(q, screen, stdout, stderr))
+	out := &printed{to: stdout}
+	code, err := consult(in, o, q, newView(q, screen, out, stderr))
 	if err != nil && in.once.Err() != nil {
 		err = errors.New("interrupted before the request was published")
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %v\n", o.Server, err)
+	}
+	if out.complain(stderr, o.Name) {
+		return Failed
 	}
 	return code
 }
@@ -350,7 +355,18 @@ func (c *client) take(ctx context.Context, message []byte) {
 	case c.fetcher.wants(r):
 		c.fetcher.start(ctx, t)
 	default:
+		c.checkReturned(t)
 		c.view.ended(r, "")
+	}
+}
+
+// checkReturned says that a capture should have been returned and was not, if so. A
+// host says by itself why one has failed.
+func (c *client) checkReturned(t *progress) {
+	if c.fetcher != nil && c.request.returns && t.State != result.Failed && t.Packets > 0 && !t.returned {
+		c.failed = true
+		c.view.say(fmt.Sprintf("%s: %s, but its file was not returned", t.name(),
+			english.Plural(int(min(t.Packets, math.MaxInt32)), "packet", "")))
 	}
 }
 

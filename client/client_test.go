@@ -469,10 +469,55 @@ func TestInterruption(t *testing.T) {
 	}
 }
 
+// TestPrintingFails: who cannot see the results is told so once, by the exit code too, whatever shows them.
+func TestPrintingFails(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	r := testbed.StartRedis(t)
+	server := &pubsub.Server{Addresses: []string{r.Address()}}
+	o := Options{Server: server, Requests: "capture", Results: "capture-results", Judge: judgeJSON, Name: "-publish",
+		Capture: time.Hour, Delivery: time.Minute, Dir: t.TempDir(), Ends: []os.Signal{syscall.SIGTERM}}
+	for name, test := range map[string]struct {
+		answers string
+		ask     func(stderr io.Writer) Outcome
+	}{
+		"lines": {"a started 1;a done 1", func(stderr io.Writer) Outcome {
+			return Ask(o, []byte(`{"node":"a","interface":"eth0"}`), full, stderr)
+		}},
+		"a roll call": {"a present", func(stderr io.Writer) Outcome {
+			return Ask(o, []byte(`{"node":"a","rollcall":true}`), full, stderr)
+		}},
+		"how many listen": {"", func(stderr io.Writer) Outcome {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			return Announce(ctx, o, []byte(`{"node":"a","interface":"eth0"}`), full, stderr)
+		}},
+		"what was left": {"", func(stderr io.Writer) Outcome {
+			r.Do(t, "SET", "capture-results:r1:a:eth0", "abc")
+			return Fetch(o, "r1", full, stderr)
+		}},
+	} {
+		startHost(t, r, test.answers)
+		var errs bytes.Buffer
+		if code := test.ask(&errs); code != Failed || strings.Count(errs.String(), "no space left on device") != 1 {
+			t.Errorf("%s: want outcome %d and one reason, got %d, %s", name, Failed, code, errs.String())
+		}
+	}
+}
+
 // TestLinesArePlain: what hosts say controls no terminal that the lines end up on.
 func TestLinesArePlain(t *testing.T) {
 	var out bytes.Buffer
 	jsonLines{&out, io.Discard}.heard([]byte("{ \"id\":\"a\u009b2J\x7f\xff\u00e9\"}"))
+	jsonLines{&out, io.Discard}.fetched(result.Result{Node: "b\u009b2J\x7f\xff"}, "/x")
+	if want := `"node":"b\u009b2J\u007f\ufffd"`; !strings.Contains(out.String(), want) {
+		t.Errorf("want %s, got %q", want, out.String())
+	}
+	out.Truncate(strings.Index(out.String(), "\n") + 1)
 	if want := `{"id":"a\u009b2J\u007f\ufffd\u00e9"}` + "\n"; strings.ReplaceAll(out.String(), "\u00e9", `\u00e9`) != want {
 		t.Errorf("want %q, got %q", want, out.String())
 	}

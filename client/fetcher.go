@@ -77,7 +77,7 @@ func (f *fetcher) start(ctx context.Context, t *progress) {
 		f.seen[t.Key] = true
 	}
 	f.pending++
-	t.fetching = true
+	t.fetching, t.returned = true, true
 	r := t.Result // another result may come meanwhile
 	f.working.Go(func() {
 		done := fetched{capture: t}

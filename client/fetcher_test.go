@@ -303,10 +303,60 @@ func TestPublishFetches(t *testing.T) {
 	}
 }
 
+// A readVault fails what is fetched or removed.
+type readVault struct{}
+
+// Fetch implements vault.
+func (readVault) Fetch(context.Context, string, io.Writer) (int64, error) {
+	return 0, errors.New("read")
+}
+
+// Remove implements vault.
+func (readVault) Remove(context.Context, string) error { return errors.New("removed") }
+
+// TestFileIsMissed: a capture that nobody has returned is named, and fails the client.
+func TestFileIsMissed(t *testing.T) {
+	const key, taken = `"key":"capture-results:r1:a:k",`, "but its file was not returned"
+	for name, test := range map[string]struct {
+		results  []string // of one capture, after its start
+		returns  bool
+		says     string
+		wantCode Outcome
+	}{
+		"no key":             {[]string{`"state":"done","packets":3`}, true, "a eth0: 3 packets, " + taken, Failed},
+		"kept without":       {[]string{`"state":"kept","packets":3`}, true, "a eth0: 3 packets, " + taken, Failed},
+		"more than there is": {[]string{`"state":"done","packets":9223372036854775807`}, true, taken, Failed},
+		"no packets":         {[]string{`"state":"done","packets":0`}, true, "", Done},
+		"fewer than none":    {[]string{`"state":"done","packets":-1`}, true, "", Done},
+		"none asked for":     {[]string{`"state":"done","packets":3`}, false, "", Done},
+		"kept, then done":    {[]string{key + `"state":"kept","packets":3`, `"state":"done","packets":3`}, true, "", Failed},
+		"failed":             {[]string{`"state":"failed","packets":3`}, true, "", Failed},
+	} {
+		var errs strings.Builder
+		e := newFakeExchange(1)
+		c := newTestClient(e, jsonLines{io.Discard, &errs})
+		c.request.returns = test.returns
+		c.fetcher = newFetcher(readVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:", 0)
+		if err := c.ask(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		e.answers <- say(t, `"node":"a","interface":"eth0","state":"started"`).Encode()
+		for _, text := range test.results {
+			e.answers <- say(t, `"node":"a","interface":"eth0",%s`, text).Encode()
+		}
+		if code := c.wait(interruption{t.Context(), t.Context()}); code != test.wantCode {
+			t.Errorf("%s: want outcome %d, got %d", name, test.wantCode, code)
+		}
+		if !strings.Contains(errs.String(), test.says) || strings.Contains(errs.String(), taken) != (test.says != "") {
+			t.Errorf("%s: want %q, got %s", name, test.says, errs.String())
+		}
+	}
+}
+
 // TestFetcherBelievesNoHost: a host can claim no other one's key, and send no
 // more than was asked for.
 func TestFetcherBelievesNoHost(t *testing.T) {
-	f := newFetcher(stuckVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:", 1000)
+	f := newFetcher(readVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:", 1000)
 	for name, test := range map[string]struct {
 		key   string
 		bytes int64

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"io"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"pcapdaemon/result"
+	"pcapdaemon/text"
 )
 
 // jsonLines is a view for programs: what comes goes to out, the rest to err.
@@ -19,26 +18,7 @@ type jsonLines struct{ out, err io.Writer }
 func (v jsonLines) heard(message []byte) {
 	var line bytes.Buffer
 	_ = json.Compact(&line, message) // has been decoded
-	fmt.Fprintf(v.out, "%s\n", plainJSON(line.Bytes()))
-}
-
-// plainJSON returns JSON without what would control a terminal or is no UTF-8:
-// both can stand only in strings, where escapes say the same.
-func plainJSON(line []byte) []byte {
-	plain := make([]byte, 0, len(line))
-	for len(line) > 0 {
-		r, size := utf8.DecodeRune(line)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			plain = append(plain, `\ufffd`...)
-		case unicode.IsControl(r):
-			plain = fmt.Appendf(plain, `\u%04x`, r)
-		default:
-			plain = append(plain, line[:size]...)
-		}
-		line = line[size:]
-	}
-	return plain
+	fmt.Fprintf(v.out, "%s\n", text.PlainJSON(line.Bytes()))
 }
 
 // fetched implements view.
@@ -51,7 +31,7 @@ func (v jsonLines) fetched(r result.Result, file string) {
 func (jsonLines) ended(result.Result, string) {}
 
 // say implements view.
-func (v jsonLines) say(text string) { fmt.Fprintln(v.err, text) }
+func (v jsonLines) say(words string) { fmt.Fprintln(v.err, words) }
 
 // draw implements view.
 func (jsonLines) draw(*session, time.Time) {}

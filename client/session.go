@@ -61,6 +61,7 @@ type progress struct {
 	end           time.Time // of the capture, at most
 	deadline      time.Time // for the last result
 	silent        bool      // results on the way are missing
+	returned      bool      // a key of its file was told
 	fetching      bool      // its file is on its way
 }
 

@@ -187,6 +187,61 @@ func TestPublishNamesTheDead(t *testing.T) {
 	}
 }
 
+// TestPrintingFails: results that cannot be printed are said once, and by exit code 1. The capture
+// is made and kept all the same.
+func TestPrintingFails(t *testing.T) {
+	t.Parallel()
+	testbed.NeedRoot(t)
+	r := testbed.StartRedis(t)
+	startDaemon(t, r, keeping(t.TempDir())...)
+	stream := testbed.StartStream(t, time.Millisecond)
+	words := []string{"node=web1", "interface=lo", "packets=5", "bpf=" + stream.Filter()}
+	port := []string{"-redisport", strconv.Itoa(r.Port)}
+	for outlet, why := range map[string]string{"full": "no space left on device", "left": "broken pipe"} {
+		dir := t.TempDir()
+		for name, test := range map[string]struct {
+			args  []string
+			files int
+		}{
+			"-publish": {append(append(port, "-publish"), words...), 0},
+			"-request": {append(append(keeping(dir), "-node", "web1", "-request"), words...), 1},
+			"-nowait":  {append(append(port, "-nowait", "-publish"), words...), 0},
+			"-version": {[]string{"-version"}, 0},
+			"-h":       {[]string{"-h"}, 0},
+		} {
+			cmd := exec.Command(binary, test.args...)
+			cmd.Stdout = brokenOutlet(t, outlet)
+			p := testbed.Start(t, cmd)
+			if code := p.Wait(t, 10*time.Second); code != 1 || strings.Count(p.Output.String(), why) != 1 {
+				t.Errorf("%s: want exit code 1 and %q once, got %d, %s", name, why, code, p.Output.String())
+			}
+			if test.files > 0 {
+				checkDirectory(t, dir, test.files)
+			}
+		}
+	}
+}
+
+// brokenOutlet returns a file that takes nothing: one that is full, or a pipe whose reader has left.
+func brokenOutlet(t *testing.T, kind string) *os.File {
+	t.Helper()
+	if kind == "full" {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { full.Close() })
+		return full
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader.Close()
+	t.Cleanup(func() { writer.Close() })
+	return writer
+}
+
 // TestSignalBeforeTheRequest: a standard input that never ends holds nobody.
 func TestSignalBeforeTheRequest(t *testing.T) {
 	for _, args := range [][]string{{"-publish", "-"}, append(keeping(t.TempDir()), "-request", "-")} {

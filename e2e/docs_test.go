@@ -88,6 +88,45 @@ func TestFlagsAreDocumented(t *testing.T) {
 	}
 }
 
+// TestHelpIsGrouped: -h begins with how to use it, four lines and two examples, and has the flags in the groups
+// of the man page.
+func TestHelpIsGrouped(t *testing.T) {
+	out, err := exec.Command(binary, "-h").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	usage, rest, _ := strings.Cut(string(out), "\nexamples:\n")
+	if lines := strings.Count(usage, "\n  pcapdaemon "); lines != 4 || !strings.HasPrefix(usage, "usage") {
+		t.Errorf("want four lines of usage first, got %d:\n%s", lines, usage)
+	}
+	examples, rest, _ := strings.Cut(rest, "\n\n")
+	if lines := strings.Count(examples, "  pcapdaemon "); lines != 2 {
+		t.Errorf("want two examples, got %d:\n%s", lines, examples)
+	}
+	groups, group := map[string]string{}, "" // by flag
+	for line := range strings.Lines(rest) {
+		switch {
+		case strings.HasPrefix(line, "  -"):
+			groups[strings.Fields(line)[0]] = group
+		case strings.HasSuffix(line, ":\n"):
+			group = strings.TrimSuffix(line, ":\n")
+		}
+		if len(line) > 140 && !strings.HasPrefix(line, "    \t") {
+			t.Errorf("a line of %d columns: %s", len(line), line)
+		}
+	}
+	_, options, _ := strings.Cut(unroff(read(t, manPage)), ".SH OPTIONS\n")
+	options, _, _ = strings.Cut(options, "\n.SH")
+	for section := range strings.SplitSeq(options, "\n.SS ") {
+		heading, flags, _ := strings.Cut(section, "\n")
+		for _, match := range regexp.MustCompile(`(?m)^\.B (-[a-z]+).*$`).FindAllStringSubmatch(flags, -1) {
+			if got, there := groups[match[1]]; there && got != heading && strings.Contains(flags, ".TP\n.B "+match[1]) {
+				t.Errorf("%s is in %q of the man page and in %q of -h", match[1], heading, got)
+			}
+		}
+	}
+}
+
 // TestFlagsInTextExist: what papers and settings name in passing is a flag, or a variable of one.
 func TestFlagsInTextExist(t *testing.T) {
 	known := []string{"PCAPDAEMON_FLAG"} // for any

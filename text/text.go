@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 )
@@ -47,7 +48,7 @@ func Escape(s string) string {
 }
 
 // JSON returns the JSON of a value that has one, as people can read it:
-// "tcp[13] & 2 > 0" stays what it is.
+// "tcp[13] & 2 > 0" stays what it is, and what would control a terminal is escaped.
 func JSON(value any) []byte {
 	var line bytes.Buffer
 	encoder := json.NewEncoder(&line)
@@ -55,7 +56,26 @@ func JSON(value any) []byte {
 	if err := encoder.Encode(value); err != nil {
 		panic(err) // of the program
 	}
-	return bytes.TrimSuffix(line.Bytes(), []byte("\n"))
+	return PlainJSON(bytes.TrimSuffix(line.Bytes(), []byte("\n")))
+}
+
+// PlainJSON returns JSON without what would control a terminal or is no UTF-8:
+// both can stand only in strings, where escapes say the same.
+func PlainJSON(line []byte) []byte {
+	plain := make([]byte, 0, len(line))
+	for len(line) > 0 {
+		r, size := utf8.DecodeRune(line)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			plain = append(plain, `\ufffd`...)
+		case unicode.IsControl(r):
+			plain = fmt.Appendf(plain, `\u%04x`, r)
+		default:
+			plain = append(plain, line[:size]...)
+		}
+		line = line[size:]
+	}
+	return plain
 }
 
 // FormatSize writes bytes in the largest unit that needs no fraction: 100MiB, 1500.
