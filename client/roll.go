@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -76,20 +77,23 @@ func (v *roll) sayTrouble() {
 	}
 }
 
-// drawTable draws a line for each interface. What hosts say is foreign text.
+// drawTable draws a line for each interface, and below that what may be asked for: hosts that
+// grant the same have a line together. What hosts say is foreign text.
 func (v *roll) drawTable(hosts map[string]int) {
 	slices.SortStableFunc(v.present, func(a, b result.Result) int { return cmp.Compare(a.Node, b.Node) })
-	table := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NODE\tVERSION\tFORMAT\tRUNNING\tAT MOST\tRETURNS\tINTERFACE\tLINK\tRECORDED")
+	names := make([]string, len(v.present))
 	nth := map[string]int{}
-	for _, p := range v.present {
-		node := text.Printable(p.Node)
+	for i, p := range v.present {
+		names[i] = text.Printable(p.Node)
 		if n := hosts[p.Node]; n > 1 {
 			nth[p.Node]++
-			node += fmt.Sprintf(" (%d of %d)", nth[p.Node], n)
+			names[i] += fmt.Sprintf(" (%d of %d)", nth[p.Node], n)
 		}
-		host := []string{node, text.Printable(p.Version), text.Printable(p.Format),
-			fmt.Sprintf("%d of %d", p.Running, p.Limits.Captures), describeLimits(*p.Limits), p.Limits.Returns()}
+	}
+	table := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NODE\tFORMAT\tRUNNING\tINTERFACE\tLINK\tRECORDED")
+	for i, p := range v.present {
+		host := []string{names[i], text.Printable(p.Format), fmt.Sprintf("%d of %d", p.Running, p.Limits.Captures)}
 		interfaces := [][]string{{"none", "-", "-"}}
 		if len(p.Interfaces) > 0 {
 			interfaces = nil
@@ -103,13 +107,56 @@ func (v *roll) drawTable(hosts map[string]int) {
 		}
 	}
 	_ = table.Flush()
+	v.drawGrants(names)
 }
 
-// describeLimits returns what a request may ask for.
-func describeLimits(g result.Limits) string {
-	s := fmt.Sprintf("%d packets, %s, %s", g.Packets, text.FormatSize(g.Bytes), text.FormatDuration(g.Duration()))
-	if g.Snap != 0 && g.Snap != capfile.MaxSnap {
-		s += fmt.Sprintf(", snap %d", g.Snap)
+// drawGrants draws what may be asked for of hosts with these names.
+func (v *roll) drawGrants(names []string) {
+	var grants []string // as they come
+	nodes := map[string][]string{}
+	for i, p := range v.present {
+		grant := describeGrant(p)
+		if nodes[grant] == nil {
+			grants = append(grants, grant)
+		}
+		nodes[grant] = append(nodes[grant], names[i])
 	}
-	return s
+	if len(grants) == 1 && len(names) > 1 {
+		nodes[grants[0]] = []string{"all"}
+	}
+	fmt.Fprintln(v.out)
+	table := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "VERSION\tPACKETS\tBYTES\tTIME\tSNAP\tRETURN\tNODES")
+	for _, grant := range grants {
+		for _, some := range wrap(nodes[grant], nodesColumns) {
+			fmt.Fprintln(table, grant+"\t"+some)
+			grant = strings.Repeat("\t", strings.Count(grant, "\t")) // is said once
+		}
+	}
+	_ = table.Flush()
+}
+
+// nodesColumns is how wide the names are that stand in a line: the table then fits in 60 columns.
+const nodesColumns = 12
+
+// wrap lists words in lines of at most so many columns, unless a word is wider.
+func wrap(words []string, columns int) (lines []string) {
+	for _, word := range words {
+		if n := len(lines) - 1; n >= 0 && width(lines[n]+", "+word) <= columns {
+			lines[n] += ", " + word
+		} else {
+			lines = append(lines, word)
+		}
+	}
+	return lines
+}
+
+// describeGrant returns the version of a host and the most that a request may ask of it, as cells.
+func describeGrant(p result.Result) string {
+	snap := "-"
+	if s := p.Limits.Snap; s != 0 && s != capfile.MaxSnap {
+		snap = strconv.FormatInt(s, 10)
+	}
+	return strings.Join([]string{text.Printable(p.Version), strconv.FormatInt(p.Limits.Packets, 10),
+		text.FormatSize(p.Limits.Bytes), text.FormatDuration(p.Limits.Duration()), snap, p.Limits.Returns()}, "\t")
 }

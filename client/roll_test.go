@@ -42,15 +42,54 @@ func TestRosterTable(t *testing.T) {
 	v.heard([]byte(`{"id":"r1","node":"web9","state":"done"}`))
 	v.close()
 	want := []string{
-		`NODE           VERSION  FORMAT  RUNNING  AT MOST                          RETURNS  INTERFACE   LINK  RECORDED`,
-		`a\x1b[2J\tb    1\n      pcap    0 of 1   5 packets, 1500, 1m30s, snap 96  -        e\t         up    -`,
-		`web1           1.0      pcapng  0 of 1   5 packets, 1500, 1m30s, snap 96  -        eth0        up    -`,
-		`web2 (1 of 2)  1.0      pcap    3 of 16  100000 packets, 100MiB, 1h       16MiB    eth0 (wan)  up    2m5s`,
-		`                                                                                   lo          down  -`,
-		`web2 (2 of 2)  0.9      pcap    0 of 16  100000 packets, 100MiB, 1h       16MiB    none        -     -`,
+		`NODE           FORMAT  RUNNING  INTERFACE   LINK  RECORDED`,
+		`a\x1b[2J\tb    pcap    0 of 1   e\t         up    -`,
+		`web1           pcapng  0 of 1   eth0        up    -`,
+		`web2 (1 of 2)  pcap    3 of 16  eth0 (wan)  up    2m5s`,
+		`                                lo          down  -`,
+		`web2 (2 of 2)  pcap    0 of 16  none        -     -`,
+		`VERSION  PACKETS  BYTES   TIME   SNAP  RETURN  NODES`,
+		`1\n      5        1500    1m30s  96    -       a\x1b[2J\tb`,
+		`1.0      5        1500    1m30s  96    -       web1`,
+		`1.0      100000   100MiB  1h     -     16MiB   web2 (1 of 2)`,
+		`0.9      100000   100MiB  1h     -     16MiB   web2 (2 of 2)`,
 	}
 	if got := testbed.ReadLines(out.String()); !slices.Equal(want, got) {
 		t.Errorf("want\n%s\ngot\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+	}
+}
+
+// TestRosterTableFits: hosts as they usually are fit in 60 columns, and a fleet of equal ones says once
+// what it grants.
+func TestRosterTableFits(t *testing.T) {
+	size, recorded := int64(512<<20), 3599.0
+	limits := &result.Limits{Packets: 100_000, Bytes: 100 << 20, Timeout: 5400, Snap: 65535, Captures: 16, Return: &size}
+	for name, nodes := range map[string][]string{"one": {"tap1"}, "equal": {"web1", "web2", "web3.example"},
+		"unequal": {"web1", "web2", "web3", "web4", "db1.example", "db2.example"}} {
+		var out bytes.Buffer
+		v := &roll{out: &out, err: &out, table: true}
+		for _, node := range nodes {
+			p := result.Result{ID: "r1", Node: node, State: result.Present, Limits: limits, Presence: &result.Presence{
+				Version: "v1.10.0", Format: "pcapng", Running: 16,
+				Interfaces: []result.Interface{{Name: "lo", Up: true}, {Name: "enp0s31f6", Up: false, Recorded: &recorded}}}}
+			if name == "unequal" && strings.HasPrefix(node, "db") {
+				p.Version = "v1.9.0"
+			}
+			v.heard(p.Encode())
+		}
+		v.close()
+		for line := range strings.Lines(out.String()) {
+			if n := len(line) - 1; n > 60 || strings.TrimRight(line, " \n") != line[:n] {
+				t.Errorf("%s: want at most 60 columns and none that is empty, got %d: %q", name, n, line)
+			}
+		}
+		_, grants, _ := strings.Cut(out.String(), "NODES\n")
+		if want := map[string]int{"one": 1, "equal": 1, "unequal": 4}[name]; strings.Count(grants, "\n") != want {
+			t.Errorf("%s: want %d lines of what they grant, got\n%s", name, want, grants)
+		}
+		if strings.HasSuffix(grants, " all\n") != (name == "equal") {
+			t.Errorf("%s: want all nodes named together if they are equal, got\n%s", name, grants)
+		}
 	}
 }
 
