@@ -56,7 +56,7 @@ func newDaemon(c config, results outlet, health *status.Health, log *logrus.Logg
 		log:       log,
 		rollCalls: make(chan struct{}, maxRollCalls),
 	}
-	d.jobs = newJobs(c, jobsOptions{prepare: system{compiler, recorders}.prepare, results: results,
+	d.jobs = newJobs(c, jobsOptions{prepare: system{compiler, recorders, c.limits}.prepare, results: results,
 		metrics: d.metrics, log: log, changed: health.Notify})
 	d.written = d.jobs.delivery.Written
 	d.metrics.watch("pcapdaemon_captures_running", "Captures running now.",

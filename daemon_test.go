@@ -809,7 +809,7 @@ func TestGivenUpOnce(t *testing.T) {
 	defer s.run(ctx, quietLog())()
 	defer cancel()
 	began := time.Now()
-	_, err = system{compiler, s}.prepare(ctx, wanted{iface: "lo", filter: "host name.example", snap: tap.MaxSnap})
+	_, err = system{compiler, s, limits{}}.prepare(ctx, wanted{iface: "lo", filter: "host name.example", snap: tap.MaxSnap})
 	if took := time.Since(began); !errors.Is(err, tap.ErrGivenUp) || took > 8*time.Second {
 		t.Errorf("want it given up once, after 5 s, got %v after %v", err, took)
 	}

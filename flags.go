@@ -67,6 +67,9 @@ func (raw rawConfig) mode(words []string) (m mode, request string, err error) {
 		}
 		return m, request, nil
 	}
+	if len(words) > 0 && strings.ContainsAny(words[0][:min(len(words[0]), 3)], "–—‒−") {
+		return 0, "", fmt.Errorf("argument %q is no flag: flags begin with a plain dash (-), and not with a long one", words[0])
+	}
 	if len(words) > 0 {
 		return 0, "", fmt.Errorf("argument %q is no flag: all options begin with a dash", words[0])
 	}

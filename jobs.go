@@ -34,10 +34,12 @@ type jobs struct {
 	pool     *capfile.Pool
 	prepare  preparer // a test stands in for the system here
 	delivery *store.Delivery
-	results  outlet
-	metrics  *metrics
-	log      *logrus.Logger
-	changed  func() // called when a capture starts or ends; never blocks
+	// onlyReturns is set if captures that are not for their requester would go nowhere.
+	onlyReturns bool
+	results     outlet
+	metrics     *metrics
+	log         *logrus.Logger
+	changed     func() // called when a capture starts or ends; never blocks
 
 	mu      sync.Mutex
 	slots   int               // taken
@@ -62,7 +64,7 @@ func newJobs(c config, o jobsOptions) *jobs {
 	s := &jobs{node: c.node, channel: c.redis.results, format: capfile.NewFormat(c.format, "pcapdaemon "+version),
 		capacity: c.capacity, pool: capfile.NewPool(c.capacity.memory), prepare: o.prepare, results: o.results,
 		metrics: o.metrics, log: o.log, changed: o.changed, running: map[*job]struct{}{}, newest: map[shareKey]*job{}}
-	s.delivery = store.New(s.deliveryOptions(c))
+	s.delivery, s.onlyReturns = store.New(s.deliveryOptions(c)), c.limits.onlyReturns
 	return s
 }
 
@@ -132,6 +134,9 @@ func (s *jobs) join(first *job, a requester) {
 func (s *jobs) admit(j *job) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.onlyReturns && !j.alone() { // what else is wrong has been said before
+		return errNoReturn
+	}
 	if int64(s.slots) == s.capacity.captures {
 		return fmt.Errorf("-maxcaptures %d are running already", s.capacity.captures)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -396,13 +397,61 @@ func TestReturn(t *testing.T) {
 	})
 }
 
-// TestOnlyReturns: a host that keeps nothing tells how its captures can be had.
+// TestOnlyReturnsComesLast: what is wrong with a request is said before a host that keeps nothing
+// says how its captures can be had.
+func TestOnlyReturnsComesLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) {
+			c.limits.onlyReturns, c.limits.returned, c.limits.interfaces = true, 1000, []string{"x0"}
+		})
+		for request, want := range map[string]string{
+			`"interface":"x0"`:               "give -publish -destdir or -w",
+			`"interface":"x0","timeout":1e9`: "timeout",
+			`"interface":"x0","snap":262145`: "-maxsnap",
+			`"interface":"x1"`:               `"x1" is not in -interfaces; those that may be captured on: x0`,
+			`"interface":[]`:                 "interface: required",
+		} {
+			b.ask(t, `{"node":"web1",`+request+`}`)
+			synctest.Wait()
+			if got := b.memo.last(); got.State != result.Refused || !strings.Contains(got.Error, want) {
+				t.Errorf("%s: want %q, got %s, %s", request, want, got.State, got.Error)
+			}
+		}
+		b.jobs.prepare = func(context.Context, wanted) (opener, error) { return nil, errors.New("bpf: wrong") }
+		b.ask(t, `{"node":"web1","interface":"x0","bpf":"x"}`)
+		synctest.Wait()
+		if got := b.memo.last(); got.Error != "bpf: wrong" {
+			t.Errorf("want what is wrong with the filter, got %s", got.Error)
+		}
+	})
+}
+
+// TestChoice: how an error names the interfaces that may be captured on.
+func TestChoice(t *testing.T) {
+	const begins = "those that may be captured on: "
+	var many []string
+	for n := range 13 {
+		many = append(many, fmt.Sprint("x", n))
+	}
+	for want, l := range map[string]limits{
+		"x0":      {interfaces: []string{"x0"}},
+		"wan, x1": {interfaces: []string{"x0", "x1"}, aliases: map[string]string{"wan": "x0"}},
+		"lan, x1": {interfaces: []string{"x0", "x1"}, aliases: map[string]string{"wan": "x0", "lan": "x0"}},
+		`x\x1b`:   {interfaces: []string{"x\x1b"}},
+		strings.Join(many[:10], ", ") + " and 3 more": {interfaces: many},
+	} {
+		if got := l.choice(); got != begins+want {
+			t.Errorf("want %s, got %s", begins+want, got)
+		}
+	}
+	if got := (limits{}).choice(); !strings.Contains(got, "lo") {
+		t.Errorf("want the interfaces of this host, got %s", got)
+	}
+}
+
+// TestOnlyReturns: what a host that keeps nothing grants.
 func TestOnlyReturns(t *testing.T) {
 	l := limits{packets: 1, bytes: 1000, returned: 100, timeout: time.Minute, onlyReturns: true}
-	_, err := l.bounds(request{Interfaces: []string{"lo"}})
-	if err == nil || !strings.Contains(err.Error(), "-destdir") {
-		t.Errorf("want -destdir in the error, got %v", err)
-	}
 	got, err := l.bounds(request{Interfaces: []string{"lo"}, Return: true})
 	if err != nil || got.bytes != 100 {
 		t.Errorf("want at most 100 bytes, got %d, %v", got.bytes, err)
@@ -537,10 +586,9 @@ func TestLiveRefused(t *testing.T) {
 		returned int64
 		culprit  string
 	}{
-		"not here":        {request{Interfaces: lo, Live: true}, 0, "live: nothing is returned here, -maxreturn is 0"},
-		"too large":       {request{Interfaces: lo, Live: true, Bytes: 101}, 100, "bytes: 101 is above -maxreturn 100"},
-		"with return":     {request{Interfaces: lo, Live: true, Return: true}, 100, "return and live"},
-		"nothing of both": {request{Interfaces: lo}, 100, "-w"},
+		"not here":    {request{Interfaces: lo, Live: true}, 0, "live: nothing is returned here, -maxreturn is 0"},
+		"too large":   {request{Interfaces: lo, Live: true, Bytes: 101}, 100, "bytes: 101 is above -maxreturn 100"},
+		"with return": {request{Interfaces: lo, Live: true, Return: true}, 100, "return and live"},
 	} {
 		l := limits{packets: 1, bytes: 1000, returned: test.returned, timeout: time.Minute, onlyReturns: true}
 		if _, err := l.bounds(test.request); !mentions(err, test.culprit) {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"pcapdaemon/tap"
@@ -15,6 +16,16 @@ import (
 
 // defaultInterface is the name for the interface that has the default route.
 const defaultInterface = "default"
+
+var (
+	// errNoInterface refuses a request that names no interface.
+	errNoInterface = errors.New("interface: required")
+	// errNoReturn refuses a request whose captures would go nowhere. All else about it is judged before.
+	errNoReturn = errors.New(`return: required, captures go nowhere else here: give -publish -destdir or -w, or "return":true`)
+)
+
+// shownNames is how many interfaces an error names at most.
+const shownNames = 10
 
 // limits are what a host grants: the most that a request may ask for, and what
 // it gets where it asks for nothing.
@@ -35,7 +46,7 @@ func (l limits) bounds(r request) (bounds, error) {
 	maxSeconds := int64(l.timeout / time.Second)
 	switch {
 	case len(r.Interfaces) == 0:
-		return bounds{}, errors.New("interface: required")
+		return bounds{}, errNoInterface
 	case r.Packets > l.packets:
 		return bounds{}, fmt.Errorf("packets: %d is above -maxpackets %d", r.Packets, l.packets)
 	case r.Bytes > l.bytes:
@@ -48,8 +59,6 @@ func (l limits) bounds(r request) (bounds, error) {
 		return bounds{}, errors.New("live: nothing is returned here, -maxreturn is 0")
 	case r.isForRequester() && r.Bytes > l.returned:
 		return bounds{}, fmt.Errorf("bytes: %d is above -maxreturn %d", r.Bytes, l.returned)
-	case !r.isForRequester() && l.onlyReturns:
-		return bounds{}, errors.New("return: captures go nowhere else here; -publish asks for it with -destdir, or -w")
 	case r.Timeout > maxSeconds:
 		return bounds{}, fmt.Errorf("timeout: %d s is above -maxtimeout %s", r.Timeout, text.FormatDuration(l.timeout))
 	case r.Snap > l.snap:
@@ -77,7 +86,7 @@ func (l limits) device(name string) (string, error) {
 	}
 	own := ownName(device)
 	if !l.allows(device) && !l.allows(own) {
-		return "", fmt.Errorf("interface: %s is not in -interfaces", text.Quote(name))
+		return "", fmt.Errorf("interface: %s is not in -interfaces; %s", text.Quote(name), l.choice())
 	}
 	return own, nil
 }
@@ -123,6 +132,31 @@ func (l limits) alias(device string) string {
 		}
 	}
 	return ""
+}
+
+// choice says which interfaces may be captured on, by the names that suit a request best.
+func (l limits) choice() string {
+	var names []string
+	if l.interfaces == nil {
+		for _, i := range l.capturable() {
+			names = append(names, i.Name)
+		}
+	}
+	aliases := map[string]string{}
+	for alias, device := range l.aliases {
+		aliases[device] = min(alias, cmp.Or(aliases[device], alias))
+	}
+	for _, device := range l.interfaces {
+		names = append(names, cmp.Or(aliases[device], device))
+	}
+	more := ""
+	if n := len(names) - shownNames; n > 0 {
+		names, more = names[:shownNames], fmt.Sprintf(" and %d more", n)
+	}
+	for i, name := range names {
+		names[i] = text.Printable(name)
+	}
+	return "those that may be captured on: " + strings.Join(names, ", ") + more
 }
 
 // checkRecorded says why nothing from before the request can be had of an interface, or nil.

@@ -273,6 +273,9 @@ func readInTime(ctx context.Context, text string, stdin io.Reader) ([]byte, erro
 // judgeForClient judges a request as the hosts will that it names.
 func judgeForClient(message []byte) (client.Asked, error) {
 	r, fields, err := checkRequest(message)
+	if err == nil && r.Stop == "" && !r.RollCall && len(r.Interfaces) == 0 {
+		err = errNoInterface
+	}
 	if err != nil {
 		return client.Asked{}, err
 	}

@@ -13,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"pcapdaemon/client"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/text"
@@ -87,14 +88,22 @@ func readFields(message []byte) (found fields, rest []byte, err error) {
 			f.name, err = name.(string), decoder.Decode(&f.value) // names are strings
 		}
 		if err != nil {
-			return found, nil, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
+			return found, nil, explainJSON(message, err)
 		}
 		found = append(found, f)
 	}
 	if _, err := decoder.Token(); err != nil {
-		return found, nil, fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
+		return found, nil, explainJSON(message, err)
 	}
 	return found, bytes.TrimLeft(message[decoder.InputOffset():], " \t\r\n"), nil
+}
+
+// explainJSON says why a message that begins as a JSON object is none.
+func explainJSON(message []byte, err error) error {
+	if mark := text.TypographicJSON(string(message)); mark != "" {
+		return fmt.Errorf("%w: no JSON object: %s is a typographic quotation mark, JSON takes \"", errMalformed, mark)
+	}
+	return fmt.Errorf("%w: no JSON object: %w", errMalformed, err)
 }
 
 // values returns the values of a name: one, unless it is missing or given twice.
@@ -249,7 +258,7 @@ func (r *request) set(name string, value json.RawMessage) (err error) {
 			r.AlertID = &id
 		}
 	default:
-		return fmt.Errorf("%s: unknown field", text.Quote(name))
+		return fmt.Errorf("%s: %w", text.Quote(name), client.UnknownField(name))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)

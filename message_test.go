@@ -208,7 +208,11 @@ func TestCheckRequest(t *testing.T) {
 	for message, culprit := range map[string]string{
 		`{"node":"web7","interface":"lo"}`:             "",
 		`{"nodere":"^web","interface":["a","b"]}`:      "",
-		`{"node":"web7","bfp":"x"}`:                    "bfp",
+		`{"node":"web7","bfp":"x"}`:                    `"bfp": unknown field; did you mean bpf?`,
+		`{"node":"web7","interfaces":"lo"}`:            "did you mean interface?",
+		`{"node":"web7","filter":"udp"}`:               `"filter": unknown field`,
+		`{“node”:"web7"}`:                              "“ is a typographic quotation mark",
+		`{"node":"web7","interface":‘lo’}`:             "‘ is a typographic quotation mark",
 		`{"node":"web7","packets":"5"}`:                "packets",
 		`{"nodere":"("}`:                               "nodere",
 		`{"interface":"lo"}`:                           "neither node nor nodere",

@@ -192,6 +192,7 @@ type opener func(asked time.Time) (source, time.Time, error)
 type system struct {
 	compiler  *tap.Compiler
 	recorders *recorders
+	limits    limits
 }
 
 // prepare implements preparer. What is recorded is read from there, if the
@@ -209,6 +210,9 @@ func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
 	}
 	filter, err := s.compiler.Compile(ctx, w.iface, w.snap, w.filter)
 	if err != nil {
+		if _, missing := tap.Device(w.iface); missing != nil {
+			err = fmt.Errorf("%w; %s", err, s.limits.choice())
+		}
 		return nil, err
 	}
 	options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer, Nanos: w.nanos}

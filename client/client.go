@@ -251,7 +251,7 @@ func (c *client) wait(in interruption) Outcome {
 	code := c.session.outcome()
 	switch {
 	case code == Unanswered:
-		c.view.say("no host answered")
+		c.view.say("no host answered: " + c.session.whyNobody())
 	case c.failed:
 		return Failed
 	}

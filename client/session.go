@@ -1,8 +1,11 @@
 package client
 
 import (
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/dustin/go-humanize/english"
 
 	"pcapdaemon/result"
 	"pcapdaemon/text"
@@ -258,4 +261,25 @@ func (f *session) outcome() Outcome {
 		return Failed
 	}
 	return Done
+}
+
+// whyNobody says why no host may have answered, and what to look at next.
+func (f *session) whyNobody() string {
+	const showNames = "; pcapdaemon -rollcall shows the names"
+	q, why := f.request, ""
+	switch {
+	case f.listeners == 0:
+		return "nobody listens; check -redisnode or -redisurl, and -redischannel"
+	case q.exact():
+		why = "no host is called " + text.Quote(q.value) + showNames
+	case q.field == "nodere":
+		why = "no name matches " + text.Quote(q.value) + showNames
+	case q.asked.Stop != "":
+		why = "no capture of id " + text.Quote(q.id) + " runs"
+	case q.rollCall:
+		why = "none with this -resultchannel (redis-cli SUBSCRIBE counts as one that listens)"
+	default:
+		why = "none with this -resultchannel (redis-cli SUBSCRIBE counts as one that listens)" + showNames
+	}
+	return fmt.Sprintf("%d %s, but %s", f.listeners, english.PluralWord(f.listeners, "listens", "listen"), why)
 }

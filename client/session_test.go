@@ -282,3 +282,19 @@ func TestFallenSilent(t *testing.T) {
 		}
 	}
 }
+
+// TestWhyNobody: who gets no answer is told what to look at.
+func TestWhyNobody(t *testing.T) {
+	for want, f := range map[string]session{
+		"nobody listens; check -redisnode":                              {listeners: 0, request: request{field: "node", value: "a"}},
+		`1 listens, but no host is called "a"; pcapdaemon -rollcall`:    {listeners: 1, request: request{field: "node", value: "a"}},
+		`2 listen, but no name matches "^\x1b"; pcapdaemon -rollcall`:   {listeners: 2, request: request{field: "nodere", value: "^\x1b"}},
+		"2 listen, but none with this -resultchannel (redis-cli SUBSCR": {listeners: 2, request: request{field: "node", value: "any"}},
+		`2 listen, but no capture of id "x" runs`: {listeners: 2, request: request{field: "node", value: "any", id: "x",
+			asked: Asked{Stop: "x"}}},
+	} {
+		if got := f.whyNobody(); !strings.HasPrefix(got, want) {
+			t.Errorf("want %s, got %s", want, got)
+		}
+	}
+}

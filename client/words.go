@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -9,6 +10,21 @@ import (
 
 	"pcapdaemon/text"
 )
+
+// Fields are the names of the fields that a request may have.
+var Fields = []string{"node", "nodere", "interface", "bpf", "timeout", "packets", "bytes", "snap", "lookback", "return",
+	"live", "progress", "tags", "customer", "alertid", "by", "id", "stop", "rollcall"}
+
+// UnknownField is what is said of a field that no request may have. The error names the one that may be meant.
+type UnknownField string
+
+// Error implements error. It is costly, so that it is not done for fields of which nobody is told.
+func (u UnknownField) Error() string {
+	if meant := text.Nearest(string(u), Fields); meant != "" {
+		return "unknown field; did you mean " + meant + "?"
+	}
+	return "unknown field"
+}
 
 // inWords reports whether a request is given in words, and not as JSON or by a
 // dash for standard input.
@@ -34,6 +50,9 @@ func spellWords(words []string) (string, error) {
 		name, value, ok := strings.Cut(word, "=")
 		_, twice := fields[name]
 		switch {
+		case text.Typographic(word) != "" || ok && text.Typographic(value) != "":
+			return "", fmt.Errorf("%s: %s is a typographic quotation mark: a shell takes ' and \"", text.Quote(word),
+				cmp.Or(text.Typographic(word), text.Typographic(value)))
 		case strings.HasPrefix(word, "-"):
 			return "", fmt.Errorf("%s: flags stand before the words", text.Quote(word))
 		case !ok:
@@ -77,7 +96,7 @@ func spellValue(field, value string) (any, error) {
 		}
 		return value == "true", nil
 	}
-	return nil, errors.New("unknown field")
+	return nil, UnknownField(field)
 }
 
 // spellNumber returns a whole number. Whether it may be negative, or so large,

@@ -83,7 +83,7 @@ func TestPublish(t *testing.T) {
 
 func TestPublishWithoutHosts(t *testing.T) {
 	r := testbed.StartRedis(t)
-	_, errs, code := ask(t, "redis://"+r.Address(), `{"node":"web1"}`, 2*time.Second)
+	_, errs, code := ask(t, "redis://"+r.Address(), `{"node":"web1","interface":"lo"}`, 2*time.Second)
 	if code != 3 {
 		t.Errorf("want exit code 3, got %d", code)
 	}
@@ -103,7 +103,9 @@ func TestPublishFails(t *testing.T) {
 		"no JSON":        {nobody, "capture", "-publish", 2},
 		"null":           {nobody, "null", "-publish", 2},
 		"no node":        {nobody, `{"interface":"lo"}`, "node", 2},
-		"unknown field":  {nobody, `{"node":"web1","bfp":"udp"}`, "bfp", 2},
+		"unknown field":  {nobody, `{"node":"web1","bfp":"udp"}`, "did you mean bpf?", 2},
+		"no interface":   {nobody, `{"node":"web1"}`, "interface: required", 2},
+		"smart quotes":   {nobody, `{“node”:"web1"}`, "typographic quotation mark", 2},
 		"id is a number": {nobody, `{"node":"web1","id":1}`, "id", 2},
 		"broken pattern": {nobody, `{"nodere":"("}`, "nodere", 2},
 		"nobody there":   {nobody, good, "connection refused", 1},

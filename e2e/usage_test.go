@@ -60,6 +60,7 @@ func TestWrongUsage(t *testing.T) {
 		"no channel":                {append(local, "-redischannel", ""), "-redischannel"},
 		"one channel for both":      {append(local, "-redischannel", "x", "-resultchannel", "x"), "-resultchannel"},
 		"argument":                  {append(local, "start"), "start"},
+		"long dash":                 {[]string{"–publish", "node=a"}, "plain dash"},
 		"unknown flag":              {append(local, "-bogus"), "-bogus"},
 		"flag without its value":    {[]string{"-destdir"}, "-destdir"},
 		"CA file of CloudShark":     {append(local, "-cscafile", dir+"/no"), "-cscafile"},
