@@ -29,8 +29,12 @@ const (
 	reconnection = 6 * time.Second
 )
 
-// maxCaptures is how many captures of one request are followed: whatever hosts say, it stays in bounds.
-const maxCaptures = 50_000
+// Whatever hosts say of one request, what is kept of it stays in bounds, and what is beyond them is not heard.
+const (
+	maxKept    = 64 << 20 // bytes of all results that are kept
+	maxTexts   = 16 << 10 // bytes of the texts of one of them: no host says so much
+	resultCost = 1 << 10  // bytes that one takes beside its texts
+)
 
 // A session is what somebody who asked has heard so far. It has no clock: its
 // methods are told the time.
@@ -46,6 +50,7 @@ type session struct {
 	// that two hosts of one name are two.
 	answers  map[string]map[string]int
 	refused  int
+	kept     int // bytes of results
 	captures []*progress // in the order of their answers
 	known    map[progressKey]*progress
 }
@@ -80,7 +85,9 @@ func newSession(q request, listeners int, s spans, now time.Time) *session {
 // take notes a result, and returns the capture if it is of one. What is not
 // for this request, or is known already, is no news: results may come twice.
 func (f *session) take(r result.Result, now time.Time) (t *progress, news bool) {
-	if r.ID != f.request.id {
+	r.Presence = nil // of a capture there is none
+	size := textSize(r)
+	if r.ID != f.request.id || size > maxTexts {
 		return nil, false
 	}
 	key := progressKey{r.Node, r.Interface, time.Time(r.Started).UnixNano()}
@@ -88,13 +95,13 @@ func (f *session) take(r result.Result, now time.Time) (t *progress, news bool) 
 		t.latest = now
 		return t, t.take(r)
 	}
+	if f.kept += size + resultCost; f.kept > maxKept {
+		return nil, false
+	}
 	switch {
 	case r.State == result.Refused:
 		f.refused++
 	case !r.Started.IsZero():
-		if len(f.captures) == maxCaptures {
-			return nil, false
-		}
 		capture, delivery := f.spans.believe(r.Limits)
 		t = &progress{Result: r, heard: now, latest: now, end: now.Add(capture), deadline: now.Add(capture + delivery)}
 		f.captures, f.known[key] = append(f.captures, t), t
@@ -261,6 +268,15 @@ func (f *session) outcome() Outcome {
 		return Failed
 	}
 	return Done
+}
+
+// textSize returns how many bytes the texts of a result have.
+func textSize(r result.Result) (bytes int) {
+	for _, text := range []string{r.Node, r.Interface, r.Device, r.State, r.Shared, r.Stop, r.StoppedBy, r.File, r.URL,
+		r.Stored, r.Key, r.Name, r.Error, r.Tags, r.Customer, r.Filter, r.By} {
+		bytes += len(text)
+	}
+	return bytes
 }
 
 // whyNobody says why no host may have answered, and what to look at next.
