@@ -1,12 +1,20 @@
 package e2e
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
 
 	"pcapdaemon/testbed"
 )
@@ -101,5 +109,33 @@ func TestShownFlagsExist(t *testing.T) {
 	}
 	if shown < 15 {
 		t.Errorf("want the commands of three papers, got %d", shown)
+	}
+}
+
+// TestShownMerge: what the papers give for merging makes a file of which tcpdump reads all, whatever
+// the snapshot lengths are.
+func TestShownMerge(t *testing.T) {
+	testbed.NeedTools(t, "mergecap", "tcpdump", "sh")
+	command := regexp.MustCompile("`(mergecap [^`]* \\*\\.pcap)`").FindStringSubmatch(read(t, operations))
+	if command == nil {
+		t.Fatalf("%s shows no mergecap", operations)
+	}
+	dir := t.TempDir()
+	for n, snap := range []uint32{96, 65535, 262144} {
+		var file bytes.Buffer
+		w := pcapgo.NewWriter(&file)
+		err := w.WriteFileHeader(snap, layers.LinkTypeEthernet)
+		for i := range 2 {
+			info := gopacket.CaptureInfo{Timestamp: time.Unix(int64(i), 0), CaptureLength: 60, Length: 60}
+			err = errors.Join(err, w.WritePacket(info, make([]byte, 60)))
+		}
+		if err = errors.Join(err, os.WriteFile(filepath.Join(dir, fmt.Sprint(n, ".pcap")), file.Bytes(), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("sh", "-c", command[1]+" && tcpdump -nr all.pcap")
+	cmd.Dir = dir
+	if out, err := cmd.Output(); err != nil || strings.Count(string(out), "\n") != 6 {
+		t.Errorf("%s: want six packets, got %v, %s", command[1], err, out)
 	}
 }
