@@ -28,7 +28,9 @@ func openRingSocket(g C.geometry, cooked bool) (*ringSocket, []byte, error) {
 	if cooked {
 		kind = unix.SOCK_DGRAM
 	}
-	fd, err := unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	// In blocking mode, though nobody reads it: Go's poller would have what is in
+	// the other mode, and wake up for each block.
+	fd, err := unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EPERM) {
 		return nil, nil, fmt.Errorf("%w: %w", errNoRaw, err)
 	}

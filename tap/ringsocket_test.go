@@ -1,0 +1,59 @@
+package tap
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pcapdaemon/testbed"
+)
+
+// TestRingSocketIsNotPolled: Go's poller does not wait for the socket. It would
+// wake up for each block, which costs several times what recording does.
+func TestRingSocketIsNotPolled(t *testing.T) {
+	testbed.NeedRoot(t)
+	s, _, err := openRingSocket(geometryOf(MinRecorder), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	pipe, _, err := os.Pipe() // which is polled
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	polled := polledDescriptors(t)
+	if len(polled) == 0 {
+		t.Fatal("want something polled, got nothing")
+	}
+	if polled[fmt.Sprint(s.fd())] {
+		t.Error("want the socket left alone, got it polled")
+	}
+}
+
+// polledDescriptors returns the descriptors that epoll instances of this process wait for.
+func polledDescriptors(t *testing.T) map[string]bool {
+	t.Helper()
+	polled := map[string]bool{}
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err != nil || !strings.Contains(target, "eventpoll") {
+			continue
+		}
+		info, err := os.ReadFile("/proc/self/fdinfo/" + filepath.Base(link))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range testbed.ReadLines(string(info)) {
+			if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "tfd:" {
+				polled[fields[1]] = true
+			}
+		}
+	}
+	return polled
+}
