@@ -26,12 +26,13 @@ const (
 // A Recorder captures on one interface all the time and remembers the latest
 // packets: three quarters of its memory are the kernel's ring of a packet socket,
 // in which they stay where the kernel has put them; the rest is a compact ring, to
-// which up to 2 MiB/s are copied, so that a quiet link keeps hours. What it
-// remembers outlives the interface. Readers hand it out.
+// which they are copied while they come slowly, so that a quiet link keeps hours.
+// What it remembers outlives the interface. Readers hand it out.
 type Recorder struct {
 	options  Options
 	geometry C.geometry
 	compiler *Compiler
+	made     time.Time
 
 	mu       sync.Mutex
 	ring     *ring       // nil: there is none yet

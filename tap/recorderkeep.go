@@ -16,7 +16,7 @@ import (
 )
 
 // keptVersion changes with the layout of what is kept.
-const keptVersion = 1
+const keptVersion = 2
 
 // A story is what of a recorder stands in the memfd before the ring, so that
 // another process can go on with it.

@@ -2,12 +2,8 @@
 #include <stddef.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 #include "ring.h"
-
-// What is copied to the compact ring, in bytes per second: more would show as load.
-enum { copied_per_second = 2 << 20 };
 
 // LOAD and STORE are for what one thread writes and others read.
 #define LOAD(place, order)         __atomic_load_n(&(place), __ATOMIC_##order)
@@ -94,7 +90,6 @@ void ring_begin(ring *r, const geometry *g)
 	ring_state *const s = r->state;
 	s->geometry = *g;
 	s->oldest = 1;
-	s->budget = g->segments * g->segment_size / 4;
 	begin_segment(r);
 }
 
@@ -155,23 +150,13 @@ static bool note(ring *r, const struct tpacket_block_desc *block, int64_t place)
 	return true;
 }
 
-// may_copy reports whether so many bytes may be copied to segments, and takes
-// them from the budget if they may.
-static bool may_copy(ring_state *s, int64_t bytes)
+// is_sparse reports whether the packets of a block would take less of the
+// compact ring than the block takes of the kernel's: copied, they are remembered
+// for longer. A block that fast packets have filled is not, so that no more is
+// copied than the blocks that the kernel retires by its timeout hold.
+static bool is_sparse(const geometry *g, const struct tpacket_hdr_v1 *h)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	const int64_t passed = (int64_t)now.tv_sec * second + now.tv_nsec - s->filled;
-	const int64_t most = s->geometry.segments * s->geometry.segment_size / 4;
-	s->filled += passed;
-	// After a minute, or another boot, the budget is full whatever there was.
-	s->budget = passed < 0 || passed > 60 * (int64_t)second ? most : s->budget + passed * copied_per_second / second;
-	if (s->budget > most)
-		s->budget = most;
-	if (bytes > s->budget)
-		return false;
-	s->budget -= bytes;
-	return true;
+	return h->blk_len * g->blocks < g->segments * g->segment_size;
 }
 
 // sum_of returns a checksum of so many bytes, which are a multiple of eight.
@@ -209,7 +194,7 @@ static bool take_block(ring *r, struct tpacket_block_desc *block, int64_t place)
 	begin_change(s, chunk_at(r, s->newest));
 	if ((int64_t)h->seq_num != s->blocks + 1)
 		return false;
-	if (h->num_pkts > 0 && !(may_copy(s, h->blk_len) ? compact(r, block) : note(r, block, place)))
+	if (h->num_pkts > 0 && !(is_sparse(&s->geometry, h) ? compact(r, block) : note(r, block, place)))
 		return false;
 	STORE(s->blocks, s->blocks + 1, SEQ_CST); // done
 	STORE(h->block_status, TP_STATUS_KERNEL, SEQ_CST);

@@ -42,8 +42,7 @@ typedef struct {
 	int64_t oldest, newest;
 	int64_t blocks;   // of the kernel that were taken, which is the number of the last one
 	int64_t segments; // that were begun
-	int64_t budget, filled; // bytes that may be copied to segments, and when that was reckoned
-	int64_t seen;           // Unix time in nanoseconds at which the writer was there last
+	int64_t seen;     // Unix time in nanoseconds at which the writer was there last
 	undo undo;
 	chunk chunks[];
 } ring_state;

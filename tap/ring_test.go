@@ -217,3 +217,27 @@ func TestRingIsOvertaken(t *testing.T) {
 		t.Error("no slow reader was overtaken")
 	}
 }
+
+// TestSparseBlocksAreCopied: what comes slowly is remembered for longer than the
+// kernel has blocks, and what comes fast is not copied.
+func TestSparseBlocksAreCopied(t *testing.T) {
+	const blocks, segments, size = 8, 4, 4096
+	k := newFakeKernel(t, blocks, segments, size)
+	for n := range uint64(4 * blocks) {
+		k.receive(time.Unix(0, int64(n)), numbered(n, 60))
+		k.retire()
+	}
+	k.ring.takeBlocks()
+	if held := k.ring.holding(); !held.whole {
+		t.Errorf("want all %d sparse blocks remembered, got those since %v", 4*blocks, held.oldest.UnixNano())
+	}
+	state := k.ring.c.state
+	chunks, begun := state.newest, state.segments
+	k.receive(time.Unix(1, 0), numbered(0, 3000))
+	k.retire()
+	k.ring.takeBlocks()
+	if state.newest != chunks+1 || state.segments != begun {
+		t.Errorf("want a full block as the next chunk, got %d more chunks and %d more segments",
+			state.newest-chunks, state.segments-begun)
+	}
+}
