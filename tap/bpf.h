@@ -82,71 +82,93 @@ static inline bool load_beside(const judged *p, uint32_t at, uint32_t *value)
 
 // judge runs a filter over a packet as the kernel does and reports whether it
 // matches: a load of what is not there, or a division by zero, says no. The
-// program has been checked: its jumps and its memory stay within bounds.
+// program has been checked: its instructions are known, and its jumps and its
+// memory stay within bounds. Each instruction jumps to the next one by itself,
+// so that the processor predicts each of these jumps on its own.
 static inline bool judge(const struct bpf_insn *filter, const judged *p)
 {
-	uint32_t a = 0, x = 0, memory[BPF_MEMWORDS] = {0};
-	for (const struct bpf_insn *i = filter;; i++) {
-		const uint32_t k = i->k;
-		switch (i->code) {
-#define LOAD(size, bytes)                                           \
-		case BPF_LD | BPF_ABS | size:                       \
-			if (!load(p, k, bytes, &a) && !load_beside(p, k, &a)) \
-				return false;                       \
-			break;                                      \
-		case BPF_LD | BPF_IND | size:                       \
-			if (!load(p, x + k, bytes, &a))             \
-				return false;                       \
-			break;
-		LOAD(BPF_W, 4)
-		LOAD(BPF_H, 2)
-		LOAD(BPF_B, 1)
-#undef LOAD
-		case BPF_LDX | BPF_MSH | BPF_B:
-			if (!load(p, k, 1, &x))
-				return false;
-			x = (x & 0xf) << 2;
-			break;
-		case BPF_LD | BPF_LEN:  a = p->length; break;
-		case BPF_LDX | BPF_LEN: x = p->length; break;
-		case BPF_LD | BPF_IMM:  a = k; break;
-		case BPF_LDX | BPF_IMM: x = k; break;
-		case BPF_LD | BPF_MEM:  a = memory[k]; break;
-		case BPF_LDX | BPF_MEM: x = memory[k]; break;
-		case BPF_ST:            memory[k] = a; break;
-		case BPF_STX:           memory[k] = x; break;
-		case BPF_MISC | BPF_TAX: x = a; break;
-		case BPF_MISC | BPF_TXA: a = x; break;
-		case BPF_RET | BPF_K: return k != 0;
-		case BPF_RET | BPF_A: return a != 0;
-#define OPERATE(operation, k, x)                                    \
-		case BPF_ALU | operation | BPF_K: k; break;         \
-		case BPF_ALU | operation | BPF_X: x; break;
-		OPERATE(BPF_ADD, a += k, a += x)
-		OPERATE(BPF_SUB, a -= k, a -= x)
-		OPERATE(BPF_MUL, a *= k, a *= x)
-		OPERATE(BPF_DIV, a /= k, if (x == 0) return false; a /= x)
-		OPERATE(BPF_MOD, a %= k, if (x == 0) return false; a %= x)
-		OPERATE(BPF_AND, a &= k, a &= x)
-		OPERATE(BPF_OR, a |= k, a |= x)
-		OPERATE(BPF_XOR, a ^= k, a ^= x)
-		OPERATE(BPF_LSH, a <<= k, a <<= x & 31)
-		OPERATE(BPF_RSH, a >>= k, a >>= x & 31)
-#undef OPERATE
-		case BPF_ALU | BPF_NEG: a = -a; break;
-		case BPF_JMP | BPF_JA: i += k; break;
-#define JUMP(condition, test)                                                      \
-		case BPF_JMP | condition | BPF_K: i += (a test k) ? i->jt : i->jf; break; \
-		case BPF_JMP | condition | BPF_X: i += (a test x) ? i->jt : i->jf; break;
-		JUMP(BPF_JEQ, ==)
-		JUMP(BPF_JGT, >)
-		JUMP(BPF_JGE, >=)
-		JUMP(BPF_JSET, &)
+#define AT(code, name) [code] = &&name
+#define OPERATION(name) AT(BPF_ALU | BPF_##name | BPF_K, name##_k), AT(BPF_ALU | BPF_##name | BPF_X, name##_x)
+#define JUMP(name)      AT(BPF_JMP | BPF_##name | BPF_K, name##_k), AT(BPF_JMP | BPF_##name | BPF_X, name##_x)
+	static const void *const places[256] = {
+		[0 ... 255] = &&unknown,
+		AT(BPF_LD | BPF_ABS | BPF_W, abs_w), AT(BPF_LD | BPF_ABS | BPF_H, abs_h), AT(BPF_LD | BPF_ABS | BPF_B, abs_b),
+		AT(BPF_LD | BPF_IND | BPF_W, ind_w), AT(BPF_LD | BPF_IND | BPF_H, ind_h), AT(BPF_LD | BPF_IND | BPF_B, ind_b),
+		AT(BPF_LDX | BPF_MSH | BPF_B, msh), AT(BPF_LD | BPF_LEN, len_a), AT(BPF_LDX | BPF_LEN, len_x),
+		AT(BPF_LD | BPF_IMM, imm_a), AT(BPF_LDX | BPF_IMM, imm_x), AT(BPF_LD | BPF_MEM, mem_a),
+		AT(BPF_LDX | BPF_MEM, mem_x), AT(BPF_ST, store_a), AT(BPF_STX, store_x),
+		AT(BPF_MISC | BPF_TAX, tax), AT(BPF_MISC | BPF_TXA, txa),
+		AT(BPF_RET | BPF_K, ret_k), AT(BPF_RET | BPF_A, ret_a),
+		OPERATION(ADD), OPERATION(SUB), OPERATION(MUL), OPERATION(DIV), OPERATION(MOD), OPERATION(AND),
+		OPERATION(OR), OPERATION(XOR), OPERATION(LSH), OPERATION(RSH), AT(BPF_ALU | BPF_NEG, neg),
+		AT(BPF_JMP | BPF_JA, ja), JUMP(JEQ), JUMP(JGT), JUMP(JGE), JUMP(JSET),
+	};
+#undef AT
+#undef OPERATION
 #undef JUMP
-		default:
+	uint32_t a = 0, x = 0, memory[BPF_MEMWORDS] = {0};
+	const struct bpf_insn *i = filter;
+#define GO   goto *places[i->code & 0xff]
+#define NEXT do { i++; GO; } while (0)
+	GO;
+#define LOAD(name, bytes)                                                         \
+	abs_##name:                                                               \
+		if (!load(p, i->k, bytes, &a) && !load_beside(p, i->k, &a))       \
+			return false;                                             \
+		NEXT;                                                             \
+	ind_##name:                                                               \
+		if (!load(p, x + i->k, bytes, &a))                                \
+			return false;                                             \
+		NEXT;
+	LOAD(w, 4)
+	LOAD(h, 2)
+	LOAD(b, 1)
+#undef LOAD
+	msh:
+		if (!load(p, i->k, 1, &x))
 			return false;
-		}
-	}
+		x = (x & 0xf) << 2;
+		NEXT;
+	len_a:   a = p->length; NEXT;
+	len_x:   x = p->length; NEXT;
+	imm_a:   a = i->k; NEXT;
+	imm_x:   x = i->k; NEXT;
+	mem_a:   a = memory[i->k]; NEXT;
+	mem_x:   x = memory[i->k]; NEXT;
+	store_a: memory[i->k] = a; NEXT;
+	store_x: memory[i->k] = x; NEXT;
+	tax:     x = a; NEXT;
+	txa:     a = x; NEXT;
+	ret_k:   return i->k != 0;
+	ret_a:   return a != 0;
+#define OPERATE(name, constant, variable)                                         \
+	name##_k: constant; NEXT;                                                 \
+	name##_x: variable; NEXT;
+	OPERATE(ADD, a += i->k, a += x)
+	OPERATE(SUB, a -= i->k, a -= x)
+	OPERATE(MUL, a *= i->k, a *= x)
+	OPERATE(DIV, a /= i->k, if (x == 0) return false; a /= x)
+	OPERATE(MOD, a %= i->k, if (x == 0) return false; a %= x)
+	OPERATE(AND, a &= i->k, a &= x)
+	OPERATE(OR, a |= i->k, a |= x)
+	OPERATE(XOR, a ^= i->k, a ^= x)
+	OPERATE(LSH, a <<= i->k, a <<= x & 31)
+	OPERATE(RSH, a >>= i->k, a >>= x & 31)
+#undef OPERATE
+	neg: a = -a; NEXT;
+	ja:  i += i->k; NEXT;
+#define JUMP(name, test)                                                          \
+	name##_k: i += (a test i->k) ? i->jt : i->jf; NEXT;                       \
+	name##_x: i += (a test x) ? i->jt : i->jf; NEXT;
+	JUMP(JEQ, ==)
+	JUMP(JGT, >)
+	JUMP(JGE, >=)
+	JUMP(JSET, &)
+#undef JUMP
+#undef GO
+#undef NEXT
+unknown:
+	return false;
 }
 
 #endif

@@ -2,6 +2,8 @@ package tap
 
 // #include "ring.h"
 //
+// enum { most_chunks = 32 }; // at a time: others want to read, too
+//
 // // copy_with copies with a filter and an end that are Go's: their addresses
 // // must not be stored in Go's memory.
 // static int copy_with(cursor *at, const ring *r, copy_request *q, const struct bpf_insn *filter,
@@ -10,7 +12,9 @@ package tap
 //	copy_request asked = *q;
 //	asked.filter = filter;
 //	asked.end = end;
-//	const int why = copy_records(at, r, &asked, room);
+//	int why = copied_chunk;
+//	for (int chunks = 0; why == copied_chunk && chunks < most_chunks; chunks++)
+//		why = copy_records(at, r, &asked, room);
 //	q->packets = asked.packets;
 //	q->bytes = asked.bytes;
 //	q->file = asked.file;
@@ -83,7 +87,7 @@ func (c *cursor) begin(from time.Time) { c.at.from = max(c.at.from, C.int64_t(fr
 // not wait.
 func (c *cursor) take(w *want, room []byte, most int64, end *atomic.Int64) (packets int64, size int, why halt) {
 	for {
-		why = c.takeChunk(w, room[size:], most-packets, end)
+		why = c.takeSome(w, room[size:], most-packets, end)
 		packets += int64(c.asked.packets)
 		size += int(c.asked.bytes)
 		c.limit -= int64(c.asked.file)
@@ -105,8 +109,8 @@ func (c *cursor) wait(turns uint32, most time.Duration) {
 	C.ring_wait(c.ring.c, C.uint32_t(turns), C.int64_t(most))
 }
 
-// takeChunk copies from one chunk, and lets others do the same then.
-func (c *cursor) takeChunk(w *want, room []byte, most int64, end *atomic.Int64) halt {
+// takeSome copies from some chunks, and lets others do the same then.
+func (c *cursor) takeSome(w *want, room []byte, most int64, end *atomic.Int64) halt {
 	c.asked = C.copy_request{shape: shapeOf(w.link), snap: C.uint32_t(w.snap), unit: 1, beyond: C.bool(w.beyond),
 		most: C.int64_t(most), size: C.int64_t(len(room)), most_file: C.int64_t(c.limit),
 		per_packet: C.int64_t(c.layout.PerPacket), align: C.int64_t(c.layout.Align)}

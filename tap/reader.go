@@ -186,7 +186,9 @@ func (r *Reader) wait(most time.Duration) {
 		if chunks > mostBehind {
 			r.pause = max(r.pause/2, leastPause)
 		}
-		time.Sleep(min(most, r.pause))
+		// All readers look at the same moments: what one has looked at is in the
+		// processor's cache for the next, and one timer wakes them all.
+		time.Sleep(min(most, r.pause-time.Since(r.recorder.made)%r.pause))
 	} else {
 		r.cursor.wait(r.turns, most)
 	}

@@ -75,7 +75,7 @@ func NewRecorder(options Options, size int64, compiler *Compiler) (*Recorder, er
 	if size < MinRecorder {
 		return nil, fmt.Errorf("record %s: %d bytes are too few, it needs %d", options.Interface, size, MinRecorder)
 	}
-	return &Recorder{options: options, geometry: geometryOf(size), compiler: compiler, link: -1,
+	return &Recorder{options: options, geometry: geometryOf(size), compiler: compiler, made: time.Now(), link: -1,
 		err: errors.New("not opened yet")}, nil
 }
 
