@@ -15,7 +15,9 @@
 #define BESIDE_PRESENT   UINT32_C(0xfffff030) // SKF_AD_VLAN_TAG_PRESENT
 #define BESIDE_TPID      UINT32_C(0xfffff03c) // SKF_AD_VLAN_TPID
 
-enum { tag_size = 4, cooked_size = 16 };
+// Bytes of a VLAN tag, and of the headers that libpcap makes for cooked packets:
+// Linux SLL and those that look like it, and Linux SLL2.
+enum { tag_size = 4, sll_size = 16, sll2_size = 20 };
 
 // A judged packet is a packet as the kernel shows it to filters: the outer VLAN
 // tag, the direction and the interface stand beside it. Before a cooked one
@@ -28,21 +30,20 @@ typedef struct {
 	uint16_t protocol, hardware; // EtherType, ARPHRD
 	uint8_t direction;           // PACKET_HOST to PACKET_OUTGOING
 	uint32_t interface;          // index
-	const uint8_t *cooked;       // cooked_size bytes that stand before data, or NULL
+	const uint8_t *cooked;       // what stands before data
+	uint32_t before;             // bytes of that
 } judged;
 
 // byte_at returns a byte of a packet, which has so many.
 static inline uint32_t byte_at(const judged *p, uint32_t at)
 {
-	if (p->cooked == NULL)
-		return p->data[at];
-	return at < cooked_size ? p->cooked[at] : p->data[at - cooked_size];
+	return at < p->before ? p->cooked[at] : p->data[at - p->before];
 }
 
 // load reads so many bytes in network order and reports whether they are there.
 static inline bool load(const judged *p, uint32_t at, uint32_t bytes, uint32_t *value)
 {
-	const uint32_t before = p->cooked == NULL ? 0 : cooked_size;
+	const uint32_t before = p->before;
 	if ((uint64_t)at + bytes > (uint64_t)p->stored + before)
 		return false;
 	if (at < before) {

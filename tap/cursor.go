@@ -118,7 +118,7 @@ func (c *cursor) takeSome(w *want, room []byte, most int64, end *atomic.Int64) h
 		c.asked.unit = C.uint32_t(time.Microsecond)
 	}
 	if w.counted {
-		c.asked.counted = C.cooked_size
+		c.asked.counted = c.asked.shape.cooked
 	}
 	c.ring.reading.Lock()
 	defer c.ring.reading.Unlock()

@@ -130,11 +130,31 @@ func (f *Filter) checkLink(handle *C.pcap_t) error {
 // the kernel takes VLAN tags out of the packet.
 func needsOpen(expression string) bool { return strings.Contains(expression, "vlan") }
 
+// anyLink is the DLT value of packets of all interfaces: Linux SLL2, which says of
+// each packet which interface it came on.
+const anyLink = C.DLT_LINUX_SLL2
+
+// cookOn gives a handle of all interfaces the link type anyLink. It closes the
+// handle if there is an error.
+func cookOn(handle *pcap.Handle, iface string) error {
+	if iface != AnyInterface {
+		return nil
+	}
+	cptr, err := pcapOf(handle)
+	if err == nil && C.pcap_set_datalink(cptr, anyLink) != 0 {
+		err = errors.New(C.GoString(C.pcap_geterr(cptr)))
+	}
+	if err != nil {
+		handle.Close()
+	}
+	return err
+}
+
 // linkType returns the DLT value that an interface will have when it is open,
 // if that is known without opening it.
 func linkType(iface string) (link C.int, known bool) {
 	if iface == AnyInterface {
-		return C.DLT_LINUX_SLL, true
+		return anyLink, true
 	}
 	if _, err := os.Stat("/sys/class/net/" + iface + "/dsa/tagging"); err == nil {
 		return 0, false // a switch puts tags into its frames, of one kind or another

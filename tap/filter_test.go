@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/gopacket/layers"
-
 	"pcapdaemon/testbed"
 )
 
@@ -59,10 +57,9 @@ func TestLinkTypeIsKnown(t *testing.T) {
 	ns.IP(t, "link", "add", "d0", "type", "ifb")
 	ns.IP(t, "link", "set", "d0", "up")
 	ns.Do(t, func() {
-		for iface, want := range map[string]layers.LinkType{"lo": layers.LinkTypeEthernet,
-			AnyInterface: layers.LinkTypeLinuxSLL, "d0": layers.LinkTypeEthernet} {
+		for iface, want := range map[string]int{"lo": ethernet, AnyInterface: linuxSLL2, "d0": ethernet} {
 			link, known := linkType(iface)
-			if !known || int(link) != int(want) {
+			if !known || int(link) != want {
 				t.Errorf("%s: want link type %d, got %d, %v", iface, want, link, known)
 			}
 			live, err := listen(question{iface: iface, snap: MaxSnap, expression: "udp port 53"})

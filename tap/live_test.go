@@ -84,11 +84,9 @@ func TestSnapshotLength(t *testing.T) {
 func TestLinkTypes(t *testing.T) {
 	testbed.NeedRoot(t)
 	stream := testbed.StartStream(t, time.Millisecond)
-	for iface, want := range map[string]layers.LinkType{
-		"lo": layers.LinkTypeEthernet, AnyInterface: layers.LinkTypeLinuxSLL,
-	} {
+	for iface, want := range map[string]int{"lo": ethernet, AnyInterface: linuxSLL2} {
 		packets, live := collect(t, question{iface: iface, snap: MaxSnap, expression: stream.Filter()}, 5)
-		if live.LinkType() != int(want) || len(packets) != 5 {
+		if live.LinkType() != want || len(packets) != 5 {
 			t.Errorf("%s: want 5 packets of link type %d, got %d of %d", iface, want, len(packets), live.LinkType())
 		}
 	}

@@ -136,9 +136,9 @@ func madeHeader(link C.int) (size uint32, fields map[field]uint32) {
 	const load1, load2, load4 = C.BPF_LD | C.BPF_ABS | C.BPF_B, C.BPF_LD | C.BPF_ABS | C.BPF_H, C.BPF_LD | C.BPF_ABS | C.BPF_W
 	switch link {
 	case C.DLT_LINUX_SLL, C.DLT_LINUX_IRDA, C.DLT_LINUX_LAPD, C.DLT_NETLINK:
-		return 16, map[field]uint32{{0, load2}: C.BESIDE_DIRECTION, {14, load2}: C.BESIDE_PROTOCOL}
+		return C.sll_size, map[field]uint32{{0, load2}: C.BESIDE_DIRECTION, {14, load2}: C.BESIDE_PROTOCOL}
 	case C.DLT_LINUX_SLL2:
-		return 20, map[field]uint32{{0, load2}: C.BESIDE_PROTOCOL, {4, load4}: C.BESIDE_INTERFACE,
+		return C.sll2_size, map[field]uint32{{0, load2}: C.BESIDE_PROTOCOL, {4, load4}: C.BESIDE_INTERFACE,
 			{8, load2}: C.BESIDE_HARDWARE, {10, load1}: C.BESIDE_DIRECTION}
 	}
 	return 0, nil

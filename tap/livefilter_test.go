@@ -160,10 +160,10 @@ func TestFilterOfUserSpace(t *testing.T) {
 		{"lo", stream.Filter(), 5, true},
 		{"lo", "ip protochain 17 and " + stream.Filter(), 5, false},
 		{"lo", "ip protochain 6 and " + stream.Filter(), 0, false},
-		{AnyInterface, "link[4:2] = 6 and " + stream.Filter(), 5, false}, // length of the address
-		{AnyInterface, "link[4:2] = 7 and " + stream.Filter(), 0, false},
-		{AnyInterface, "link[0:2] = 0 and " + stream.Filter(), 5, true}, // to us
-		{AnyInterface, "link[0:2] = 1 and " + stream.Filter(), 0, true},
+		{AnyInterface, "link[11] = 6 and " + stream.Filter(), 5, false}, // length of the address
+		{AnyInterface, "link[11] = 7 and " + stream.Filter(), 0, false},
+		{AnyInterface, "link[10] = 0 and " + stream.Filter(), 5, true}, // to us
+		{AnyInterface, "link[10] = 1 and " + stream.Filter(), 0, true},
 	} {
 		live, err := listen(question{iface: test.iface, snap: MaxSnap, expression: test.filter})
 		if err != nil {

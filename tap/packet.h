@@ -91,13 +91,13 @@ static inline bool view_in_block(const uint8_t *block, uint64_t size, uint64_t a
 
 // A shape says what libpcap makes of packets of a link type.
 typedef struct {
-	bool cooked;   // a header of cooked_size bytes stands before them
-	uint32_t hole; // where their outer VLAN tag is put back; 0: nowhere
+	uint32_t cooked; // bytes of a header that stands before them, sll_size or sll2_size; 0: none
+	uint32_t hole;   // where their outer VLAN tag is put back; 0: nowhere
 } shape;
 
 // An outline is what stands before the rest of a packet when it is copied.
 typedef struct {
-	uint8_t bytes[cooked_size + tag_size];
+	uint8_t bytes[sll2_size + tag_size];
 	uint32_t size; // of bytes
 	uint32_t from; // of the packet's bytes, where the rest begins
 } outline;
@@ -109,10 +109,27 @@ static inline void put16(uint8_t *to, uint16_t value)
 	to[1] = value;
 }
 
-// cook writes the header of a cooked packet, Linux SLL and those that look like it.
-static inline void cook(uint8_t header[cooked_size], const struct sockaddr_ll *link)
+// cook_sll2 writes the header of a Linux SLL2 packet.
+static inline void cook_sll2(uint8_t header[sll2_size], const struct sockaddr_ll *link)
 {
-	memset(header, 0, cooked_size);
+	memset(header, 0, sll2_size);
+	memcpy(header, &link->sll_protocol, 2);
+	put16(header + 4, (uint32_t)link->sll_ifindex >> 16);
+	put16(header + 6, link->sll_ifindex);
+	put16(header + 8, link->sll_hatype);
+	header[10] = link->sll_pkttype;
+	header[11] = link->sll_halen;
+	memcpy(header + 12, link->sll_addr, link->sll_halen < 8 ? link->sll_halen : 8);
+}
+
+// cook writes a header of so many bytes of a cooked packet.
+static inline void cook(uint8_t header[sll2_size], uint32_t size, const struct sockaddr_ll *link)
+{
+	if (size == sll2_size) {
+		cook_sll2(header, link);
+		return;
+	}
+	memset(header, 0, sll_size);
 	put16(header, link->sll_pkttype);
 	put16(header + 2, link->sll_hatype);
 	put16(header + 4, link->sll_halen);
@@ -124,13 +141,13 @@ static inline void cook(uint8_t header[cooked_size], const struct sockaddr_ll *l
 static inline void draw(outline *o, const packet_view *v, shape s)
 {
 	o->size = o->from = 0;
-	if (s.cooked) {
-		cook(o->bytes, &v->link);
-		o->size = cooked_size;
+	if (s.cooked > 0) {
+		cook(o->bytes, s.cooked, &v->link);
+		o->size = s.cooked;
 	}
-	if (!v->tagged || s.hole == 0 || (!s.cooked && v->stored < s.hole))
+	if (!v->tagged || s.hole == 0 || (s.cooked == 0 && v->stored < s.hole))
 		return;
-	if (!s.cooked) {
+	if (s.cooked == 0) {
 		memcpy(o->bytes, v->data, s.hole);
 		o->size = o->from = s.hole;
 	}
@@ -147,14 +164,15 @@ static inline bool passes(const struct bpf_insn *filter, const packet_view *v, s
 	judged p = {.data = v->data, .stored = v->stored, .length = v->length + more, .tagged = v->tagged,
 		    .direction = v->link.sll_pkttype, .interface = v->link.sll_ifindex,
 		    .protocol = be16toh(v->link.sll_protocol), .hardware = v->link.sll_hatype};
-	uint8_t header[cooked_size];
+	uint8_t header[sll2_size];
 	if (v->tagged) {
 		p.tpid = v->tpid;
 		p.tci = v->tci;
 	}
-	if (s.cooked) {
-		cook(header, &v->link);
+	if (s.cooked > 0) {
+		cook(header, s.cooked, &v->link);
 		p.cooked = header;
+		p.before = s.cooked;
 	}
 	return judge(filter, &p);
 }

@@ -164,7 +164,7 @@ func (r *Recorder) examine(ctx context.Context) (link int, code program, err err
 // open begins to record an interface: in the ring that there is if its packets
 // go with those that are there.
 func (r *Recorder) open(index, link int, code program) error {
-	cooked := bool(shapeOf(link).cooked)
+	cooked := shapeOf(link).cooked > 0
 	if r.ring == nil || r.socket.cooked != cooked || r.link >= 0 && r.link != link {
 		if err := r.takeMemory(cooked); err != nil {
 			return err

@@ -150,7 +150,8 @@ func mixedFrames(n int, taggings []string) [][]byte {
 
 // anyFilters are filters for the pseudo-interface for all of them.
 var anyFilters = []string{"", "udp", "not udp", "ip", "arp", "ip6", "port 53", "less 100", "greater 100", "len = 77",
-	"host 10.0.0.1", "ip broadcast", "ip multicast", "inbound", "outbound", "link[0:2] = 3", "ip[8] < 64 and inbound"}
+	"host 10.0.0.1", "ip broadcast", "ip multicast", "inbound", "outbound", "link[10] = 3", "ip[8] < 64 and inbound",
+	"ifindex 1", "not ifindex 1 and udp", "link[8:2] = 1", "link[0:2] = 0x806"}
 
 // TestRecorderJudgesAsTheKernel: what an open interface with a filter gets, the
 // recorder's memory yields for the same filter, packets that came in as well as

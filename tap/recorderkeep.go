@@ -157,7 +157,7 @@ func (r *Recorder) resume(files []*os.File) error {
 	if info, err := memory.Stat(); err != nil || info.Size() != size {
 		return errors.New("what was kept has another size")
 	}
-	packets := &ringSocket{file: socket, cooked: bool(shapeOf(s.Link).cooked)}
+	packets := &ringSocket{file: socket, cooked: shapeOf(s.Link).cooked > 0}
 	blocks, err := packets.mapRing(r.geometry)
 	if err != nil {
 		return err

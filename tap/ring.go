@@ -127,9 +127,11 @@ func shapeOf(link int) C.shape {
 	case C.DLT_EN10MB:
 		return C.shape{hole: 12}
 	case C.DLT_LINUX_SLL:
-		return C.shape{cooked: true, hole: 14}
+		return C.shape{cooked: C.sll_size, hole: 14}
+	case C.DLT_LINUX_SLL2:
+		return C.shape{cooked: C.sll2_size} // libpcap puts no tag back there
 	case C.DLT_NETLINK, C.DLT_LINUX_IRDA, C.DLT_LINUX_LAPD:
-		return C.shape{cooked: true}
+		return C.shape{cooked: C.sll_size}
 	}
 	return C.shape{}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// ethernet is a link type.
-const ethernet = 1
+// ethernet and linuxSLL2 are link types.
+const ethernet, linuxSLL2 = 1, 276
 
 // leastRing is the smallest compact ring, in segments: one that is written, one
 // that is read, and some between them.

@@ -166,10 +166,10 @@ func interfaceIndex(name string) (int, error) {
 }
 
 // recordedLink returns the DLT value with which an interface is recorded: that
-// which libpcap gives it, and Linux SLL for all of them.
+// which libpcap gives it, and anyLink for all of them.
 func recordedLink(name string, snap int) (int, error) {
 	if name == AnyInterface {
-		return C.DLT_LINUX_SLL, nil
+		return anyLink, nil
 	}
 	if link, known := linkType(name); known {
 		return int(link), nil

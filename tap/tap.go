@@ -118,7 +118,7 @@ func activate(o Options) (*pcap.Handle, error) {
 	}
 	handle, err := inactive.Activate()
 	if err == nil {
-		return handle, nil
+		return handle, cookOn(handle, o.Interface)
 	}
 	switch text := err.Error(); text { // gopacket keeps its error values to itself
 	case "Permission Denied":
