@@ -177,19 +177,23 @@ func (l *live) busy() bool {
 	return false
 }
 
-// look looks how everything stands, and returns what there is to say.
-func (l *live) look(f *session, now time.Time) (say []string) {
+// look looks how everything stands, and gives up what does not come.
+func (l *live) look(f *session, now time.Time) {
 	l.merger.Expect(!f.gathered(now))
 	for _, s := range l.streams {
 		if f.lost.IsZero() && s.isStalled(now) {
 			s.cancel(s.missing())
 		}
 	}
-	if !l.mixed && l.merger.IsMixed() {
-		l.mixed = true
-		say = append(say, "link types or snapshot lengths differ: Wireshark and tshark can read the file, tcpdump cannot")
+}
+
+// describeMixed says once when some readers cannot take the file; else it returns an empty text.
+func (l *live) describeMixed() string {
+	if l.mixed || !l.merger.IsMixed() {
+		return ""
 	}
-	return say
+	l.mixed = true
+	return "link types or snapshot lengths differ: Wireshark and tshark can read the file, tcpdump cannot"
 }
 
 // compareClock returns what there is to say of the clock of a host whose capture has started after the

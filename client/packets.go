@@ -28,12 +28,18 @@ func (c *client) hearLive(t *progress, r result.Result) {
 	c.look(time.Now())
 }
 
-// look says what there is to say of the packets of all hosts.
+// look looks how the packets of all hosts stand.
 func (c *client) look(now time.Time) {
 	if c.live == nil {
 		return
 	}
-	for _, line := range c.live.look(c.session, now) {
+	c.live.look(c.session, now)
+	c.sayMixed()
+}
+
+// sayMixed says once when some readers cannot take the file.
+func (c *client) sayMixed() {
+	if line := c.live.describeMixed(); line != "" {
 		c.view.say(line)
 	}
 }
@@ -71,6 +77,7 @@ func (c *client) endFile(ctx context.Context) {
 		return
 	}
 	late, err := c.live.close(ctx)
+	c.sayMixed()
 	c.live = nil
 	if late > 0 {
 		c.view.say(describeLate(late))
