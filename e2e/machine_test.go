@@ -139,6 +139,14 @@ func (m *machine) field(t testing.TB, pid, name string) string {
 // configure adds settings to the service and restarts it.
 func (m *machine) configure(t testing.TB, settings string) {
 	t.Helper()
+	m.set(t, settings)
+	m.run(t, "systemctl", "daemon-reload")
+	m.run(t, "systemctl", "restart", "pcapdaemon")
+}
+
+// set adds settings to the service, as systemd will see when it looks next.
+func (m *machine) set(t testing.TB, settings string) {
+	t.Helper()
 	dir := m.path("/etc/systemd/system/pcapdaemon.service.d")
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
@@ -147,8 +155,6 @@ func (m *machine) configure(t testing.TB, settings string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.run(t, "systemctl", "daemon-reload")
-	m.run(t, "systemctl", "restart", "pcapdaemon")
 }
 
 // get returns the answer to an HTTP request.

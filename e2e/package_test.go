@@ -313,6 +313,7 @@ func TestPackageLife(t *testing.T) {
 		m.run(t, "systemctl", "enable", "--now", "pcapdaemon")
 	})
 	t.Run("upgraded with settings that do not work", func(t *testing.T) {
+		m.set(t, "RestartSec=200ms") // not for 5 s
 		if err := os.WriteFile(settings, []byte("PCAPDAEMON_REDISPORT=none\n"), 0o640); err != nil {
 			t.Fatal(err)
 		}

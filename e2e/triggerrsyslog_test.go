@@ -149,66 +149,94 @@ func TestRsyslog(t *testing.T) {
 	}
 }
 
-// TestRsyslogStorm: a thousand lines in a second become one capture, and a Redis that
-// is away or hangs neither holds up the log nor finds old requests when it is back.
-func TestRsyslogStorm(t *testing.T) {
-	t.Parallel()
+// A rsyslogStorm is an rsyslog with the limit of the example, and who hears its requests.
+type rsyslogStorm struct {
+	*rsyslog
+	server   *testbed.Redis
+	requests <-chan []byte
+}
+
+// startStorm starts one.
+func startStorm(t *testing.T) *rsyslogStorm {
+	t.Helper()
 	server := testbed.StartRedis(t)
-	requests, results := server.Hear(t, "capture"), listen(t, server)
-	startDaemon(t, server, "-writelocal", "-destdir", t.TempDir())
+	requests := server.Hear(t, "capture")
 	r := startRsyslog(t, nil, append(toServer(server)[:2], `"interface\":\"default\", \"timeout\":10`,
 		`"interface\":\"lo\", \"timeout\":1`)...)
-	storm := func(text string) {
-		t.Helper()
-		before, began := len(r.taken()), time.Now()
-		for n := range 1000 {
-			r.send(fmt.Sprintf("<11>Nov 28 01:02:03 web1 app: %s %d", text, n))
-			time.Sleep(time.Until(began.Add(time.Duration(n) * time.Millisecond)))
-		}
-		testbed.Eventually(t, 10*time.Second, "the log has all lines of "+text, func() bool {
-			return len(r.taken()) >= before+1000
-		})
-		if took := time.Since(began); took > 8*time.Second {
-			t.Errorf("%s: the log took %v", text, took)
-		}
-	}
-	storm("first")
-	first := heardRequest(t, requests, 10*time.Second)
-	first.check(t, requested{"node": "web1", "interface": "lo"})
-	results.final(t, 30*time.Second).check(t, says{"state": "done"})
-	results.quiet(t, 2*time.Second) // one capture, and no other
+	return &rsyslogStorm{r, server, requests}
+}
 
-	// The limit is over when the next line gets through.
-	again := func(what string) {
-		t.Helper()
-		testbed.Eventually(t, 40*time.Second, what, func() bool {
-			r.send("<11>Nov 28 01:02:03 web2 " + "app: " + what)
-			return len(requests) > 0
-		})
-		heardRequest(t, requests, time.Second).check(t, requested{"node": "web2"})
-		if n := len(requests); n > 0 {
-			t.Errorf("%s: want one request, got %d more", what, n)
-		}
+// blow sends a thousand lines in a second, which the log has to have soon.
+func (s *rsyslogStorm) blow(t *testing.T, text string) {
+	t.Helper()
+	before, began := len(s.taken()), time.Now()
+	for n := range 1000 {
+		s.send(fmt.Sprintf("<11>Nov 28 01:02:03 web1 app: %s %d", text, n))
+		time.Sleep(time.Until(began.Add(time.Duration(n) * time.Millisecond)))
 	}
-	again("after the limit")
-	time.Sleep(10 * time.Second) // the limit itself
-	server.Signal(t, syscall.SIGSTOP)
-	storm("while it hangs")
-	server.Signal(t, syscall.SIGCONT)
-	testbed.Eventually(t, 20*time.Second, "what hung is over", func() bool { return len(requests) > 0 })
-	for len(requests) > 0 {
-		<-requests // at most the one whose publication hung
+	testbed.Eventually(t, 10*time.Second, "the log has all lines of "+text, func() bool {
+		return len(s.taken()) >= before+1000
+	})
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("%s: the log took %v", text, took)
 	}
-	time.Sleep(10 * time.Second)
-	server.Signal(t, syscall.SIGKILL)
-	server.Wait(t, 10*time.Second)
-	storm("while it is away")
-	server.Restart(t)
-	requests = server.Hear(t, "capture")
-	again("when it is back")
-	if got := r.fullest(t); got > 2 {
+}
+
+// again waits until the limit is over, which is when the next line gets through.
+func (s *rsyslogStorm) again(t *testing.T, what string) {
+	t.Helper()
+	testbed.Eventually(t, 40*time.Second, what, func() bool {
+		s.send("<11>Nov 28 01:02:03 web2 " + "app: " + what)
+		return len(s.requests) > 0
+	})
+	heardRequest(t, s.requests, time.Second).check(t, requested{"node": "web2"})
+	if n := len(s.requests); n > 0 {
+		t.Errorf("%s: want one request, got %d more", what, n)
+	}
+	if got := s.fullest(t); got > 2 {
 		t.Errorf("want at most 2 waiting, got %d", got)
 	}
+}
+
+// TestRsyslogStorm: a thousand lines in a second become one capture.
+func TestRsyslogStorm(t *testing.T) {
+	t.Parallel()
+	s := startStorm(t)
+	results := listen(t, s.server)
+	testbed.NeedRoot(t)
+	testbed.Start(t, daemonCommand(s.server, keeping(t.TempDir())...))
+	s.server.AwaitSubscribers(t, 10*time.Second, 2) // the test is one
+	s.blow(t, "first")
+	heardRequest(t, s.requests, 10*time.Second).check(t, requested{"node": "web1", "interface": "lo"})
+	results.final(t, 30*time.Second).check(t, says{"state": "done"})
+	results.quiet(t, 2*time.Second) // one capture, and no other
+	s.again(t, "after the limit")
+}
+
+// TestRsyslogWhileRedisHangs: a server that hangs does not hold up the log, and hears
+// of what came meanwhile at most once.
+func TestRsyslogWhileRedisHangs(t *testing.T) {
+	t.Parallel()
+	s := startStorm(t)
+	s.server.Signal(t, syscall.SIGSTOP)
+	s.blow(t, "while it hangs")
+	s.server.Signal(t, syscall.SIGCONT)
+	testbed.Eventually(t, 20*time.Second, "what hung is over", func() bool { return len(s.requests) > 0 })
+	heardRequest(t, s.requests, time.Second).check(t, requested{"node": "web1"}) // whose publication hung
+	s.again(t, "when it goes on")
+}
+
+// TestRsyslogWithoutRedis: a server that is away does not hold up the log, and finds no
+// old requests when it is back.
+func TestRsyslogWithoutRedis(t *testing.T) {
+	t.Parallel()
+	s := startStorm(t)
+	s.server.Signal(t, syscall.SIGKILL)
+	s.server.Wait(t, 10*time.Second)
+	s.blow(t, "while it is away")
+	s.server.Restart(t)
+	s.requests = s.server.Hear(t, "capture")
+	s.again(t, "when it is back")
 }
 
 // TestLogLineBecomesCapture: the file begins before the log line that asked for it.
