@@ -859,7 +859,14 @@ func TestMetricsSayWhatTheyMean(t *testing.T) {
 		ask(1, `{"node":"web1","interface":"x0","packets":50}`)
 		ask(1, `{"node":"web1","interface":"x0","packets":51}`)
 		time.Sleep(2 * time.Second)
-		ask(1+4, `{"node":"web1","interface":"x0","timeout":60}`) // runs, and 4 share it
+		b.jobs.prepare = func(context.Context, wanted) (opener, error) {
+			time.Sleep(100 * time.Millisecond)
+			return b.opener(steady), nil
+		}
+		const shared = `{"node":"web1","interface":"x0","timeout":60}`
+		ask(1+3, shared) // while it is opened
+		time.Sleep(200 * time.Millisecond)
+		ask(1, shared)
 		ask(6, `{"node":"web1","interface":"x1"}`)
 		ask(7, `{"node":"web2","interface":"x0"}`)
 		ask(8, `{`)

@@ -14,11 +14,12 @@ import (
 // TestDemo makes the demonstration, which leaves nothing behind, while somebody
 // else sends to its port: in a network namespace, and where none can be made.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	testbed.NeedRoot(t)
 	testbed.NeedTools(t, "redis-server", "redis-cli", "tcpdump", "go", "unshare")
-	s := newTree(t)
+	sources := newTree(t)
 	sendTo514(t)
-	t.Setenv("GOTMPDIR", t.TempDir())
+	built := "GOTMPDIR=" + t.TempDir()
 	for name, test := range map[string]struct {
 		path string
 		want string
@@ -28,8 +29,7 @@ func TestDemo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			left := t.TempDir()
-			t.Setenv("TMPDIR", left)
-			t.Setenv("PATH", test.path)
+			s := tree{sources.dir, []string{built, "TMPDIR=" + left, "PATH=" + test.path}}
 			out := s.make(t, "demo")
 			for _, want := range []string{
 				test.want, "CloudShark got ", ".pcap: 50 packets", "… 50 packets in all",

@@ -23,7 +23,7 @@ var binary string
 // TestMain builds the program once. The tests that run in parallel mostly wait;
 // what measures times or memory runs before them, alone.
 func TestMain(m *testing.M) {
-	testbed.RunAtOnce(8)
+	testbed.RunAtOnce(12)
 	dir, err := os.MkdirTemp("", "pcapdaemon-test-")
 	if err != nil {
 		panic(err)

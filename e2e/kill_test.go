@@ -26,7 +26,10 @@ import (
 
 // TestKill: whenever the daemon is killed, no capture is lost whose result
 // says that it is safe.
-func TestKill(t *testing.T) { kill(t, 15) }
+func TestKill(t *testing.T) {
+	t.Parallel()
+	kill(t, 15)
+}
 
 // kill kills a daemon that many times, then lets one work off what is left.
 func kill(t *testing.T, rounds int) {

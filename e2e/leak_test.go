@@ -16,6 +16,7 @@ import (
 // TestNothingLeaks: after fifty rounds no descriptor, thread, memory or
 // interface in promiscuous mode more than after 5.
 func TestNothingLeaks(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	l, s, dir := listen(t, r), sharktest.Start(t, nil), t.TempDir()
 	args, port := listening(t)

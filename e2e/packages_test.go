@@ -34,7 +34,7 @@ func buildPackages(version string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s := tree{dir}
+	s := tree{dir: dir}
 	if err := s.copySources(); err != nil {
 		return "", err
 	}

@@ -15,6 +15,7 @@ import (
 // TestPcapng: a file that explains itself, the same at all destinations, with
 // packets from before the request, and exactly as large as is said.
 func TestPcapng(t *testing.T) {
+	t.Parallel()
 	testbed.NeedTools(t, "capinfos", "tshark", "tcpdump")
 	r := testbed.StartRedis(t)
 	l := listen(t, r)

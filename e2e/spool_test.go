@@ -365,6 +365,7 @@ func TestSpoolAtStop(t *testing.T) {
 // TestSpoolOrder: after a start, what waits is uploaded oldest first and two
 // at a time, and new captures do not wait for that.
 func TestSpoolOrder(t *testing.T) {
+	t.Parallel()
 	a := newAbsence(t, sharktest.Unavailable)
 	d := a.start(t)
 	var ids []string

@@ -13,13 +13,16 @@ import (
 )
 
 // A tree is a copy of the sources, to build in.
-type tree struct{ dir string }
+type tree struct {
+	dir string
+	env []string // settings for make, beside those of this test
+}
 
 // newTree copies the sources, without what has been built from them.
 func newTree(t testing.TB) tree {
 	t.Helper()
 	testbed.NeedTools(t, "make", "tar")
-	s := tree{t.TempDir()}
+	s := tree{dir: t.TempDir()}
 	if err := s.copySources(); err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +57,7 @@ func (s tree) tryMake(args ...string) (string, error) {
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {
 		return strings.HasPrefix(setting, "MAKE") || strings.HasPrefix(setting, "MFLAGS")
 	})
+	cmd.Env = append(cmd.Env, s.env...)
 	out, err := testbed.CombinedOutput(cmd)
 	if err != nil {
 		return "", fmt.Errorf("make %s: %w: %s", strings.Join(args, " "), err, out)

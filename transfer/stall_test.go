@@ -26,7 +26,7 @@ func TestStallInTheNetwork(t *testing.T) {
 	defer listener.Close()
 	var conn net.Conn
 	near.Do(t, func() {
-		timeouts := StallTimeouts{Stall: 2 * time.Second, Answer: time.Minute}
+		timeouts := StallTimeouts{Stall: 2 * time.Second, Answer: 10 * time.Second}
 		conn, err = timeouts.Dial(t.Context(), "tcp", listener.Addr().String())
 	})
 	if err != nil {
