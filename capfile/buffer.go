@@ -152,14 +152,9 @@ func (b *Buffer) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// room returns what is free of the chunk that is being written. What is
-// written there belongs to the content once extend has said how much it is.
-func (b *Buffer) room() []byte {
-	if i := b.Size / ChunkSize; i < int64(len(b.chunks)) {
-		return b.chunks[i][b.Size%ChunkSize:]
-	}
-	return nil
-}
+// room returns what is free of the chunk that is being written; there has to be one. What
+// is written there belongs to the content once Extend has said how much it is.
+func (b *Buffer) room() []byte { return b.chunks[b.Size/ChunkSize][b.Size%ChunkSize:] }
 
 // Rooms returns what is free of the chunks that are being written, in their
 // order; it is valid until the next call. It takes more chunks, up to so many in

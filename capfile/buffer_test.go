@@ -145,6 +145,22 @@ func TestRoomsAreReadyOnes(t *testing.T) {
 	}
 }
 
+// TestTrim: a buffer keeps the chunks that hold something, and no other.
+func TestTrim(t *testing.T) {
+	for size, want := range map[int]int64{0: 0, 1: 1, ChunkSize - 1: 1, ChunkSize: 1, ChunkSize + 1: 2} {
+		p := NewPool(4 * ChunkSize)
+		b := NewBuffer(p)
+		if _, err := b.Write(make([]byte, size)); err != nil || !b.Reserve(ChunkSize) {
+			t.Fatal("no memory")
+		}
+		if b.Trim(); p.Held() != want*ChunkSize {
+			t.Errorf("%d bytes: want %d chunks held, got %d bytes", size, want, p.Held())
+		}
+		b.Free()
+		p.Release()
+	}
+}
+
 // TestPoolNeverHasMore: whatever captures take, make ready and give back, and in
 // whatever order, what is lent and what is kept together are within the limit.
 func TestPoolNeverHasMore(t *testing.T) {

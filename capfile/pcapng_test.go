@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
 
 	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
@@ -488,5 +490,28 @@ func TestPcapngAllocatesNothingPerPacket(t *testing.T) {
 	}
 	if once, fourfold := allocations(1<<20), allocations(4<<20); fourfold > once+1 {
 		t.Errorf("want as many allocations for 4 MiB as for 1 MiB, %v, got %v", once, fourfold)
+	}
+}
+
+// TestPcapngNamesTheMachine: a file says on what it was made.
+func TestPcapngNamesTheMachine(t *testing.T) {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	model := ""
+	if found := regexp.MustCompile(`(?m)^model name\s*: *(.*)$`).FindStringSubmatch(string(info)); found != nil {
+		model = found[1]
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	want := unix.ByteSliceToString(name.Machine[:])
+	if model != "" {
+		want += ", " + model
+	}
+	if got := newPcapngFormat("x").hardware; got != want {
+		t.Errorf("want %q, got %q", want, got)
 	}
 }

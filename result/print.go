@@ -16,7 +16,7 @@ func (r Result) Describe(fetched string) string {
 	words := []string{text.Printable(r.Node), text.Printable(r.Interface), text.Printable(r.State)}
 	if r.Stop != "" {
 		words = append(words, fmt.Sprintf("%d packets, %s, %d dropped, stopped by %s",
-			r.Packets, humanize.IBytes(uint64(max(r.Bytes, 0))), r.Dropped, text.Printable(r.Stop)))
+			r.Packets, humanize.IBytes(uint64(max(r.Bytes, 0))), r.Dropped+r.IfDropped, text.Printable(r.Stop)))
 	}
 	words = append(words, text.Escape(r.URL), text.Escape(r.Stored), text.Escape(r.File), fetched, text.Printable(r.Error))
 	words = slices.DeleteFunc(words, func(w string) bool { return w == "" })

@@ -1,6 +1,7 @@
 package text
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,7 @@ func TestFormats(t *testing.T) {
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]int64{
 		"0": 0, "1500": 1500, "100MiB": 100 << 20, "100 MB": 100_000_000, "1.5gib": 3 << 29, "7B": 7, "2TiB": 2 << 40,
+		"9223372036854775807": math.MaxInt64, "9223372036854775808": -1,
 		"1,5GiB": -1, "16M": -1, "1,000": -1, "3XB": -1, "-1": -1, "1e3": -1, "": -1, "MiB": -1, "1.2.3KB": -1, "99999999999GiB": -1,
 	} {
 		if got, err := ParseSize(text); got != max(want, 0) || (err != nil) != (want < 0) {
