@@ -14,6 +14,7 @@ import (
 
 // TestRPMContents asks rpm what is in the package.
 func TestRPMContents(t *testing.T) {
+	beginPackages(t)
 	t.Parallel()
 	file := packageOf(t, "rpm", oldVersion)
 	query := func(args ...string) []string {
@@ -93,6 +94,7 @@ func libpcapOf(t *testing.T, file string) string {
 // TestRPMLife installs, upgrades and removes the package on a machine with
 // systemd, as rpm does it elsewhere.
 func TestRPMLife(t *testing.T) {
+	beginPackages(t)
 	t.Parallel()
 	m := newMachine(t)
 	for _, version := range []string{oldVersion, newVersion} {

@@ -52,7 +52,7 @@ func (s tree) make(t testing.TB, args ...string) string {
 
 // tryMake runs make, untouched by one that runs this test, and returns its output.
 func (s tree) tryMake(args ...string) (string, error) {
-	cmd := exec.Command("make", args...)
+	cmd := exec.Command("nice", append([]string{"make"}, args...)...)
 	cmd.Dir = s.dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {
 		return strings.HasPrefix(setting, "MAKE") || strings.HasPrefix(setting, "MFLAGS")
