@@ -35,13 +35,13 @@ build: ## build ./pcapdaemon
 	go build -buildmode=pie -trimpath -ldflags '$(LDFLAGS)' -o pcapdaemon .
 
 # No answers from the cache, which does not see what the built program is made
-# of; one package after the other, because they share the machine. The race
-# detector sees nothing in e2e, which drives a program that is built without it.
+# of; two packages at a time, which mostly wait, and e2e alone, which measures. The
+# race detector sees nothing in e2e, which drives a program that is built without it.
 # With CI=true nothing may be skipped, so that all is installed that tests can need.
 test: ## run all tests; those that open interfaces need root
 	@packaging/deps build test $(if $(filter true,$(CI)),extra)
-	@echo "Compiling and running the tests: about six minutes on two cores, and two more the first time."
-	@go run ./packaging/progress -count=1 -p 1 $(TESTFLAGS) -timeout 15m $$(go list ./... | grep -v '/e2e$$') -- \
+	@echo "Compiling and running the tests: about five minutes on two cores, and two more the first time."
+	@go run ./packaging/progress -count=1 -p 2 $(TESTFLAGS) -timeout 15m $$(go list ./... | grep -v '/e2e$$') -- \
 		-count=1 -timeout 15m ./e2e
 
 lint: deps ## gofmt, go vet, staticcheck
