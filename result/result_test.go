@@ -59,8 +59,8 @@ func TestDescribe(t *testing.T) {
 	odd.Counts, odd.Node, odd.URL, odd.File = &Counts{Packets: -1, Bytes: -1}, "a\x1b", "", ""
 	for want, r := range map[string]Result{
 		"web1  eth0  done  1234 packets, 55 KiB, 8 dropped, stopped by timeout  http://x  /x.pcap  /here.pcap": done,
-		`a\x1b  eth0  done  -1 packets, 0 B, 8 dropped, stopped by timeout  /here.pcap`:                       odd,
-		"web1  refused  /here.pcap  bpf: no":                                                                  {Node: "web1", State: Refused, Error: "bpf: no"},
+		`a\x1b  eth0  done  -1 packets, 0 B, 8 dropped, stopped by timeout  /here.pcap`:                        odd,
+		"web1  refused  /here.pcap  bpf: no":                                                                   {Node: "web1", State: Refused, Error: "bpf: no"},
 	} {
 		if got := r.Describe("/here.pcap"); got != want {
 			t.Errorf("want %q, got %q", want, got)
