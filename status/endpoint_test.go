@@ -79,6 +79,35 @@ func TestEndpoint(t *testing.T) {
 	}
 }
 
+// TestEndpointRemarks: what is about to be wrong is said where nothing is wrong yet.
+func TestEndpointRemarks(t *testing.T) {
+	e := newEndpoint(nil)
+	e.Remarks = func() error { return errors.New("the disk is nearly full") }
+	if answer, body := askEndpoint(t, e, "GET", "/healthz"); answer.StatusCode != 200 || body != "subscribed\nthe disk is nearly full\n" {
+		t.Errorf("want 200 and the remark, got %d and %q", answer.StatusCode, body)
+	}
+}
+
+// TestEndpointEnds: the end of the context is a success, that of the listener is not.
+func TestEndpointEnds(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(net.Listener, context.CancelFunc)
+		want error
+	}{
+		"context":  {func(_ net.Listener, cancel context.CancelFunc) { cancel() }, nil},
+		"listener": {func(l net.Listener, _ context.CancelFunc) { l.Close() }, net.ErrClosed},
+	} {
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- newEndpoint(nil).Serve(ctx, l) }()
+		if test.end(l, cancel); !errors.Is(<-ended, test.want) {
+			t.Errorf("%s: want %v", name, test.want)
+		}
+		cancel()
+	}
+}
+
 // TestEndpointHosts: a page of somebody else that calls this host by a name of its own reads nothing.
 func TestEndpointHosts(t *testing.T) {
 	e := newEndpoint(nil)
@@ -175,6 +204,7 @@ func TestEndpointOverHTTP(t *testing.T) {
 type pipeListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
+	once   sync.Once
 }
 
 // Accept implements net.Listener.
@@ -189,7 +219,7 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 
 // Close implements net.Listener.
 func (l *pipeListener) Close() error {
-	close(l.closed)
+	l.once.Do(func() { close(l.closed) })
 	return nil
 }
 

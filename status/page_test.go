@@ -39,7 +39,7 @@ func newState(now time.Time, foreign string) State {
 	done := asked
 	done.State = result.Done
 	done.Stop = "timeout"
-	done.Counts, done.Losses = &result.Counts{Packets: 1234567, Bytes: 123456789}, &result.Losses{Dropped: 17}
+	done.Counts, done.Losses = &result.Counts{Packets: 1234567, Bytes: 123456789}, &result.Losses{Dropped: 12, IfDropped: 5}
 	done.File, done.Key = "/var/lib/pcapdaemon/"+foreign, foreign
 	done.URL = "https://cloudshark.example.com/captures/" + foreign
 	failed := done
@@ -104,6 +104,9 @@ func TestPageShows(t *testing.T) {
 			"Results done x x 12:00:30 · 0s ago 1,234,567 packets 118 MiB stop: timeout 17 dropped " +
 				"https://cloudshark.example.com/captures/x " +
 				"/var/lib/pcapdaemon/x Redis key x filter x tags x customer x alert 0 by x id x shared by 2 more x … pcapdaemon"},
+		"a capture that lost nothing": {State{Recent: []past{{At: now, Result: result.Result{State: result.Done,
+			Stop: "packets", Counts: &result.Counts{Packets: 1, Bytes: 100}, Losses: &result.Losses{}}}}},
+			" 1 packet 100 B stop: packets id"},
 		"requests that were refused": {State{Recent: full.Recent[2:]},
 			"Results refused x x 12:00:30 · 0s ago 984 times x filter x"},
 	} {
