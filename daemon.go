@@ -312,7 +312,7 @@ func (d *daemon) order(a requester, b bounds) (*job, error) {
 	}
 	want := wanted{iface: device, filter: r.Filter, snap: int(cmp.Or(r.Snap, l.snap)),
 		buffer: int(d.config.capacity.buffer), nanos: d.jobs.format.Nanoseconds(),
-		lookback: time.Duration(r.Lookback) * time.Second, timeout: b.timeout}
+		lookback: time.Duration(r.Lookback) * time.Second}
 	return newJob(a, want, b, h), nil
 }
 

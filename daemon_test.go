@@ -178,7 +178,7 @@ func (b *bench) checkGivenBack(t *testing.T) {
 
 // opener returns a function that opens sources with a read function, and counts those that are not closed.
 func (b *bench) opener(read func() func() (tap.Packet, error)) opener {
-	return func(time.Time) (source, time.Time, error) {
+	return func(time.Time, time.Duration) (source, time.Time, error) {
 		b.open.Add(1)
 		return &fakeSource{read: read(), closed: func() { b.open.Add(-1) }}, time.Now(), nil
 	}
@@ -268,7 +268,7 @@ func TestDaemonRefuses(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, func(c *config) { c.limits.interfaces = []string{"x0", "broken"} })
 				b.jobs.prepare = func(context.Context, wanted) (opener, error) {
-					return func(asked time.Time) (source, time.Time, error) {
+					return func(asked time.Time, _ time.Duration) (source, time.Time, error) {
 						return nil, asked, errors.New("open broken: no such device")
 					}, nil
 				}

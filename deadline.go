@@ -26,7 +26,7 @@ type deadline struct {
 	overdue *time.Timer
 }
 
-// newDeadline returns the ending of a capture that lasts for a timeout.
+// newDeadline returns the deadline of a capture that lasts for a timeout.
 func newDeadline(start time.Time, timeout time.Duration) *deadline {
 	e := &deadline{began: time.Now(), clock: time.Now, stop: stopTimeout, lasts: timeout, moment: start.Add(timeout)}
 	e.at.Store(e.moment.UnixNano())

@@ -158,7 +158,7 @@ func (s *jobs) open(life lifetime, j *job) (source, time.Time, error) {
 	if err := s.admit(j); err != nil {
 		return nil, time.Time{}, err
 	}
-	source, start, err := open(j.born)
+	source, start, err := open(j.born, j.bounds.timeout)
 	if err != nil {
 		j.buffer.Free()
 		s.release()

@@ -177,16 +177,15 @@ type wanted struct {
 	// lookback is how long before the request the capture begins; it needs a
 	// recorded interface.
 	lookback time.Duration
-	timeout  time.Duration // from the request on
 }
 
 // A preparer judges what can be judged before a slot is taken: whether the
 // interface is there and the filter compiles. That may take seconds.
 type preparer func(context.Context, wanted) (opener, error)
 
-// An opener opens what has been prepared, for a capture that was asked for at
-// a time, and returns when the capture begins.
-type opener func(asked time.Time) (source, time.Time, error)
+// An opener opens what has been prepared, for a capture that was asked for at a
+// time and lasts for a timeout, and returns when the capture begins.
+type opener func(asked time.Time, timeout time.Duration) (source, time.Time, error)
 
 // A system prepares real sources: open interfaces, and readers of recorders.
 type system struct {
@@ -216,7 +215,7 @@ func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
 		return nil, err
 	}
 	options := tap.Options{Interface: w.iface, Filter: filter, Snap: w.snap, BufferSize: w.buffer, Nanos: w.nanos}
-	return func(time.Time) (source, time.Time, error) {
+	return func(time.Time, time.Duration) (source, time.Time, error) {
 		live, err := tap.Open(options)
 		if err != nil {
 			return nil, time.Time{}, err
@@ -228,9 +227,9 @@ func (s system) prepare(ctx context.Context, w wanted) (opener, error) {
 // fromRecorder returns an opener of what a recorder holds: there is nothing to
 // wait for, so the capture begins with the request, however long its filter took.
 func (w wanted) fromRecorder(recorder *tap.Recorder, filter *tap.Filter) opener {
-	return func(asked time.Time) (source, time.Time, error) {
+	return func(asked time.Time, timeout time.Duration) (source, time.Time, error) {
 		reader, err := recorder.Read(tap.ReaderOptions{Filter: filter, Snap: w.snap,
-			From: asked.Add(-w.lookback), Past: true, Until: asked.Add(w.timeout), Nanos: w.nanos})
+			From: asked.Add(-w.lookback), Past: true, Until: asked.Add(timeout), Nanos: w.nanos})
 		return reader, asked, err
 	}
 }
