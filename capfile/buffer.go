@@ -18,7 +18,8 @@ const (
 
 // A Pool lends chunks of memory and never has more than its limit of them,
 // those kept for the next capture included. It maps them itself: the Go heap
-// would zero each chunk, fault it in page by page and give it back late.
+// would zero each chunk, fault it in page by page and give it back late. Its
+// methods may be called at any time, from any goroutine.
 type Pool struct {
 	limit int // chunks
 
@@ -28,7 +29,9 @@ type Pool struct {
 	trim *time.Timer
 }
 
-// NewPool returns a pool of at most the given number of bytes.
+// NewPool returns a pool of so many bytes at most, in whole chunks: of less than ChunkSize it
+// lends nothing. It takes memory when chunks are wanted, and keeps those that are given
+// back for 15 s.
 func NewPool(limit int64) *Pool {
 	p := &Pool{limit: int(limit / ChunkSize)}
 	p.trim = time.AfterFunc(chunkRest, p.Release)
@@ -82,7 +85,7 @@ func (p *Pool) give(chunks [][]byte) {
 	p.trim.Reset(chunkRest)
 }
 
-// Release returns all kept chunks to the kernel.
+// Release returns all kept chunks to the kernel. Those that are lent stay as they are.
 func (p *Pool) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,7 +95,7 @@ func (p *Pool) Release() {
 	p.idle = nil
 }
 
-// Held returns the bytes that are lent.
+// Held returns the bytes that are lent, a multiple of ChunkSize.
 func (p *Pool) Held() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,7 +104,7 @@ func (p *Pool) Held() int64 {
 
 // A Buffer is memory that is written once, from one goroutine, and then read
 // by any number of them. What is in it never moves, so that a Follower can read
-// it while it is written.
+// it while it is written. No method waits for memory.
 type Buffer struct {
 	pool   *Pool
 	mu     sync.Mutex // for whoever does not write: to change the chunks, or to look at them
@@ -119,7 +122,8 @@ func NewBuffer(p *Pool) *Buffer {
 	return b
 }
 
-// Reserve makes room for n more bytes; false means that the pool has no more to give.
+// Reserve makes room for n more bytes, of which Size does not tell yet; false means that the
+// pool has no more to give. What was taken until then stays, for Write or Trim.
 func (b *Buffer) Reserve(n int) bool {
 	for b.Size+int64(n) > int64(len(b.chunks))*ChunkSize {
 		chunk := b.pool.take()
@@ -177,7 +181,7 @@ func (b *Buffer) Rooms(chunks int) [][]byte {
 	return b.open
 }
 
-// Trim gives back the chunks that hold nothing.
+// Trim gives back the chunks that hold nothing. What Rooms has returned is no longer valid.
 func (b *Buffer) Trim() {
 	used := int((b.Size + ChunkSize - 1) / ChunkSize)
 	b.pool.give(b.chunks[used:])
@@ -186,10 +190,11 @@ func (b *Buffer) Trim() {
 	b.chunks = b.chunks[:used]
 }
 
-// Extend adds n bytes of the room to the content.
+// Extend adds n bytes to the content, that have been written to what Rooms has returned, in its order.
 func (b *Buffer) Extend(n int) { b.Size += int64(n) }
 
-// Pieces returns the whole content in the pieces in which it lies.
+// Pieces returns the whole content in the pieces in which it lies, none of them empty and each
+// but the last of ChunkSize. They are not copied, and valid until Free.
 func (b *Buffer) Pieces() [][]byte {
 	pieces := make([][]byte, 0, len(b.chunks))
 	for rest := b.Size; rest > 0; rest -= ChunkSize {
@@ -213,7 +218,7 @@ func (b *Buffer) part(from, to int64) [][]byte {
 	return pieces
 }
 
-// Free gives the memory back. No reader may be in use any more.
+// Free gives the memory back, once or more often. No reader may be in use any more.
 func (b *Buffer) Free() {
 	b.pool.give(b.chunks)
 	b.chunks, b.Size = nil, 0

@@ -27,11 +27,11 @@ const MaxSnap = tap.MaxSnap
 // records of a pcap file; what else a file holds is made while it is read, so
 // that whatever captures knows one form alone.
 type Format interface {
-	// Extension ends the names of files.
+	// Extension ends the names of files: .pcap or .pcapng.
 	Extension() string
 	// Nanoseconds reports whether the stamps of the records are that fine, or microseconds.
 	Nanoseconds() bool
-	// Layout returns the size of a file. The heading's link type and snapshot
+	// Layout returns the size of a file. The header's link type and snapshot
 	// length, which are known when the interface is open, do not change it.
 	Layout(Header) Layout
 	// Head and Tail return what stands before the packets and after them.
@@ -46,8 +46,8 @@ type Format interface {
 	Content(h Header, c Statistics, records [][]byte) func() io.Reader
 }
 
-// NewFormat returns a format by its name, pcap or pcapng. The application, a
-// name and a version, is what pcapng files say they were made by.
+// NewFormat returns a format by its name, pcap or pcapng; any other one is taken for pcap. The
+// application, a name and a version, is what pcapng files say they were made by.
 func NewFormat(name, application string) Format {
 	if name == "pcapng" {
 		return newPcapngFormat(application)
@@ -55,19 +55,20 @@ func NewFormat(name, application string) Format {
 	return PcapFormat{}
 }
 
-// A Header is what there is to say before the packets.
+// A Header is what there is to say before the packets. A pcap file has room for the last two
+// fields alone. A pcapng file takes texts of at most 65,535 bytes and cuts longer ones.
 type Header struct {
-	Node      string
+	Node      string // the description of the interface
 	Interface string
 	Filter    string // pcap-filter(7); empty: everything
-	Comment   string
-	Snap      int // bytes
-	LinkType  int // as files have it, which is not always the handle's
+	Comment   string // of the section; empty: none
+	Snap      int    // bytes
+	LinkType  int    // as files have it, which is not always the handle's
 }
 
-// Comment returns a heading's comment: a JSON object with the node, the id
-// of the request and the request itself, as it came. It begins with what is
-// shortest, should the request be too long for a file.
+// Comment returns the comment of a header: a JSON object with the node, the id
+// of the request and the request itself, as it came, unless it is no JSON. It begins
+// with what is shortest, should the request be too long for a file.
 func Comment(node, id string, request []byte) string {
 	if !json.Valid(request) {
 		request = nil // one that is no JSON is worth no crash
@@ -79,10 +80,10 @@ func Comment(node, id string, request []byte) string {
 	}{node, id, request}))
 }
 
-// A Statistics is what there is to say after the packets.
+// A Statistics is what there is to say after the packets. A pcap file says nothing of it.
 type Statistics struct {
-	Started, Ended time.Time
-	Packets        int64 // written
+	Started, Ended time.Time // of the capture
+	Packets        int64     // written
 	Stats          tap.Stats
 }
 

@@ -16,13 +16,15 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// An Endpoint tells over HTTP how the daemon is. It changes nothing, and
-// whoever reaches it may read it.
+// An Endpoint tells over HTTP how the daemon is: /metrics for Prometheus, /healthz with 200 or
+// 503 and the reason, / for people. It changes nothing, and whoever reaches it may read
+// it. Its functions are called from any goroutine, several at one time; while one
+// waits, so does whoever asks.
 type Endpoint struct {
 	Registry *prometheus.Registry
 	Health   func() error // what is wrong, or nil
-	Remarks  func() error // what is about to be wrong, or nil
-	Page     *page
+	Remarks  func() error // what is about to be wrong, or nil; asked for while nothing is wrong
+	Page     *page        // of NewPage
 	// Hosts are the names, beside localhost and every IP address, by which it may
 	// be asked: a browser that was told another name for its address asks for
 	// somebody else.
@@ -34,8 +36,9 @@ type Endpoint struct {
 // deliveries need descriptors, too.
 const maxConnections = 64
 
-// Serve answers until the context ends. Whoever comes while there are as many
-// connections as may be waits until one is closed.
+// Serve answers until the context ends, which is no error, or the listener fails. It closes the
+// listener and all connections, also those in the middle of an answer. Whoever comes while
+// there are as many connections as may be waits until one is closed.
 func (e Endpoint) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{Handler: e.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: time.Minute, IdleTimeout: 5 * time.Second, ErrorLog: e.Log}

@@ -10,7 +10,8 @@ import (
 var errNotConnected = errors.New("not connected yet")
 
 // A Health says whether requests can be received, results be published and
-// packets be captured, and if not, why. Its methods may be called at any time.
+// packets be captured, and if not, why. Its methods may be called at any time, from any
+// goroutine, and never block.
 type Health struct {
 	Changed chan struct{} // holds a token when something may have changed; of capacity one
 
@@ -18,7 +19,8 @@ type Health struct {
 	requests, results, capture error
 }
 
-// NewHealth returns the health of a daemon that has just started.
+// NewHealth returns the health of a daemon that has just started: no requests come yet, and
+// nothing else is known to be wrong.
 func NewHealth() *Health { return &Health{Changed: make(chan struct{}, 1), requests: errNotConnected} }
 
 // SetRequests notes why no requests come, or nil.
@@ -38,7 +40,8 @@ func (h *Health) set(part *error, err error) {
 	h.Notify()
 }
 
-// Notify says that something has changed. It never blocks.
+// Notify says that something has changed, also what Health does not know of. As long as nobody
+// takes the token from Changed, further changes are the same news.
 func (h *Health) Notify() {
 	select {
 	case h.Changed <- struct{}{}:
@@ -46,7 +49,8 @@ func (h *Health) Notify() {
 	}
 }
 
-// Trouble returns what is wrong, or nil.
+// Trouble returns what is wrong, or nil: no requests, else no results, else no captures. Its text is
+// what /healthz and the page say.
 func (h *Health) Trouble() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

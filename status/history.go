@@ -11,7 +11,8 @@ import (
 // maxHistory is how many results the history holds.
 const maxHistory = 50
 
-// A History remembers how the last captures ended.
+// A History remembers how the last captures ended, 50 of them. The zero value is ready to use,
+// from any goroutine.
 type History struct {
 	mu   sync.Mutex
 	past []past // oldest first
@@ -31,7 +32,7 @@ type Sharers struct {
 	Count int      // of all
 }
 
-// Add takes one more request.
+// Add takes the id of one more request. It may be called by one goroutine at a time.
 func (s *Sharers) Add(id string) {
 	s.Count++
 	if len(s.IDs) < 20 {
@@ -84,7 +85,7 @@ func follows(r, kept result.Result) bool {
 		r.ID == kept.ID && r.Interface == kept.Interface && r.Started == kept.Started
 }
 
-// Recent returns what is remembered, newest first.
+// Recent returns what is remembered, newest first. The caller may keep it.
 func (h *History) Recent() []past {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -41,7 +41,7 @@ type page struct {
 	state  func() State
 }
 
-// A State is what a page shows.
+// A State is what a page shows. All texts may be foreign: the page escapes them.
 type State struct {
 	Node, Version string
 	Trouble       error // what is wrong; nil: subscribed
@@ -78,7 +78,8 @@ type RunningCapture struct {
 	Shared Sharers
 }
 
-// NewPage returns a page that shows what state returns when somebody looks.
+// NewPage returns a page that shows what state returns when somebody looks. It is called for
+// each look, from any goroutine, several at one time.
 func NewPage(state func() State) *page {
 	hash := sha256.Sum256([]byte(pageCSS))
 	return &page{
