@@ -16,9 +16,11 @@ func TestFullHouse(t *testing.T) {
 	startDaemon(t, r, append(keeping(t.TempDir()), "-maxcaptures", "2", "-maxmemory", "3MiB")...)
 	full := says{"state": "refused", "error": about("-maxcaptures")}
 	for n, want := range []says{{"state": "started"}, {"state": "started"}, full} { // unequal ones, which share nothing
-		r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","timeout":1,"bpf":"ether proto 0x999%d"}`, n))
+		r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","id":"%d","timeout":60,"bpf":"ether proto 0x999%[1]d"}`, n))
 		l.next(t, 5*time.Second).check(t, want)
 	}
+	r.Publish(t, `{"node":"web1","stop":"0"}`)
+	r.Publish(t, `{"node":"web1","stop":"1"}`)
 	l.await(t, 5*time.Second, "done")
 	l.await(t, 5*time.Second, "done")
 	r.Publish(t, `{"node":"web1","interface":"lo","timeout":1}`)

@@ -109,7 +109,7 @@ func TestMetricsCount(t *testing.T) {
 		r.Publish(t, request)
 		l.final(t, 5*time.Second)
 	}
-	half := `{"node":"web1","interface":["lo","nosuch0"],"timeout":1,"bpf":"ether proto 0x9999"}`
+	half := `{"node":"web1","interface":["lo","nosuch0"],"id":"half","timeout":60,"bpf":"ether proto 0x9999"}`
 	for _, request := range []string{half, `{"node":"web1"}`, `{"node":"x"}`, `{"node":"y"}`, `{`} {
 		r.Publish(t, request)
 	}
@@ -119,6 +119,7 @@ func TestMetricsCount(t *testing.T) {
 	if got := series(t, port, "pcapdaemon_memory_held_bytes"); got <= 0 || got > 4<<20 {
 		t.Errorf("want a little memory held, got %v bytes", got)
 	}
+	r.Publish(t, `{"node":"web1","stop":"half"}`)
 	l.await(t, 5*time.Second, "done")
 	checkSeries(t, port, map[string]float64{
 		`pcapdaemon_requests_total{outcome="accepted"}`:                         3,
@@ -192,7 +193,7 @@ func TestMetricsCountOnce(t *testing.T) {
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
 	startDaemon(t, r, append(append(args, keeping(t.TempDir())...), "-maxcaptures", "1")...)
-	r.Publish(t, `{"node":"web1","interface":"lo","timeout":3,"bpf":"ether proto 0x9999"}`)
+	r.Publish(t, `{"node":"web1","interface":"lo","timeout":60,"bpf":"ether proto 0x9999"}`) // longer than this takes
 	l.await(t, 5*time.Second, "started")
 	var terms []string // takes libpcap a while: the second request finds the first one waiting for it
 	for n := range 150 {
