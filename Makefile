@@ -19,7 +19,7 @@ export CGO_CFLAGS := -O2 -g -Wformat -Werror=format-security -U_FORTIFY_SOURCE -
 export CGO_LDFLAGS := -Wl,-z,relro -Wl,-z,now
 TESTFLAGS := -race
 
-.PHONY: help deps extra build test lint demo bench soak mutants deb rpm install clean
+.PHONY: help deps extra build test lint demo screenshot bench soak mutants deb rpm install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ lint: deps ## gofmt, go vet, staticcheck
 
 demo: ## make a capture before your eyes
 	@packaging/demo
+
+screenshot: ## make docs/wireshark.png again: three hosts in one Wireshark
+	@packaging/screenshot
 
 bench: build ## measure beside tcpdump, and the inner parts; COMPARE names some of them
 	@packaging/deps test
