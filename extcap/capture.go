@@ -45,7 +45,7 @@ func (p Program) capture(o options, stderr io.Writer) (client.Outcome, error) {
 	if err != nil {
 		return client.Misused, err
 	}
-	_ = fifo // MERGE
+	ask.Packets, ask.Application, ask.Grace = fifo, name+" "+p.Version, leaveTime
 	var n notes
 	outcome := client.Ask(ask, request, results(n.hear), &lines{take: n.say})
 	if text := n.text(); text != "" {
