@@ -98,7 +98,7 @@ func parseBucket(u *url.URL) (Address, error) {
 	a.shown = "s3://" + u.Host + "/"
 	if prefix != "/" {
 		if strings.Contains("/"+prefix, "//") || strings.Contains("/"+prefix, "/./") || strings.Contains("/"+prefix, "/../") {
-			return Address{}, errors.New("takes a prefix without empty parts, . and ..")
+			return Address{}, errors.New("takes a prefix without empty parts, and without dots alone between two slashes")
 		}
 		a.directory = within(a.directory, prefix)
 		a.shown += s3utils.EncodePath(prefix)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -39,6 +40,8 @@ type Destination struct {
 	agent   string
 	client  *transfer.Client
 	tries   transfer.Tries
+	// plain is set once the server has said that it does not know If-None-Match.
+	plain *atomic.Bool
 }
 
 // A server is one kind of them: it knows what its requests need and its answers say.
@@ -58,7 +61,7 @@ type server interface {
 func New(a Address, o Options) *Destination {
 	d := &Destination{address: a, agent: o.Agent,
 		client: transfer.NewClient(o.CAs, false, transfer.NewStallTimeouts(o.Timeout)),
-		tries:  transfer.Tries{Timeout: o.Timeout, Observer: o.Observer}}
+		tries:  transfer.Tries{Timeout: o.Timeout, Observer: o.Observer}, plain: new(atomic.Bool)}
 	if a.IsBucket() {
 		d.server = &bucket{region: a.region, keys: o.Keys}
 	} else {
@@ -109,7 +112,9 @@ var errTaken = errors.New("the name is taken")
 func (d *Destination) put(ctx context.Context, r store.File, name string, header http.Header) error {
 	header = header.Clone()
 	header.Set("Content-Type", contentType(r.Name))
-	header.Set("If-None-Match", "*") // RFC 9110, 13.1.2: only where there is nothing yet
+	if !d.plain.Load() {
+		header.Set("If-None-Match", "*") // RFC 9110, 13.1.2: only where there is nothing yet
+	}
 	header.Set("User-Agent", d.agent)
 	answer, err := d.client.Send(ctx, transfer.Request{Method: http.MethodPut, Address: d.address.directory.JoinPath(name),
 		Header: header, Body: r.Content, Length: r.Size, Authorize: d.server.authorize})
@@ -123,6 +128,10 @@ func (d *Destination) put(ctx context.Context, r store.File, name string, header
 		return errTaken
 	}
 	words, again := d.server.reason(answer)
+	if answer.Code == http.StatusNotImplemented && !d.plain.Swap(true) {
+		// Some services refuse what they do not know. What that means for names is said once.
+		again, words = true, words+"; from now on objects may be overwritten"
+	}
 	if again {
 		return fmt.Errorf("%d %s: %s", answer.Code, http.StatusText(answer.Code), words)
 	}

@@ -187,6 +187,29 @@ func TestPutNames(t *testing.T) {
 	}
 }
 
+// TestPutPlain: a service that refuses If-None-Match gets its objects without, and that
+// is said once.
+func TestPutPlain(t *testing.T) {
+	t.Parallel()
+	s := startDouble(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		if r.Header.Get("If-None-Match") == "" {
+			return false
+		}
+		w.WriteHeader(http.StatusNotImplemented)
+		return true
+	})
+	d, told := newDestination(t, s.URL, Options{})
+	r, _ := newFile(100)
+	for range 3 {
+		if place, err := d.Store(t.Context(), r); err != nil || place.URL != s.URL+"/web1-eth0.pcap" {
+			t.Fatal(place, err)
+		}
+	}
+	if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), "objects may be overwritten") {
+		t.Errorf("want it said once, got %v", told.retries)
+	}
+}
+
 // TestPutIsFinal: answers that another try would not change end it, in the
 // server's own words.
 func TestPutIsFinal(t *testing.T) {

@@ -72,7 +72,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // get returns keys that are valid now.
 func (k *Keys) get() (credentials.Value, error) {
-	keys, err := k.found.Get()
+	keys, err := k.found.GetWithContext(&credentials.CredContext{})
 	if err != nil {
 		return credentials.Value{}, err
 	}

@@ -3,6 +3,7 @@ package object
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,15 +99,27 @@ func TestNginxFull(t *testing.T) {
 	}
 }
 
+// A readerFunc is a reader that is a function.
+type readerFunc func([]byte) (int, error)
+
+// Read implements io.Reader.
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // TestNginxCut: a server that ends in the middle and comes back has the whole capture at last.
 func TestNginxCut(t *testing.T) {
 	t.Parallel()
 	n := testbed.StartNginx(t, t.TempDir(), "", "")
 	proxy := testbed.StartProxy(t, n.Address())
-	proxy.Delay(5 * time.Millisecond) // for each 64 KiB
 	d, told := newDestination(t, "http://"+proxy.Address, Options{})
-	r, content := newFile(4 << 20)
-	time.AfterFunc(100*time.Millisecond, proxy.Cut)
+	r, content := newFile(24 << 20)
+	var cut sync.Once
+	r.Content = func() io.Reader {
+		// What the kernel holds on its way is less than the first part.
+		return io.MultiReader(bytes.NewReader(content[:20<<20]), readerFunc(func([]byte) (int, error) {
+			cut.Do(proxy.Cut)
+			return 0, io.EOF
+		}), bytes.NewReader(content[20<<20:]))
+	}
 	if _, err := d.Store(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
