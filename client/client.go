@@ -268,7 +268,8 @@ func (c *client) leave() Outcome {
 	case !c.leaving.IsZero() && !c.failed:
 		return Done
 	case c.request.begins && c.leaving.IsZero():
-		c.view.say("left before the results came; what still runs can be stopped, with the flags of this command, by: " + c.request.stopByHand())
+		c.view.say("left before the results came; what still runs can be stopped, with the flags of this command, by: " +
+			c.request.stopByHand())
 	}
 	if c.request.returns {
 		c.view.say("what is returned can be fetched within 10 minutes, with those flags, by: " + c.request.fetchByHand(c.dir))

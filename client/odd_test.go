@@ -26,7 +26,7 @@ var oddValues = []string{`null`, `true`, `-1`, `0`, `1.5`, `1e308`, `1e999`, `92
 	`"capture-results:r1:odd:k"`, `"capture-results:r1:good:k"`, `"capture-results:r1:odd:eth0:live"`, `"secret"`, `[]`, `{}`, `[null]`,
 	`[{}]`, `[{"name":"\u001b","recorded":1e308,"up":true}]`, `{"timeout":1e308,"delivery":-1,"packets":-1,"bytes":-9223372036854775808}`,
 	`{"timeout":-5,"delivery":9223372036854775807,"captures":-1,"snap":-1,"return":-1}`,
-	`"` + strings.Repeat("y", 200<<10) + `"`, strings.Repeat("[", 9000) + strings.Repeat("]", 9000)}
+	`"` + strings.Repeat("y", 20<<10) + `"`, strings.Repeat("[", 2000) + strings.Repeat("]", 2000)}
 
 // oddFields are the fields of results, and some that are none.
 var oddFields = []string{"id", "node", "interface", "device", "state", "shared", "stop", "stoppedby", "packets", "bytes",
@@ -58,7 +58,7 @@ func oddAnswers() (answers [][]byte) {
 		}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 1000 {
+	for range 500 {
 		fields := map[string]string{}
 		for range 1 + random.IntN(6) {
 			fields[oddFields[random.IntN(len(oddFields))]] = oddValues[random.IntN(len(oddValues))]
@@ -166,7 +166,7 @@ func TestOddHosts(t *testing.T) {
 				}
 				e.answers <- oddResult(state, map[string]string{"node": `"good"`, "packets": "1", "bytes": "3",
 					"key": `"capture-results:r1:good:k"`, "name": `"good.pcap"`, "stop": `"timeout"`})
-				twice, leave := context.WithTimeout(t.Context(), 5*time.Minute) // one has promised a day
+				twice, leave := context.WithTimeout(t.Context(), 90*time.Second) // one has promised a day
 				defer leave()
 				c.wait(interruption{t.Context(), twice})
 				all := out.String() + errs.String() + shown.said.String()

@@ -50,7 +50,7 @@ type session struct {
 	// that two hosts of one name are two.
 	answers  map[string]map[string]int
 	refused  int
-	kept     int // bytes of results
+	kept     int         // bytes of results
 	captures []*progress // in the order of their answers
 	known    map[progressKey]*progress
 }
