@@ -11,7 +11,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// An outage remembers what has been logged about it: each cause is said once.
+// An outage remembers what has been logged about it: each cause is said once, and again if
+// it means something else by then.
 type outage struct {
 	log    logrus.FieldLogger
 	causes map[string]bool
@@ -19,7 +20,7 @@ type outage struct {
 
 // say logs a failure, unless this outage had one for the same cause before.
 func (o *outage) say(err error, message string) {
-	cause := causeOf(err)
+	cause := message + ": " + causeOf(err)
 	level := logrus.WarnLevel
 	var refusal redis.Error
 	switch {

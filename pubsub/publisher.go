@@ -124,7 +124,7 @@ func (p *Publisher) run(ctx context.Context) {
 		}
 		p.hold = max(p.hold, gathering)
 		p.state(err)
-		p.trouble.say(err, "results wait")
+		p.trouble.say(err, p.predicament())
 		p.drops.say(p.queue.count())
 		select {
 		case <-p.check:
@@ -133,6 +133,14 @@ func (p *Publisher) run(ctx context.Context) {
 			last = true
 		}
 	}
+}
+
+// predicament says what an outage means: a few words for the log.
+func (p *Publisher) predicament() string {
+	if waiting, _ := p.queue.count(); waiting > 0 {
+		return "results wait"
+	}
+	return "results cannot be published"
 }
 
 // giveUp drops what is left when the last attempt has failed.

@@ -286,7 +286,10 @@ func TestPublisherTellsItsState(t *testing.T) {
 		r.Restart(t)
 		await(true)
 	}
-	for _, line := range []string{"level=warning msg=\"results wait\"", "level=info msg=\"results published again\""} {
+	if strings.Contains(log.String(), "results wait") {
+		t.Errorf("want no word of results that wait when there are none, got\n%s", log.String())
+	}
+	for _, line := range []string{"level=warning msg=\"results cannot be published\"", "level=info msg=\"results published again\""} {
 		if n := strings.Count(log.String(), line); n < 2 || n > 4 { // the end of the connection, and nobody there
 			t.Errorf("want %q twice or a little more, got %d times in\n%s", line, n, log.String())
 		}
