@@ -210,10 +210,10 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 
 // helpHead is what -h says first.
 const helpHead = `usage, with any flags before the words:
-  pcapdaemon -upload | -writelocal -destdir DIR | -maxreturn SIZE   serve requests from Redis
-  pcapdaemon [-destdir DIR] -publish WORD... | JSON                 ask hosts, and fetch their files
-  pcapdaemon -rollcall [WORD...]                                    ask who listens
-  pcapdaemon -writelocal -destdir DIR -request WORD... | JSON       try it here, without Redis
+  pcapdaemon -upload | -writelocal | -storeurl | -maxreturn     serve requests from Redis
+  pcapdaemon [-destdir DIR | -w FILE] -publish WORD... | JSON   ask hosts, and fetch what they capture
+  pcapdaemon -rollcall [WORD...]                                ask who listens
+  pcapdaemon -writelocal -destdir DIR -request WORD... | JSON   try it here, without Redis
 
 examples:
   pcapdaemon -maxreturn 16MiB
