@@ -1,10 +1,10 @@
 package pubsub
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"time"
 
@@ -44,20 +44,19 @@ type ListWriter struct {
 
 	unread []int     // sizes of the pieces that had not been taken at the last look
 	moved  time.Time // when one was taken last, or nothing was left to take
-	seed   maphash.Seed
-	last   uint64    // hash of the latest piece of the list
+	last   []byte    // the latest piece of the list
 	sent   bool      // next was sent, and its answer has not come
-	next   uint64    // hash of the piece that is being written
+	next   []byte    // the piece that is being written
 	heard  time.Time // when the server answered last
 	client clientID  // of the connection that worked last
 	failed error     // why nothing more can be written
 }
 
-// OpenList makes a list whose first piece is given. Its name is that of the key
+// OpenList makes a list whose first piece is given, and stays as with Push. Its name is that of the key
 // with :live after it; if that is taken, -2, -3 … stands before :live. Every piece
 // sets it to expire a minute later. Close has to be called in any case.
 func (s *Server) OpenList(ctx context.Context, key string, first []byte) (*ListWriter, error) {
-	w := &ListWriter{link: s.newLink(ctx), stall: stallTimeout, seed: maphash.MakeSeed(), moved: time.Now()}
+	w := &ListWriter{link: s.newLink(ctx), stall: stallTimeout, moved: time.Now()}
 	tried := 0 // so many names are in use
 	err := checkPiece(first)
 	if err == nil {
@@ -76,7 +75,9 @@ func (s *Server) OpenList(ctx context.Context, key string, first []byte) (*ListW
 // Key returns the name of the list.
 func (w *ListWriter) Key() string { return w.name }
 
-// Push appends a piece of at most MaxPiece bytes, and not an empty one. As long as
+// Push appends a piece of at most MaxPiece bytes, and not an empty one. The piece has to stay
+// as it is until the next one has been pushed: it is compared with the list when a connection
+// breaks. As long as
 // 4 MiB are unread it waits for the reader. It fails for good when the reader has taken
 // nothing for 30 s while something was left to take, when the list was lost, when the
 // server has been away for 30 s, or when the context ends: then the list cannot be ended either.
@@ -165,7 +166,7 @@ func (w *ListWriter) create(conn redis.Conn, key string, tried int, first []byte
 		case err != nil:
 			return tried, err
 		default:
-			w.sent, w.last, w.client = false, maphash.Bytes(w.seed, first), clientIDOf(conn)
+			w.sent, w.last, w.client = false, first, clientIDOf(conn)
 			return tried, w.note(length, len(first))
 		}
 	}
@@ -202,7 +203,7 @@ func (w *ListWriter) append(conn redis.Conn, piece []byte) (length int, err erro
 
 // push appends a piece, whatever its size.
 func (w *ListWriter) push(ctx context.Context, piece []byte) error {
-	w.next, w.sent = maphash.Bytes(w.seed, piece), false
+	w.next, w.sent = piece, false
 	return w.work(ctx, func(conn redis.Conn, isNew bool) error {
 		switch {
 		case isNew:
@@ -258,7 +259,6 @@ func (w *ListWriter) recover(conn redis.Conn) (arrived bool, err error) {
 		}
 	}()
 	latest, err := redis.Bytes(redis.DoWithTimeout(conn, answerTimeout, "LINDEX", w.name, -1))
-	hash := maphash.Bytes(w.seed, latest)
 	switch {
 	case errors.Is(err, redis.ErrNil):
 		if w.sent || len(w.unread) > 0 && !hasStayed(w.client, client) {
@@ -267,14 +267,14 @@ func (w *ListWriter) recover(conn redis.Conn) (arrived bool, err error) {
 		return false, nil
 	case err != nil:
 		return false, err
-	case w.sent && hash == w.next:
+	case w.sent && bytes.Equal(latest, w.next):
 		length, err := redis.Int(redis.DoWithTimeout(conn, answerTimeout, "LLEN", w.name))
 		if err != nil {
 			return false, err
 		}
 		w.sent, w.last = false, w.next
 		return true, w.note(length, len(latest))
-	case hash != w.last:
+	case !bytes.Equal(latest, w.last):
 		return false, errGone
 	}
 	return false, nil

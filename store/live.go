@@ -33,7 +33,8 @@ var (
 	errStopped    = errors.New("the daemon has stopped before all was read")
 )
 
-// A List takes the pieces of a capture for a reader, as a pubsub.ListWriter does it.
+// A List takes the pieces of a capture for a reader, as a pubsub.ListWriter does it. A piece
+// stays as it is until the next one has been pushed.
 type List interface {
 	Key() string
 	Push(ctx context.Context, piece []byte) error
@@ -65,6 +66,7 @@ type Live struct {
 	live     LiveObserver
 	from     *capfile.Follower
 	piece    []byte        // memory of the next piece
+	spare    []byte        // of the one before it, which the list may still look at
 	held     int           // bytes of it that are there
 	key      string        // that was asked for
 	longest  time.Duration // that the sending goes on after the end of the capture
@@ -150,7 +152,7 @@ func (l *Live) begin(ctx context.Context) error {
 	defer close(l.opened)
 	ctx, cancel := context.WithTimeout(ctx, liveOpening)
 	defer cancel()
-	l.piece = make([]byte, pubsub.MaxPiece)
+	l.piece, l.spare = make([]byte, pubsub.MaxPiece), make([]byte, pubsub.MaxPiece)
 	first := l.piece[:l.from.Fill(l.piece)]
 	list, err := l.open(ctx, l.key, first)
 	if err != nil {
@@ -159,6 +161,7 @@ func (l *Live) begin(ctx context.Context) error {
 	}
 	l.list = list
 	l.live.Sent(len(first))
+	l.piece, l.spare = l.spare, l.piece
 	return nil
 }
 
@@ -230,6 +233,6 @@ func (l *Live) push(ctx context.Context) error {
 		return err
 	}
 	l.live.Sent(l.held)
-	l.held = 0
+	l.held, l.piece, l.spare = 0, l.spare, l.piece
 	return nil
 }
