@@ -22,8 +22,13 @@ import (
 	"pcapdaemon/text"
 )
 
-// tick is how often a client looks at the clock.
-const tick = 100 * time.Millisecond
+const (
+	// tick is how often a client looks at the clock.
+	tick = 100 * time.Millisecond
+	// sameMoment is how long after the reader of the packets has left a signal is for both: Ctrl-C
+	// reaches a whole pipeline, in any order.
+	sameMoment = time.Second
+)
 
 // An exchange is where a client asks and hears the answers.
 type exchange interface {
@@ -309,10 +314,14 @@ func (c *client) hear(in interruption) bool {
 			c.change(in.twice, err)
 		case <-once:
 			once = nil
-			if !c.request.begins || !c.session.stopped.IsZero() { // or nobody reads the packets
+			switch stopped := c.session.stopped; {
+			case !c.request.begins:
+				return false
+			case stopped.IsZero():
+				c.stop(in.twice)
+			case time.Since(stopped) > sameMoment: // they end because nobody reads the packets
 				return false
 			}
-			c.stop(in.twice)
 		case <-in.twice.Done():
 			return false
 		}

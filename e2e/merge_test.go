@@ -154,6 +154,33 @@ func TestMergePipe(t *testing.T) {
 	}
 }
 
+// TestMergePipeline: Ctrl-C reaches the reader as well, and is no second one for the client.
+func TestMergePipeline(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	startTwo(t, r)
+	stream := testbed.StartStream(t, time.Millisecond)
+	from, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asking := clientCommand(r, "-", "timeout=60", "bpf="+stream.Filter())
+	asking.Stdout = to
+	client := testbed.Start(t, asking)
+	to.Close()
+	if _, err := io.CopyN(io.Discard, from, 100_000); err != nil {
+		t.Fatal(err)
+	}
+	from.Close()
+	testbed.Eventually(t, 5*time.Second, "the captures are stopped", func() bool {
+		return strings.Contains(client.Output.String(), "asked the captures to stop")
+	})
+	client.Signal(t, syscall.SIGINT)
+	if code := client.Wait(t, 10*time.Second); code != 0 || strings.Count(client.Output.String(), `"stop":"request"`) != 2 {
+		t.Errorf("want both captures ended by the client, got exit code %d, %s", code, client.Output.String())
+	}
+}
+
 // TestMergeEnds: however it ends, the file is whole.
 func TestMergeEnds(t *testing.T) {
 	t.Parallel()
