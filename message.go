@@ -178,6 +178,9 @@ func (f fields) request(length int64, rest []byte, wrong error) (request, error)
 		if i > 0 && f[i-1].name == field.name {
 			err = fmt.Errorf("%s: given twice", text.Quote(field.name))
 		}
+		if unknown, ok := err.(client.UnknownField); ok && wrong == nil { // put into words once: that takes long
+			err = fmt.Errorf("%s: %w", text.Quote(field.name), unknown)
+		}
 		if wrong == nil {
 			wrong = err
 		}
@@ -258,7 +261,7 @@ func (r *request) set(name string, value json.RawMessage) (err error) {
 			r.AlertID = &id
 		}
 	default:
-		return fmt.Errorf("%s: %w", text.Quote(name), client.UnknownField(name))
+		return client.UnknownField(name)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
