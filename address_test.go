@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 func TestDecodeKeepsQuiet(t *testing.T) {
@@ -193,4 +194,17 @@ func FuzzPatternIsQuick(f *testing.F) {
 		text, _ := json.Marshal(map[string]string{"nodere": pattern})
 		checkQuick(t, string(text))
 	})
+}
+
+// TestFolding: what a range may cost is told from its end, where there can be flags.
+func TestFolding(t *testing.T) {
+	for pattern, want := range map[string]int{
+		`[a-é]`: 0, `(?i)[a-z]`: 0, `(?i)[!-\]]`: 0, `(?i)[a-é]`: 'é',
+		`(?i)[a-éx-ü]`: 'é' + 'ü', `(?i)[a-` + "\x7f]": 0, `(?i)[a-` + "\u0080]": 0x80,
+		`(?i)[a-\x{e9}]`: unicode.MaxRune, `(?i)[\t-\n]`: unicode.MaxRune, `(?i)[a-\é]`: unicode.MaxRune,
+	} {
+		if got := folding(pattern); got != want {
+			t.Errorf("%s: want %d, got %d", pattern, want, got)
+		}
+	}
 }
