@@ -279,9 +279,9 @@ func TestFetchOnce(t *testing.T) {
 func TestPublishFetches(t *testing.T) {
 	r := testbed.StartRedis(t)
 	setUser(t, r, "asker", fetchingACL)
-	requests := r.Hear(t, "capture")
+	requests, asked := r.Hear(t, "capture"), make(chan []byte, 1)
 	go func() {
-		<-requests
+		asked <- <-requests
 		for _, host := range []string{"a", "b"} {
 			done := returned(t, "capture-results:r1:"+host+":eth0", host+".pcap")
 			done.Node = host
@@ -296,6 +296,9 @@ func TestPublishFetches(t *testing.T) {
 	}
 	if want, got := "done done fetched", states(t, out); got != want {
 		t.Errorf("want the states %q, got %q", want, got)
+	}
+	if request := <-asked; !strings.Contains(string(request), `"return":true`) {
+		t.Errorf("want the captures asked for, got %s", request)
 	}
 	want := `{"id":"r1","node":"a","interface":"eth0","state":"fetched","file":"` + dir + `/a.pcap"}`
 	if !strings.Contains(out, want) {
