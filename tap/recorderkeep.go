@@ -59,7 +59,7 @@ func (r *Recorder) identity() story {
 		Snap: r.options.Snap, Filter: r.filterText(), Blocks: int64(r.geometry.blocks), Segments: int64(r.geometry.segments)}
 }
 
-// save writes the story. Killed meanwhile, it leaves one whose checksum is wrong.
+// save writes the story.
 func (r *Recorder) save() {
 	if r.ring == nil || r.link < 0 {
 		return
@@ -73,7 +73,12 @@ func (r *Recorder) save() {
 	if err != nil || len(text) > storySize-8 {
 		text = nil
 	}
-	memory := r.ring.memory[:storySize]
+	writeStory(r.ring.memory[:storySize], text)
+}
+
+// writeStory writes a story's text to where readStory looks for it. Killed
+// meanwhile, it leaves none.
+func writeStory(memory, text []byte) {
 	binary.NativeEndian.PutUint32(memory, 0)
 	copy(memory[8:], text)
 	binary.NativeEndian.PutUint32(memory[4:], crc32.ChecksumIEEE(text))
@@ -167,7 +172,7 @@ func (r *Recorder) resume(files []*os.File) error {
 		_ = unix.Munmap(blocks)
 		return err
 	}
-	if !C.ring_recover(ring.c, &r.geometry) {
+	if !ring.restore(r.geometry) {
 		return errors.New("the ring that was kept is damaged")
 	}
 	r.ring, r.socket, r.resumed = ring, packets, s.Up

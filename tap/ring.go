@@ -99,6 +99,10 @@ func mapRing(g C.geometry, file *os.File, blocks []byte) (*ring, error) {
 	return r, nil
 }
 
+// restore brings a ring that another process left, maybe in the middle of a
+// change, into order, and reports whether that could be done.
+func (r *ring) restore(g C.geometry) bool { return bool(C.ring_recover(r.c, &g)) }
+
 // A mapping is the memory of a ring.
 type mapping struct {
 	c              *C.ring
