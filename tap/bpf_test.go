@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -194,3 +195,66 @@ func gopacketInfo(data []byte, length int) gopacket.CaptureInfo {
 
 // newRandom returns a source of numbers that is the same every time.
 func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
+
+// farOffsets returns places that a packet of so many bytes may ask for: within it,
+// at its end, and where sums pass 2^31 and 2^32.
+func farOffsets(length uint32) []uint32 {
+	var offsets []uint32
+	for _, near := range []uint32{0, length, 1 << 31, besideLowest + 0x7ffff000, 0} {
+		for d := range uint32(9) {
+			offsets = append(offsets, near+d-4)
+		}
+	}
+	return append(offsets, 14, 0xfffff000, 0xfffff030, 0xfff00000)
+}
+
+// TestLoadsWherePacketsSay: a load at a place that the packet chooses finds what is
+// there, or says no, as libpcap's interpreter does; also behind a header that is
+// made up. Sums pass 2^32 as they do in the kernel.
+func TestLoadsWherePacketsSay(t *testing.T) {
+	const size = 40
+	data, r := make([]byte, size), newSmallRing(t, leastRing, 4096)
+	for _, link := range []int{ethernet, linuxSLL2} {
+		before := uint32(shapeOf(link).cooked)
+		for _, width := range []uint16{0x00, 0x08, 0x10} { // a word, half of it, a byte
+			for _, x := range farOffsets(size + before) {
+				binary.BigEndian.PutUint32(data, x)
+				for _, k := range append(farOffsets(size+before), before) {
+					there := program{{Code: 0x20 | width, K: x + k}, {Code: 0x07}, {Code: 0x80}, {Code: 0x06, K: 1}}
+					chosen := program{{Code: 0x20, K: before}, {Code: 0x07}, {Code: 0x40 | width, K: k}, {Code: 0x06, K: 1}}
+					if x+k < besideLowest {
+						checkAsLibpcap(t, r, there, there, data, link)
+					}
+					checkAsLibpcap(t, r, chosen, there, data, link)
+				}
+			}
+		}
+	}
+	for _, filter := range []string{"ether[ether[0:4]:4] = 1", "ether[ether[0:4]:2] >= 0", "ether[ether[0:4] + 14:1] < 9",
+		"ether[ether[0:4] - 8:4] != 0", "ether[ether[0:4] << 3:4] >= 0", "ether[ether[ether[0:4]:1]:4] >= 0"} {
+		code := compileDead(t, filter)
+		for _, x := range farOffsets(size) {
+			binary.BigEndian.PutUint32(data, x)
+			checkAsLibpcap(t, r, code, code, data, ethernet)
+		}
+	}
+}
+
+// checkAsLibpcap checks that a packet of a link type is judged by a program as
+// libpcap judges it by another one. The packet goes through a ring.
+func checkAsLibpcap(t *testing.T, r *ring, ours, theirs program, data []byte, link int) {
+	t.Helper()
+	reference, err := (*pcap.Handle)(nil).NewBPFInstructionFilter(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, some := r.newCursor(time.Unix(0, 0), false), r.newCursor(time.Unix(0, 0), false)
+	r.put(time.Unix(1, 0), data, len(data), nil)
+	room := make([]byte, 256)
+	_, bytes, _ := all.take(&want{snap: MaxSnap, link: link}, room, 1, never)
+	whole := room[recordHeader:bytes]
+	packets, _, _ := some.take(&want{snap: MaxSnap, link: link, filter: ours}, make([]byte, 256), 1, never)
+	if want := reference.Matches(gopacketInfo(whole, len(whole)), whole); want != (packets == 1) {
+		t.Fatalf("%+v, %d bytes that begin with % x: want %v, got %v", ours, len(whole), data[:4], want, packets == 1)
+	}
+}
