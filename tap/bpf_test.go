@@ -214,14 +214,17 @@ func farOffsets(length uint32) []uint32 {
 func TestLoadsWherePacketsSay(t *testing.T) {
 	const size = 40
 	data, r := make([]byte, size), newSmallRing(t, leastRing, 4096)
+	for i := 0; i < size; i += 3 {
+		data[i] = 1 // so that other bytes than those that were meant show
+	}
 	for _, link := range []int{ethernet, linuxSLL2} {
 		before := uint32(shapeOf(link).cooked)
 		for _, width := range []uint16{0x00, 0x08, 0x10} { // a word, half of it, a byte
 			for _, x := range farOffsets(size + before) {
 				binary.BigEndian.PutUint32(data, x)
 				for _, k := range append(farOffsets(size+before), before) {
-					there := program{{Code: 0x20 | width, K: x + k}, {Code: 0x07}, {Code: 0x80}, {Code: 0x06, K: 1}}
-					chosen := program{{Code: 0x20, K: before}, {Code: 0x07}, {Code: 0x40 | width, K: k}, {Code: 0x06, K: 1}}
+					there := program{{Code: 0x20 | width, K: x + k}, {Code: 0x16}}
+					chosen := program{{Code: 0x20, K: before}, {Code: 0x07}, {Code: 0x40 | width, K: k}, {Code: 0x16}}
 					if x+k < besideLowest {
 						checkAsLibpcap(t, r, there, there, data, link)
 					}
