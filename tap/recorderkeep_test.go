@@ -39,29 +39,15 @@ func TestRecorderResumes(t *testing.T) {
 	first.stop()
 	time.Sleep(500 * time.Millisecond) // nobody is there
 
-	second, err := NewRecorder(recordV0(), 4<<20, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.recorded.Do(t, func() { err = second.Resume(kept) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		l.recorded.Do(t, func() { second.Run(ctx, func(error) {}) })
-	}()
-	defer func() { cancel(); <-ended }()
+	second := resumeRecorder(t, l, kept)
 	time.Sleep(500 * time.Millisecond)
 	s.stop()
 	time.Sleep(3 * ReadTimeout)
-	reader := run{Recorder: second}.read(t, "udp", ReaderOptions{From: time.Now().Add(-time.Hour), Past: true})
+	reader := second.read(t, "udp", ReaderOptions{From: time.Now().Add(-time.Hour), Past: true})
 	if gap := reader.Gap(); gap != nil {
 		t.Errorf("want no gap, got %v", gap)
 	}
-	numbers := numbersOf(run{Recorder: second}.readPast(t, "udp"))
+	numbers := numbersOf(second.readPast(t, "udp"))
 	testbed.CheckNoGap(t, numbers)
 	if int64(len(numbers)) != s.sent.Load() {
 		t.Errorf("want %d packets, got %d", s.sent.Load(), len(numbers))
@@ -94,4 +80,56 @@ func TestRecorderRefusesToResume(t *testing.T) {
 			t.Errorf("want %q, got %v", words, err)
 		}
 	}
+}
+
+// TestRecorderCountsWhatNobodyTook: what the kernel had no room for while no
+// process ran counts as dropped, for readers as well.
+func TestRecorderCountsWhatNobodyTook(t *testing.T) {
+	testbed.NeedRoot(t)
+	const packets, size = 6000, 1400 // more than twice what the kernel has room for
+	l := newLink(t)
+	first := startRecorder(t, l.recorded, recordV0(), MinRecorder)
+	first.awaitUp(t)
+	kept := keepFiles(t, first.Recorder)
+	first.stop()
+	frames := make([][]byte, packets)
+	for i := range frames {
+		frames[i] = udpFrame(size, 9)
+	}
+	sendFrames(t, l.other, "v1", frames)
+	second := resumeRecorder(t, l, kept)
+	testbed.Eventually(t, 5*time.Second, "all packets are counted", func() bool {
+		s := second.Status()
+		return s.Packets+s.Dropped >= packets
+	})
+	s := second.Status()
+	if s.Packets < packets/4 || s.Dropped < packets/4 || s.Packets+s.Dropped > packets+100 {
+		t.Errorf("want %d packets, some of them dropped, got %d and %d dropped", packets, s.Packets, s.Dropped)
+	}
+	reader := second.read(t, "udp port 9", ReaderOptions{From: time.Unix(0, 0), Past: true})
+	reader.Copy([][]byte{make([]byte, 8<<20)}, unlimited(never))
+	if stats, err := reader.Stats(); err != nil || stats.Dropped != s.Dropped {
+		t.Errorf("want %d dropped, got %d, %v", s.Dropped, stats.Dropped, err)
+	}
+}
+
+// resumeRecorder goes on with what was kept of the recorder of a link.
+func resumeRecorder(t *testing.T, l link, kept []*os.File) run {
+	t.Helper()
+	r, err := NewRecorder(recordV0(), MinRecorder, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.recorded.Do(t, func() { err = r.Resume(kept) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.recorded.Do(t, func() { r.Run(ctx, func(error) {}) })
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	return run{Recorder: r}
 }
