@@ -22,17 +22,22 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 	if err := os.MkdirAll(m.path("/etc/pcapdaemon"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	set := func(size string) {
+	set := func(size, more string) {
 		t.Helper()
-		text := "PCAPDAEMON_NODE=web1\nPCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_RECORD=lo\nPCAPDAEMON_RECORDSIZE=" + size + "\n"
+		text := "PCAPDAEMON_NODE=web1\nPCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_RECORD=lo,v0\nPCAPDAEMON_RECORDSIZE=" +
+			size + "\n" + more
 		if err := os.WriteFile(m.path("/etc/pcapdaemon/env"), []byte(text), 0o640); err != nil {
 			t.Fatal(err)
 		}
 	}
-	since := func() time.Time {
+	look := func(iface string) string {
 		t.Helper()
 		m.awaitSubscribed(t)
-		result := m.run(t, "pcapdaemon", "-publish", `{"node":"web1","interface":"lo","lookback":3600,"timeout":1,"bpf":"tcp port 6379"}`)
+		return m.run(t, "pcapdaemon", "-publish", `{"node":"web1","interface":"`+iface+`","lookback":3600,"timeout":1,"bpf":"tcp port 6379"}`)
+	}
+	since := func() time.Time {
+		t.Helper()
+		result := look("lo")
 		found := regexp.MustCompile(`"since":"([^"]+)"`).FindStringSubmatch(result)
 		if found == nil || !strings.Contains(result, `"state":"done"`) {
 			t.Fatalf("want a capture with since, got %s", result)
@@ -43,7 +48,11 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 		}
 		return at
 	}
-	set("8MiB")
+	makeLink := func() {
+		m.run(t, "sh", "-c", "ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up")
+	}
+	makeLink()
+	set("8MiB", "")
 	m.run(t, "systemd-run", "--unit=redis", "redis-server", "--save", "")
 	m.run(t, "systemctl", "start", "pcapdaemon")
 	first := since()
@@ -54,13 +63,18 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 	}
 	before := m.show("MainPID")
 	m.run(t, "kill", "-KILL", before)
+	m.run(t, "ip", "link", "del", "v0") // while nobody is there to see it
+	makeLink()
 	testbed.Eventually(t, 30*time.Second, "another process is ready", func() bool {
 		return m.show("MainPID") != before && m.show("ActiveState") == "active"
 	})
 	if got := since(); !got.Equal(first) {
 		t.Errorf("after a kill: want since %v, got %v", first, got)
 	}
-	set("16MiB")
+	if got := look("v0"); !strings.Contains(got, "v0 was not there from") {
+		t.Errorf("want the absence of the interface that was made again, got %s", got)
+	}
+	set("16MiB", "")
 	m.run(t, "systemctl", "restart", "pcapdaemon")
 	second := since()
 	if !second.After(first) {
@@ -69,9 +83,18 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 	if got := m.journal(t); !strings.Contains(got, "recording begins anew") || !strings.Contains(got, "another size in blocks was kept") {
 		t.Errorf("want the log to say why, got %s", got)
 	}
+	set("16MiB", "PCAPDAEMON_FILTER=not port 9\n")
+	m.run(t, "systemctl", "restart", "pcapdaemon")
+	filtered := since()
+	if !filtered.After(second) {
+		t.Errorf("with another filter: want it anew, got since %v", filtered)
+	}
+	if got := m.journal(t); !strings.Contains(got, "another filter was kept") {
+		t.Errorf("want the log to say why, got %s", got)
+	}
 	m.run(t, "systemctl", "stop", "pcapdaemon")
 	m.run(t, "systemctl", "start", "pcapdaemon")
-	if third := since(); !third.After(second) {
+	if third := since(); !third.After(filtered) {
 		t.Errorf("after a stop: want it forgotten, got since %v", third)
 	}
 }
