@@ -248,7 +248,13 @@ func (c *client) wait(in interruption) Outcome {
 		c.endFile(in.twice)
 		return c.leave()
 	}
-	c.endFile(in.twice)
+	written := in.twice
+	if !c.leaving.IsZero() { // it does not wait for a reader that takes nothing, either
+		var done context.CancelFunc
+		written, done = context.WithDeadline(in.twice, c.leaving)
+		defer done()
+	}
+	c.endFile(written)
 	c.view.close()
 	for _, t := range c.session.unfinished() {
 		c.view.say(t.name() + ": no result")

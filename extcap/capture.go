@@ -1,6 +1,7 @@
 package extcap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -30,29 +31,45 @@ const (
 )
 
 // capture asks the hosts to capture, and writes their packets to the fifo until all have
-// ended, Wireshark stops the program, or the fifo is closed.
-func (p Program) capture(o options, stderr io.Writer) (client.Outcome, error) {
+// ended, Wireshark stops the program, or the fifo is closed. With an error it says that:
+// Wireshark, which waits for the fifo, shows it when the fifo is opened and closed.
+func (p Program) capture(args []string, o options, wrong error, stderr io.Writer) client.Outcome {
+	if wrong == nil {
+		conceal(p, o, args)
+	}
+	fifo, err := p.openFifo(o.fifo)
+	if err != nil {
+		fmt.Fprintln(stderr, "pcapdaemon:", cmp.Or(wrong, err))
+		return client.Failed
+	}
+	defer fifo.Close()
+	var n notes
+	outcome, err := client.Misused, wrong
+	if wrong == nil {
+		outcome, err = p.ask(o, fifo, &n)
+	}
+	if err != nil {
+		n.said = append(n.said, err.Error())
+	}
+	if text := n.text(); text != "" {
+		fmt.Fprintln(stderr, text)
+		time.Sleep(readTime)
+	}
+	return outcome
+}
+
+// ask is capture when nothing is wrong. What hosts and client say it notes.
+func (p Program) ask(o options, fifo *os.File, n *notes) (client.Outcome, error) {
 	request, err := o.request()
 	if err != nil {
 		return client.Misused, err
 	}
-	fifo, err := p.openFifo(o.fifo)
-	if err != nil {
-		return client.Failed, err
-	}
-	defer fifo.Close()
 	ask, err := o.client(p)
 	if err != nil {
 		return client.Misused, err
 	}
 	ask.Packets, ask.Application, ask.Grace = fifo, name+" "+p.Version, leaveTime
-	var n notes
-	outcome := client.Ask(ask, request, results(n.hear), &lines{take: n.say})
-	if text := n.text(); text != "" {
-		fmt.Fprintln(stderr, text)
-		time.Sleep(readTime)
-	}
-	return outcome, nil
+	return client.Ask(ask, request, results(n.hear), &lines{take: n.say}), nil
 }
 
 // openFifo opens a fifo as soon as somebody reads from it. A signal ends the waiting.

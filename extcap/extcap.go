@@ -6,6 +6,7 @@
 package extcap
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -51,19 +52,22 @@ func Invoked(args []string) bool {
 // Run does what Wireshark has started the program for. Redis is asked for a capture and
 // for a list that is to be loaded, else never. Errors are on stderr, in words that Wireshark shows.
 func Run(p Program, args []string, stdout, stderr io.Writer) client.Outcome {
-	outcome, err := p.run(args, stdout, stderr)
+	o, err := parse(args, p.Settings)
+	switch {
+	case o.capture && o.fifo != "":
+		return p.capture(args, o, cmp.Or(err, p.Wrong), stderr)
+	case err == nil:
+		err = p.answer(args, o, stdout)
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, "pcapdaemon:", err)
+		return client.Misused
 	}
-	return outcome
+	return client.Done
 }
 
-// run does what Run does, but for saying its error.
-func (p Program) run(args []string, stdout, stderr io.Writer) (client.Outcome, error) {
-	o, err := parse(args, p.Settings)
-	if err != nil {
-		return client.Misused, err
-	}
+// answer tells Wireshark what it asks before a capture.
+func (p Program) answer(args []string, o options, stdout io.Writer) error {
 	switch {
 	case o.listInterfaces:
 		fmt.Fprint(stdout, sentence("extcap", "version", p.Version, "display", name),
@@ -75,18 +79,13 @@ func (p Program) run(args []string, stdout, stderr io.Writer) (client.Outcome, e
 		fmt.Fprint(stdout, p.load(o))
 	case o.configure:
 		fmt.Fprint(stdout, o.dialog())
-	case o.capture && p.Wrong != nil:
-		return client.Misused, p.Wrong
-	case o.capture:
-		conceal(p, o, args)
-		return p.capture(o, stderr)
 	case o.checks:
 		if err := p.CheckFilter(context.Background(), o.filter); err != nil {
 			fmt.Fprintln(stdout, err) // which is how Wireshark knows
 		}
 	default:
-		return client.Misused, fmt.Errorf("nothing to do: with --extcap-interface %s, Wireshark gives "+
+		return fmt.Errorf("nothing to do: with --extcap-interface %s, Wireshark gives "+
 			"--extcap-dlts, --extcap-config or --capture", name)
 	}
-	return client.Done, nil
+	return nil
 }

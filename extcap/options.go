@@ -41,7 +41,7 @@ type options struct {
 	password, passwordFile string
 }
 
-// parse reads the command line.
+// parse reads the command line. With an error, the options before it are there.
 func parse(args []string, s Settings) (options, error) {
 	o := options{settings: s}
 	var iface, version string
