@@ -75,6 +75,7 @@ type observer struct {
 	mu      sync.Mutex
 	retries []error
 	waits   []time.Duration
+	first   func() // is called for the first one; nil: nothing is
 }
 
 // Delivered implements store.Observer.
@@ -84,6 +85,9 @@ func (*observer) Delivered(string, time.Duration, error) {}
 func (o *observer) Retried(_ store.File, err error, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.first != nil && len(o.retries) == 0 {
+		o.first()
+	}
 	o.retries, o.waits = append(o.retries, err), append(o.waits, wait)
 }
 

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"pcapdaemon/store"
 	"pcapdaemon/testbed"
@@ -85,8 +84,8 @@ func TestNginxFull(t *testing.T) {
 	}
 	r, content := newFile(3 << 20)
 	testbed.Fill(t, disk)
-	time.AfterFunc(time.Second, func() { _ = os.Remove(filepath.Join(disk, "filler")) })
 	d, told := newDestination(t, "http://"+n.Address(), Options{})
+	told.first = func() { _ = os.Remove(filepath.Join(disk, "filler")) }
 	if _, err := d.Store(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
