@@ -383,6 +383,26 @@ func TestUploadIsFinalAtOnce(t *testing.T) {
 	}
 }
 
+// TestUploadFollows: a redirection that stays with the host and keeps the method is
+// followed, with the whole form.
+func TestUploadFollows(t *testing.T) {
+	s := sharktest.Start(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
+		if try == 1 {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Location", r.URL.Path)
+			w.WriteHeader(http.StatusPermanentRedirect)
+		}
+		return try == 1
+	})
+	r, content := newCaptureFile(1_000_000)
+	if _, err := testCloudshark(s).Store(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if uploads := s.Received(); len(uploads) != 1 || !bytes.Equal(content, uploads[0].Content) || s.Count() != 2 {
+		t.Errorf("want the whole content after one redirection, got %d requests", s.Count())
+	}
+}
+
 func TestUploadIsRetried(t *testing.T) {
 	t.Parallel()
 	fail := func(code int, header ...string) func(http.ResponseWriter, *http.Request) {

@@ -85,6 +85,24 @@ func TestBucketIsRetried(t *testing.T) {
 	}
 }
 
+// TestBucketWithoutKeys: keys that are away for a while refuse nothing for good.
+func TestBucketWithoutKeys(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	keys, err := FindKeys(nil)
+	if err == nil {
+		t.Fatal("want no keys here")
+	}
+	s := startDouble(t, nil)
+	d, told := newDestination(t, "s3://captures/x?endpoint="+s.URL, Options{Keys: keys, Timeout: 10 * time.Second})
+	told.first = func() { keys.found = newKeys("writer", "wr1tersecret").found }
+	r, _ := newFile(1000)
+	if _, err := d.Store(t.Context(), r); err != nil || len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), "no keys found") {
+		t.Errorf("want it stored when there are keys, got %v, %v", err, told.retries)
+	}
+}
+
 // TestClockDifference: which way the clock is wrong.
 func TestClockDifference(t *testing.T) {
 	at := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
