@@ -36,6 +36,19 @@ func newTwin(t *testing.T, answers [2]error, takes [2]time.Duration) *twin {
 // remotes returns the two destinations.
 func (w *twin) remotes() []Remote { return w.testSpool.spool.remotes }
 
+// pending returns which destinations are to get the capture file that is in the spool.
+func (w *twin) pending() string {
+	s := w.testSpool.spool
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.entries {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return strings.Join(p.Pending, " ")
+	}
+	return ""
+}
+
 // TestDeliverToTwo: each of two destinations has its own fate, and what one of them does
 // not have yet waits for that one alone.
 func TestDeliverToTwo(t *testing.T) {
@@ -156,13 +169,11 @@ func TestDeliverToTwoAtStop(t *testing.T) {
 				stop := make(chan struct{})
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(40*time.Second, cancel)
-				waits := ""
+				waits := make(chan string, 1)
 				time.AfterFunc(10*time.Second, func() {
 					close(stop)
 					time.Sleep(time.Second)
-					for _, p := range w.entries {
-						waits = strings.Join(p.Pending, " ")
-					}
+					waits <- w.pending()
 				})
 				r, _ := newRecording(100)
 				r.Name, r.Note = "x.pcap", []byte("note")
@@ -172,7 +183,7 @@ func TestDeliverToTwoAtStop(t *testing.T) {
 					t.Errorf("want %q, got %q", test.err, said)
 				}
 				time.Sleep(time.Minute)
-				checkEqual(t, "waits for", test.waits, waits)
+				checkEqual(t, "waits for", test.waits, <-waits)
 				checkEqual(t, "waits", test.want.Kept, len(w.entries) == 1)
 				for _, shark := range w.sharks {
 					shark.takes = 0
