@@ -22,6 +22,7 @@ import (
 	"github.com/peterbourgon/ff/v3"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/encrypt"
 	"pcapdaemon/extcap"
 	"pcapdaemon/object"
 	"pcapdaemon/pubsub"
@@ -66,20 +67,22 @@ func (m mode) asks() bool { return m == publishing || m == rollCalling }
 // A config is what flags and environment say, checked: what parseConfig
 // returns works. It is grouped by who takes it.
 type config struct {
-	mode     mode
-	noWait   bool   // the client leaves as soon as the request is published
-	request  string // of -request, -publish or -rollcall: JSON, or - for standard input; of -fetch: the id
-	packets  string // file for the packets of all hosts, or - for standard output; empty: none
-	node     string
-	limits   limits
-	capacity capacity
-	record   recordConfig
-	filter   string // that every packet has to pass; empty: none
-	redis    redisConfig
-	delivery deliveryConfig
-	format   string // of capture files
-	listen   string // host:port; empty: no endpoint
-	log      logConfig
+	mode    mode
+	noWait  bool   // the client leaves as soon as the request is published
+	request string // of -request, -publish or -rollcall: JSON, or - for standard input; of -fetch: the id
+	// identities open encrypted captures that are fetched; nil: they stay as they are.
+	identities *encrypt.Identities
+	packets    string // file for the packets of all hosts, or - for standard output; empty: none
+	node       string
+	limits     limits
+	capacity   capacity
+	record     recordConfig
+	filter     string // that every packet has to pass; empty: none
+	redis      redisConfig
+	delivery   deliveryConfig
+	format     string // of capture files
+	listen     string // host:port; empty: no endpoint
+	log        logConfig
 	// exposed names the flags that put a secret on the command line, where ps shows it.
 	exposed []string
 }
@@ -117,6 +120,8 @@ type deliveryConfig struct {
 	spool        string        // absolute; empty: none
 	spoolSize    int64         // bytes
 	drainTimeout time.Duration // for all that is left at a stop
+	// encrypt are those who can open captures; nil: everybody can.
+	encrypt *encrypt.Recipients
 }
 
 // A sharkConfig says how CloudShark is reached.
@@ -263,11 +268,34 @@ func (c *config) check(raw rawConfig) error {
 			return err
 		}
 	}
+	if err := c.checkEncryption(raw); err != nil {
+		return err
+	}
 	switch {
 	case c.mode.delivers():
 		return c.delivery.check(raw)
 	case c.mode == publishing || c.mode == fetching:
 		return absoluteDirectory("-destdir", &c.delivery.dir)
+	}
+	return nil
+}
+
+// checkEncryption reads the keys for captures: the daemon's, and those of a client.
+func (c *config) checkEncryption(raw rawConfig) error {
+	var err error
+	if raw.encrypt != "" && c.mode.delivers() {
+		if c.delivery.encrypt, err = encrypt.ParseRecipients(raw.encrypt); err != nil {
+			return fmt.Errorf("-encrypt: %w", err)
+		}
+		c.limits.encrypted = c.delivery.encrypt
+		if c.delivery.upload {
+			return errors.New("-encrypt: CloudShark cannot read what is encrypted: give no -upload")
+		}
+	}
+	if raw.identityFile != "" && (c.mode == publishing || c.mode == fetching) {
+		if c.identities, err = encrypt.ReadIdentities(raw.identityFile); err != nil {
+			return fmt.Errorf("-identityfile %s: %w", raw.identityFile, err)
+		}
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"pcapdaemon/capfile"
+	"pcapdaemon/encrypt"
 	"pcapdaemon/status"
 	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
@@ -94,6 +96,63 @@ func TestConfigOfDirectories(t *testing.T) {
 		_, err := parseConfig([]string{"-upload", "-cstoken", "abc", "-destdir", dir, "-spooldir", spool}, io.Discard)
 		if (err == nil) != taken || !taken && !mentions(err, "-spooldir takes another directory than -destdir") {
 			t.Errorf("%s: want it taken %v, got %v", spool, taken, err)
+		}
+	}
+}
+
+// TestConfigOfEncryption: keys are read at the start, and captures for CloudShark stay readable.
+func TestConfigOfEncryption(t *testing.T) {
+	const public = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
+	const secret = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX"
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	local := []string{"-writelocal", "-destdir", t.TempDir()}
+	asks := []string{"-destdir", t.TempDir(), "-publish", "node=any", "interface=lo"}
+	for name, test := range map[string]struct {
+		args []string
+		want string // empty: taken
+	}{
+		"a key":               {append(local, "-encrypt", public), ""},
+		"two keys":            {append(local, "-encrypt", public+", "+public), ""},
+		"no key":              {append(local, "-encrypt", "bob"), `-encrypt: "bob" is no public key`},
+		"a secret key":        {append(local, "-encrypt", secret), "-encrypt: a secret key is no recipient"},
+		"CloudShark":          {append(local, "-encrypt", public, "-upload", "-cstoken", "abc"), "give no -upload"},
+		"no matter to askers": {append([]string{"-encrypt", "bob"}, asks...), ""},
+		"an identity":         {append([]string{"-identityfile", key}, asks...), ""},
+		"no identity":         {append([]string{"-identityfile", "/dev/null"}, asks...), "-identityfile /dev/null: no identities"},
+		"no matter to hosts":  {append(local, "-identityfile", "/none"), ""},
+	} {
+		_, err := parseConfig(test.args, io.Discard)
+		if (err == nil) != (test.want == "") || err != nil && (!mentions(err, test.want) || mentions(err, secret)) {
+			t.Errorf("%s: want %q, got %v", name, test.want, err)
+		}
+	}
+}
+
+// TestBoundsOfEncryption: a capture whose file has no room for its header is refused, and so is
+// one that would be sent live.
+func TestBoundsOfEncryption(t *testing.T) {
+	to, err := encrypt.ParseRecipients("age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := limits{packets: 10, bytes: 1 << 20, timeout: time.Minute, snap: 1000, returned: 1 << 20, encrypted: to}
+	least := to.Size(capfile.HeaderSize)
+	for name, test := range map[string]struct {
+		request request
+		want    string
+	}{
+		"room for a header":    {request{Bytes: least}, ""},
+		"no room for a header": {request{Bytes: least - 1}, "bytes: captures are encrypted here"},
+		"live":                 {request{Live: true}, "live: captures are encrypted here"},
+		"returned":             {request{Return: true}, ""},
+	} {
+		test.request.Interfaces = []string{"lo"}
+		_, err := l.bounds(test.request)
+		if (err == nil) != (test.want == "") || err != nil && !mentions(err, test.want) {
+			t.Errorf("%s: want %q, got %v", name, test.want, err)
 		}
 	}
 }

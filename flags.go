@@ -29,6 +29,7 @@ type rawConfig struct {
 	csTokenFile, csCAFile            string
 	storeURL, storeCAFile            string
 	interfaces, record               string
+	encrypt, identityFile            string
 	request, publish, fetch          string
 	version, rollCall                bool
 	given                            map[string]bool // names of the flags that were set
@@ -177,6 +178,10 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.StringVar(&raw.storeURL, "storeurl", "",
 		"store captures at this `address`: https://host/dir/ (HTTP PUT) or s3://bucket/prefix; empty: nowhere")
 	fs.StringVar(&raw.storeCAFile, "storecafile", "", "`file` with CA certificates for -storeurl, beside the system's")
+	fs.StringVar(&raw.encrypt, "encrypt", "",
+		"comma-separated `list` of public keys (age1… or of ssh): every capture is encrypted for them; empty: none is")
+	fs.StringVar(&raw.identityFile, "identityfile", "",
+		"with -publish or -fetch: `file` with the secret key that opens encrypted captures; empty: they stay encrypted")
 	fs.Var(newSize(&c.delivery.dirSize, 0, 0, math.MaxInt64), "destsize",
 		"`size` of all captures in -destdir; the oldest make room; 0: no bound")
 	fs.Var(newDuration(&c.delivery.dirAge, 0, 0, 100*365*day), "destage",

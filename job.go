@@ -182,7 +182,9 @@ func (s *jobs) begin(j *job, source source, start time.Time) {
 	if j.want.nanos {
 		unit = time.Nanosecond
 	}
-	j.capture = newCapture(source, j.started, plan{j.bounds, s.format.Layout(j.heading), unit}, j.buffer)
+	plain := j.bounds
+	plain.bytes = s.delivery.Fit(plain.bytes)
+	j.capture = newCapture(source, j.started, plan{plain, s.format.Layout(j.heading), unit}, j.buffer)
 }
 
 // sendLive begins to send a capture to its requester, if that was asked for.
@@ -292,7 +294,7 @@ func (s *jobs) file(j *job, requesters []requester, results finalResults) store.
 		Key:      key,
 		ID:       r.ID,
 		Name:     j.name,
-		Size:     r.Bytes,
+		Size:     j.capture.sofar().Bytes,
 		Content:  s.format.Content(j.heading, results.statistics(), j.buffer.Pieces()),
 		Tags:     uploadTags(requesters, r.Node, j.want.iface),
 		Labels:   labels(requesters[0].request, r.Node, j.want.iface),

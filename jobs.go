@@ -73,7 +73,7 @@ func (s *jobs) deliveryOptions(c config) store.Options {
 	d := c.delivery
 	observer := deliveryObserver{s.metrics, s.log}
 	o := store.Options{Node: c.node, Dir: d.dir, Always: d.writeLocal, DirSize: d.dirSize, DirAge: d.dirAge,
-		Spool: d.spool, SpoolSize: d.spoolSize, Timeout: d.shark.timeout, Redis: c.redis.server,
+		Spool: d.spool, Encrypt: d.encrypt, SpoolSize: d.spoolSize, Timeout: d.shark.timeout, Redis: c.redis.server,
 		Settled: s.settle, Observer: observer, Live: observer}
 	if server := c.redis.server; server != nil {
 		o.List = func(ctx context.Context, key string, first []byte) (store.List, error) {

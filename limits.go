@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"pcapdaemon/capfile"
+	"pcapdaemon/encrypt"
 	"pcapdaemon/tap"
 	"pcapdaemon/text"
 )
@@ -38,6 +40,8 @@ type limits struct {
 	recorded                []string          // of the interfaces, those that have a past
 	returned                int64             // bytes of what is returned to whoever asked; 0: nothing is
 	onlyReturns             bool              // captures go nowhere else
+	// encrypted says for whom captures are encrypted; nil: they are not.
+	encrypted *encrypt.Recipients
 }
 
 // bounds returns the ends of the request's captures. The error names the
@@ -55,6 +59,9 @@ func (l limits) bounds(r request) (bounds, error) {
 		return bounds{}, errors.New("return and live: give one, for a capture when it has ended or while it is made")
 	case r.Return && l.returned == 0:
 		return bounds{}, errors.New("return: nothing is returned here, -maxreturn is 0")
+	case r.Live && l.encrypted != nil:
+		return bounds{}, errors.New("live: captures are encrypted here, and those that are sent live would not be; " +
+			"ask for return")
 	case r.Live && l.returned == 0:
 		return bounds{}, errors.New("live: nothing is returned here, -maxreturn is 0")
 	case r.isForRequester() && r.Bytes > l.returned:
@@ -68,9 +75,13 @@ func (l limits) bounds(r request) (bounds, error) {
 	if r.isForRequester() {
 		bytes = min(bytes, l.returned)
 	}
+	bytes = cmp.Or(r.Bytes, bytes)
+	if l.encrypted != nil && l.encrypted.Fit(bytes) < capfile.HeaderSize {
+		return bounds{}, fmt.Errorf("bytes: captures are encrypted here, and %d are too few for that", bytes)
+	}
 	return bounds{
 		packets: cmp.Or(r.Packets, l.packets),
-		bytes:   cmp.Or(r.Bytes, bytes),
+		bytes:   bytes,
 		timeout: cmp.Or(time.Duration(r.Timeout)*time.Second, l.defaultTimeout),
 	}, nil
 }

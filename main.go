@@ -211,7 +211,7 @@ func closePackets(file *os.File, name string, o client.Outcome, stderr io.Writer
 // clientOptions returns what a client takes from the flags.
 func clientOptions(c config) client.Options {
 	return client.Options{Server: c.redis.server, Requests: c.redis.requests, Results: c.redis.results,
-		Dir: c.delivery.dir, Capture: c.limits.timeout, Delivery: c.delivery.shark.timeout,
+		Dir: c.delivery.dir, Identities: c.identities, Capture: c.limits.timeout, Delivery: c.delivery.shark.timeout,
 		Application: "pcapdaemon " + version, Judge: judgeForClient, Ends: endSignals(), Name: c.mode.flag()}
 }
 

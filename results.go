@@ -22,6 +22,9 @@ func (s *jobs) finalResultsOf(j *job, requesters []requester, outcome outcome) f
 	if outcome.err != nil {
 		state = result.Failed
 	}
+	if outcome.Packets > 0 {
+		outcome.Bytes = s.delivery.Size(outcome.Bytes)
+	}
 	results := make(finalResults, len(requesters))
 	for i, a := range requesters {
 		r := j.result(a, s.node, state)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dustin/go-humanize/english"
 
+	"pcapdaemon/encrypt"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/store"
@@ -62,6 +63,8 @@ type Options struct {
 	Requests, Results string // channels
 	// Dir is the absolute path of the directory into which captures are fetched; empty: none are.
 	Dir string
+	// Identities open the encrypted ones of these; nil: they stay as they are.
+	Identities *encrypt.Identities
 	// Packets is a file or a pipe into which the packets of all captures are written as one pcapng
 	// file while they are captured; nil: they are not. It is not closed. A reader that closes the
 	// pipe ends the captures, as a signal does. Whoever writes to standard output has to ignore SIGPIPE.
@@ -210,6 +213,7 @@ func newClient(o Options, q request, v view) *client {
 	case o.Dir != "":
 		asking.dir = o.Dir
 		asking.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), o.Results+":"+q.id+":", q.asked.Bytes)
+		asking.fetcher.identities = o.Identities
 	}
 	return asking
 }

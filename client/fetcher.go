@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"pcapdaemon/encrypt"
 	"pcapdaemon/result"
 	"pcapdaemon/store"
 )
@@ -38,9 +39,11 @@ type fetcher struct {
 	most    int64  // bytes that were asked for; 0: what hosts grant
 	pending int    // files that are on their way
 	seen    map[string]bool
-	slots   chan struct{}
-	ended   chan fetched
-	working sync.WaitGroup
+	// identities open what is encrypted; nil: that stays as it is.
+	identities *encrypt.Identities
+	slots      chan struct{}
+	ended      chan fetched
+	working    sync.WaitGroup
 }
 
 // A fetched is how fetching the file of a capture has ended. It may be an
@@ -116,7 +119,11 @@ func (f *fetcher) fetch(ctx context.Context, r result.Result) (file string, err 
 	from, release := f.open(ctx, r.Key)
 	defer release()
 	content := &content{from: &whole{from: from, missing: r.Bytes}}
-	return f.keep(ctx, r.Key, store.File{ID: r.ID, Name: localName(r), Size: r.Bytes}, content)
+	name := localName(r)
+	if plain, encrypted := strings.CutSuffix(name, encrypt.Extension); encrypted && f.identities != nil {
+		name, content.from = plain, &opened{from: content.from, identities: f.identities}
+	}
+	return f.keep(ctx, r.Key, store.File{ID: r.ID, Name: name, Size: r.Bytes}, content)
 }
 
 // open begins to read what a key holds. Release ends it.
@@ -152,9 +159,9 @@ func (f *fetcher) keep(ctx context.Context, key string, file store.File, content
 // localName returns what to name the file of a capture. What a result says is
 // foreign text: no name leaves the directory, or hides in it.
 func localName(r result.Result) string {
-	extension := ".pcap"
-	if filepath.Ext(r.Name) == ".pcapng" {
-		extension = ".pcapng"
+	extension := store.Extension(r.Name)
+	if !slices.Contains([]string{".pcap.age", ".pcapng", ".pcapng.age"}, extension) {
+		extension = ".pcap"
 	}
 	base := strings.TrimSuffix(store.PlainName(r.Name), extension)
 	if strings.Trim(base, "._-") == "" {
@@ -177,6 +184,25 @@ func (c *content) Read(p []byte) (int, error) {
 		c.err = err
 	}
 	return n, err
+}
+
+// An opened reads an encrypted file decrypted.
+type opened struct {
+	from       io.Reader
+	identities *encrypt.Identities
+	plain      io.Reader // nil: nothing was read yet
+}
+
+// Read implements io.Reader.
+func (o *opened) Read(p []byte) (int, error) {
+	if o.plain == nil {
+		plain, err := o.identities.Open(o.from)
+		if err != nil {
+			return 0, err
+		}
+		o.plain = plain
+	}
+	return o.plain.Read(p)
 }
 
 // A whole reads a file of known length, and all of it or an error.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/encrypt"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/store"
@@ -27,6 +28,7 @@ func Fetch(o Options, id string, stdout, stderr io.Writer) Outcome {
 	out := &printed{to: stdout}
 	l := leftover{id: id, prefix: o.Results + ":" + id + ":", shown: leftoverView(openTerminal(stdout), out, stderr)}
 	l.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), l.prefix, 0)
+	l.fetcher.identities = o.Identities
 	l.list = o.Server.Keys
 	err := o.Server.Ping(in.once) // one that is not there is not waited for
 	if err == nil {
@@ -123,15 +125,31 @@ func (l *leftover) fetchKey(ctx context.Context, key string, r result.Result) {
 func (l *leftover) store(ctx context.Context, key string, r result.Result) (file string, err error) {
 	from, release := l.fetcher.open(ctx, key)
 	defer release()
-	sight := bufio.NewReaderSize(from, capfile.SightSize)
-	head, err := sight.Peek(capfile.SightSize)
-	if err != nil && err != io.EOF {
+	sight, head, err := look(from)
+	encrypted := encrypt.IsEncrypted(head)
+	if err == nil && encrypted && l.fetcher.identities != nil {
+		encrypted = false
+		sight, head, err = look(&opened{from: sight, identities: l.fetcher.identities})
+	}
+	if err != nil {
 		return "", err
 	}
 	extension, first := capfile.Identify(head)
 	if first.IsZero() {
 		first = time.Now()
 	}
+	if encrypted {
+		extension = ".pcap" + encrypt.Extension // which it is cannot be seen
+	}
 	r.Name = store.FileName(r.Node, r.Interface, first, extension)
 	return l.fetcher.keep(ctx, key, store.File{ID: r.ID, Name: localName(r)}, &content{from: capfile.NewChecker(sight)})
+}
+
+// look returns a reader of a file, and what the file begins with.
+func look(file io.Reader) (sight *bufio.Reader, head []byte, err error) {
+	sight = bufio.NewReaderSize(file, capfile.SightSize)
+	if head, err = sight.Peek(capfile.SightSize); err == io.EOF {
+		err = nil
+	}
+	return sight, head, err
 }

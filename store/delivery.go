@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"pcapdaemon/encrypt"
 )
 
 // LateDelivery is how long after -draintimeout local files may be on their way
@@ -128,6 +130,7 @@ type Delivery struct {
 	// always is set if every capture file goes to the archive; otherwise it
 	// keeps what could not be uploaded.
 	always   bool
+	encrypt  *encrypt.Recipients // nil: captures are stored as they are
 	disk     *disk
 	observer Observer
 }
@@ -159,6 +162,8 @@ type Options struct {
 	SpoolSize int64
 	// Redis keeps what is returned to requesters; nil: nothing is.
 	Redis Keeper
+	// Encrypt are those who can open what leaves the memory; nil: anybody can.
+	Encrypt *encrypt.Recipients
 	// List makes lists for what is sent to requesters while it is captured; nil: nothing is.
 	List OpenList
 	Live LiveObserver
@@ -171,7 +176,7 @@ type Options struct {
 // New returns a delivery to destinations.
 func New(o Options) *Delivery {
 	disk := &disk{}
-	to := &Delivery{remotes: o.Remotes, timeout: o.Timeout, local: o.Local, always: o.Always,
+	to := &Delivery{remotes: o.Remotes, timeout: o.Timeout, local: o.Local, always: o.Always, encrypt: o.Encrypt,
 		list: o.List, live: o.Live, disk: disk, observer: o.Observer}
 	if o.Dir != "" && o.Local == nil {
 		to.local = &Directory{path: o.Dir, disk: disk, node: o.Node,
@@ -248,6 +253,15 @@ func (d *Delivery) Written() int64 { return d.disk.written.Load() }
 // uploaded is written at once, and a local file stays even if the upload then
 // succeeds after all.
 func (d *Delivery) Deliver(ctx context.Context, stop <-chan struct{}, r File) (Place, error) {
+	if d.encrypt != nil {
+		sealed, err := d.encrypt.NewFile()
+		if err != nil {
+			return Place{}, err
+		}
+		plain, size := r.Content, r.Size
+		r.Content = func() io.Reader { return sealed.Reader(plain(), size) }
+		r.Name, r.Size = r.Name+encrypt.Extension, d.encrypt.Size(size)
+	}
 	if d.local != nil {
 		r.Name = d.local.Unused(r.Name) // all of them bear the same name
 	}
@@ -262,6 +276,13 @@ func (d *Delivery) Deliver(ctx context.Context, stop <-chan struct{}, r File) (P
 	place.Key, place.Name = back.Key, back.Name
 	return place, errors.Join(err, failed)
 }
+
+// Size returns how long a capture file of so many bytes is where it is stored.
+func (d *Delivery) Size(captured int64) int64 { return d.encrypt.Size(captured) }
+
+// Fit returns how long a capture may be whose file is to have at most so many bytes;
+// less than 0 if there is none.
+func (d *Delivery) Fit(size int64) int64 { return d.encrypt.Fit(size) }
 
 // Longest returns how long Deliver may take for a file of so many bytes, as far as
 // can be known before: what waits for a disk or for Redis goes on as long as

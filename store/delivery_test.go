@@ -15,6 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"filippo.io/age"
+
+	"pcapdaemon/encrypt"
 	"pcapdaemon/testbed"
 )
 
@@ -375,6 +378,51 @@ func TestDeliverSameName(t *testing.T) {
 	if want := "web1-eth0-2.pcap"; err != nil || filepath.Base(got.File) != want || to.names[0] != want {
 		t.Errorf("want %s twice, got %s and %s, %v", want, got.File, to.names[0], err)
 	}
+}
+
+// TestDeliverEncrypted: all destinations get the same encrypted file, at once, through the
+// spool after a restart, and where one has refused it.
+func TestDeliverEncrypted(t *testing.T) {
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := encrypt.ParseRecipients(key.Recipient().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newTwin(t, [2]error{errors.New("away"), nil}, [2]time.Duration{})
+		w.Delivery.spool, w.Delivery.encrypt, w.always = w.testSpool.spool, to, true
+		dir := newTestDirectory(t)
+		w.Delivery.local = dir
+		r, content := newRecording(200_000)
+		r.Name = "x.pcap"
+		place, err := w.Deliver(t.Context(), nil, r)
+		if err != nil || !place.Kept {
+			t.Fatalf("want it kept, got %+v, %v", place, err)
+		}
+		sealed, err := os.ReadFile(place.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkEqual(t, "size", w.Size(int64(len(content))), len(sealed))
+		checkEqual(t, "spool", []string{"x.pcap.age", "x.pcap.age.waybill"}, files(t, w.path))
+		again := newTestSpool(w.path, w.sharks[0], w.sharks[1])
+		again.work(t, time.Minute)
+		for _, shark := range w.sharks {
+			if len(shark.got) != 1 || shark.got[0].name != "x.pcap.age" || !bytes.Equal(sealed, shark.got[0].content) {
+				t.Errorf("%s: want the file that is in the directory", shark.title)
+			}
+		}
+		plain, err := age.Decrypt(bytes.NewReader(sealed), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if opened, err := io.ReadAll(plain); err != nil || !bytes.Equal(content, opened) {
+			t.Errorf("want the capture in it, got %d bytes, %v", len(opened), err)
+		}
+	})
 }
 
 func TestFileName(t *testing.T) {

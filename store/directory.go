@@ -17,6 +17,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
+
+	"pcapdaemon/encrypt"
 )
 
 const (
@@ -78,8 +80,15 @@ func freeName(name string, taken func(string) bool) string {
 // NumberedName returns the name with a number before its extension: where the first
 // file of a name is, the next one gets -2.
 func NumberedName(name string, n int) string {
-	extension := filepath.Ext(name)
+	extension := Extension(name)
 	return strings.TrimSuffix(name, extension) + "-" + strconv.Itoa(n) + extension
+}
+
+// Extension returns what the name of a capture file ends in: .pcap or .pcapng, and .age
+// if it is encrypted; or what another name has after its last dot.
+func Extension(name string) string {
+	plain := strings.TrimSuffix(name, encrypt.Extension)
+	return filepath.Ext(plain) + name[len(plain):]
 }
 
 // Store writes a capture file to a file of its own. A context that ends does not
@@ -262,11 +271,10 @@ func captureTime(node, name string) (time.Time, bool) {
 	if !found {
 		return time.Time{}, false
 	}
-	extension := filepath.Ext(rest)
-	if extension != ".pcap" && extension != ".pcapng" {
+	if !isCapture(rest) {
 		return time.Time{}, false
 	}
-	rest = strings.TrimSuffix(rest, extension)
+	rest = strings.TrimSuffix(rest, Extension(rest))
 	if before, number, found := cutLast(rest, "Z-"); found {
 		if n, err := strconv.ParseUint(number, 10, 32); err == nil && n > 1 {
 			rest = before + "Z" // one of several that would bear the name
@@ -275,6 +283,12 @@ func captureTime(node, name string) (time.Time, bool) {
 	iface, stamp, _ := cutLast(rest, "-")
 	start, err := time.Parse(fileTime, stamp)
 	return start, err == nil && iface != "" && len(iface) < unix.IFNAMSIZ
+}
+
+// isCapture reports whether the name of a file ends as those of captures do.
+func isCapture(name string) bool {
+	extension := strings.TrimSuffix(Extension(name), encrypt.Extension)
+	return extension == ".pcap" || extension == ".pcapng"
 }
 
 // cutLast cuts a text around the last separator.

@@ -508,3 +508,21 @@ func TestDirectoryOfOddNode(t *testing.T) {
 		})
 	}
 }
+
+// TestDirectoryOfEncrypted: encrypted captures are bounded as others are, and numbered before
+// all of their extension.
+func TestDirectoryOfEncrypted(t *testing.T) {
+	d := newTestDirectory(t)
+	names := captureNames(3, 2, 1)
+	names[0] += ".age"
+	names[1] = strings.TrimSuffix(names[1], ".pcap") + "-2.pcapng.age"
+	touch(t, d.path, 1000, names...)
+	d.maxSize = 1500
+	d.tidy()
+	checkEqual(t, "left", names[2:], files(t, d.path))
+	touch(t, d.path, 1, "x.pcap.age", "y.age", "z.pcap")
+	for name, want := range map[string]string{"x.pcap.age": "x-2.pcap.age", "x.pcap": "x.pcap", "y.age": "y-2.age",
+		"z.pcap": "z-2.pcap"} {
+		checkEqual(t, name, want, d.Unused(name))
+	}
+}

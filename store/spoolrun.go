@@ -197,15 +197,13 @@ func (s *spool) look() {
 		s.trouble("look", fmt.Errorf("look through %s: %w", s.path, cause(err)))
 	}
 	for _, entry := range entries {
-		name, extension := entry.Name(), filepath.Ext(entry.Name())
+		name := entry.Name()
 		switch {
-		case extension == waitingSuffix: // even if it is no file: then it is damaged
+		case filepath.Ext(name) == waitingSuffix: // even if it is no file: then it is damaged
 			s.adopt(strings.TrimSuffix(name, waitingSuffix))
 		case !entry.Type().IsRegular():
-		case extension == ".pcap", extension == ".pcapng":
-			if s.isStray(name) {
-				s.reject(name, fmt.Errorf("read %s in %s: no metadata: %w", name, s.path, errDamaged))
-			}
+		case isCapture(name) && s.isStray(name):
+			s.reject(name, fmt.Errorf("read %s in %s: no metadata: %w", name, s.path, errDamaged))
 		}
 	}
 }
