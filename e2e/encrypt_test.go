@@ -91,6 +91,17 @@ func TestEncrypt(t *testing.T) {
 			t.Errorf("want it fetched with the right key, got %s, %d, %s", states(got), code, stderr)
 		}
 	})
+	t.Run("bytes", func(t *testing.T) {
+		got, stderr, code := publish(t, r, 10*time.Second, "-destdir", dir,
+			"-publish", "node=any", "interface=lo", "bytes=3000", "bpf="+stream.Filter())
+		if code != 0 || states(got) != "started done fetched" {
+			t.Fatalf("want it returned, got %s, %d, %s", states(got), code, stderr)
+		}
+		info, err := os.Stat(got[2].File)
+		if err != nil || info.Size() > 3000 || info.Size() < 2800 || info.Size() != got[1].Bytes || got[1].Stop != "bytes" {
+			t.Errorf("want nearly 3000 bytes and no more, got %+v of %s, %v", info, got[1].text, err)
+		}
+	})
 	t.Run("live", func(t *testing.T) {
 		_, stderr, code := publish(t, r, 10*time.Second, "-w", "-", "-publish", "node=any", "interface=lo", "packets=1")
 		if code != 1 || !strings.Contains(stderr, "live: captures are encrypted here") {
