@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -309,24 +308,4 @@ func storeAt(ctx context.Context, to Destination, r File, o Observer) (Place, er
 	place, err := to.Store(ctx, r)
 	o.Delivered(to.Name(), time.Since(began), err)
 	return place, err
-}
-
-// fileTime is the start of a capture as its file's name tells it.
-const fileTime = "20060102T150405.000000000Z"
-
-// FileName returns the name of a capture's file: node, interface and time of
-// the start.
-func FileName(node, iface string, start time.Time, extension string) string {
-	return PlainName(node + "-" + iface + "-" + start.UTC().Format(fileTime) + extension)
-}
-
-// PlainName returns a text without characters that mean something to a shell or a file system.
-func PlainName(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', strings.ContainsRune("._-", r):
-			return r
-		}
-		return '_'
-	}, text)
 }

@@ -425,13 +425,6 @@ func TestDeliverEncrypted(t *testing.T) {
 	})
 }
 
-func TestFileName(t *testing.T) {
-	at := time.Date(2026, 1, 2, 3, 4, 5, 60, time.FixedZone("", 3600))
-	if want, got := "we_b-eth0.5_-20260102T020405.000000060Z.pcap", FileName("we/b", "eth0.5:", at, ".pcap"); want != got {
-		t.Errorf("want %s, got %s", want, got)
-	}
-}
-
 // TestLongest: what a requester is told of how long a delivery may take.
 func TestLongest(t *testing.T) {
 	const size = 64 << 20

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,8 +16,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
-
-	"pcapdaemon/encrypt"
 )
 
 const (
@@ -66,29 +63,6 @@ func (*Directory) Name() string { return "local" }
 // Unused implements Archive.
 func (d *Directory) Unused(name string) string {
 	return freeName(name, func(name string) bool { return exists(filepath.Join(d.path, name)) })
-}
-
-// freeName returns the name, with -2, -3 … before its extension if it is taken.
-func freeName(name string, taken func(string) bool) string {
-	free := name
-	for n := 2; taken(free); n++ {
-		free = NumberedName(name, n)
-	}
-	return free
-}
-
-// NumberedName returns the name with a number before its extension: where the first
-// file of a name is, the next one gets -2.
-func NumberedName(name string, n int) string {
-	extension := Extension(name)
-	return strings.TrimSuffix(name, extension) + "-" + strconv.Itoa(n) + extension
-}
-
-// Extension returns what the name of a capture file ends in: .pcap or .pcapng, and .age
-// if it is encrypted; or what another name has after its last dot.
-func Extension(name string) string {
-	plain := strings.TrimSuffix(name, encrypt.Extension)
-	return filepath.Ext(plain) + name[len(plain):]
 }
 
 // Store writes a capture file to a file of its own. A context that ends does not
@@ -263,41 +237,6 @@ func (d *Directory) nearlyFull() error {
 
 // space returns what its file system has.
 func (d *Directory) space() (space, error) { return d.probe.measure(d.path, readSpace) }
-
-// captureTime returns the start that the name of a capture's file tells; false
-// means that this node does not name captures so.
-func captureTime(node, name string) (time.Time, bool) {
-	rest, found := strings.CutPrefix(name, PlainName(node)+"-")
-	if !found {
-		return time.Time{}, false
-	}
-	if !isCapture(rest) {
-		return time.Time{}, false
-	}
-	rest = strings.TrimSuffix(rest, Extension(rest))
-	if before, number, found := cutLast(rest, "Z-"); found {
-		if n, err := strconv.ParseUint(number, 10, 32); err == nil && n > 1 {
-			rest = before + "Z" // one of several that would bear the name
-		}
-	}
-	iface, stamp, _ := cutLast(rest, "-")
-	start, err := time.Parse(fileTime, stamp)
-	return start, err == nil && iface != "" && len(iface) < unix.IFNAMSIZ
-}
-
-// isCapture reports whether the name of a file ends as those of captures do.
-func isCapture(name string) bool {
-	extension := strings.TrimSuffix(Extension(name), encrypt.Extension)
-	return extension == ".pcap" || extension == ".pcapng"
-}
-
-// cutLast cuts a text around the last separator.
-func cutLast(text, separator string) (before, after string, found bool) {
-	if i := strings.LastIndex(text, separator); i >= 0 {
-		return text[:i], text[i+len(separator):], true
-	}
-	return text, "", false
-}
 
 // CheckWritable returns why files cannot be made in a directory, without its name, or nil.
 func CheckWritable(dir string) error {
