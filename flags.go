@@ -232,12 +232,12 @@ type flagGroup struct{ purpose, names string }
 
 // flagGroups are the flags by purpose, in the order in which -h shows them. What is in no other group is in the last.
 var flagGroups = []flagGroup{
-	{"Asking", "publish w fetch nowait rollcall request"},
+	{"Asking", "publish w fetch identityfile nowait rollcall request"},
 	{"Which captures are made", "node interfaces filter maxsnap maxpackets maxbytes defaulttimeout maxtimeout maxcaptures " +
 		"maxmemory buffersize share format"},
 	{"Recorder", "record recordsize"},
 	{"Redis", "redisnode redisport redisurl rediscafile redischannel resultchannel maxreturn"},
-	{"Where captures go", "upload writelocal destdir destsize destage spooldir spoolsize storeurl storecafile"},
+	{"Where captures go", "upload writelocal destdir destsize destage spooldir spoolsize encrypt storeurl storecafile"},
 	{"CloudShark", "cshost csscheme cstoken cstokenfile cscafile csinsecure cstimeout"},
 	{"The program", "draintimeout listen loglevel logformat version"},
 }
