@@ -2,6 +2,7 @@ package capfile
 
 import (
 	"io"
+	"runtime"
 	"sync"
 	"time"
 
@@ -14,6 +15,13 @@ const (
 	// chunkRest is how long an unused chunk is kept for the next capture: its
 	// pages are already there, and faulting them in is what costs most.
 	chunkRest = 15 * time.Second
+	// A pool keeps one in reserveShare of its chunks ready, at most mostReserve of
+	// them, so that the first seconds of any capture find their pages there, too.
+	reserveShare, mostReserve = 32, 16
+	// reserveRest is how long nothing has to be taken before the reserve is filled up.
+	reserveRest = time.Second
+	// lowestPriority is a nice value.
+	lowestPriority = 19
 )
 
 // A Pool lends chunks of memory and never has more than its limit of them,
@@ -21,12 +29,13 @@ const (
 // would zero each chunk, fault it in page by page and give it back late. Its
 // methods may be called at any time, from any goroutine.
 type Pool struct {
-	limit int // chunks
+	limit, reserve int // chunks
 
 	mu   sync.Mutex
 	lent int
 	idle [][]byte
 	trim *time.Timer
+	fill *time.Timer // fills the reserve up; nil: there is none
 }
 
 // NewPool returns a pool of so many bytes at most, in whole chunks: of less than ChunkSize it
@@ -34,8 +43,68 @@ type Pool struct {
 // back for 15 s.
 func NewPool(limit int64) *Pool {
 	p := &Pool{limit: int(limit / ChunkSize)}
-	p.trim = time.AfterFunc(chunkRest, p.Release)
+	p.reserve = min(p.limit/reserveShare, mostReserve)
+	p.trim = time.AfterFunc(chunkRest, func() { p.release(p.reserve) })
+	if p.reserve > 0 {
+		p.fill = time.AfterFunc(0, p.replenish)
+	}
 	return p
+}
+
+// mapChunk returns a chunk whose pages are there, or nil when the kernel has no
+// memory. Populating 256 pages in one call costs a third less than faulting them
+// one by one.
+func mapChunk() []byte {
+	chunk, err := unix.Mmap(-1, 0, ChunkSize, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return nil
+	}
+	return chunk
+}
+
+// replenish fills the reserve up, on a thread that waits for all others and ends
+// with the goroutine.
+func (p *Pool) replenish() {
+	runtime.LockOSThread()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), lowestPriority)
+	for p.wantsMore() {
+		chunk := mapChunk()
+		if chunk == nil || !p.keep(chunk) {
+			return
+		}
+	}
+}
+
+// wantsMore reports whether the reserve is not full, and more than half of the
+// limit is free.
+func (p *Pool) wantsMore() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle) < p.reserve && 2*p.lent < p.limit
+}
+
+// keep adds a new chunk to those that are kept, unless that were too many.
+func (p *Pool) keep(chunk []byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lent+len(p.idle) >= p.limit {
+		_ = unix.Munmap(chunk)
+		return false
+	}
+	p.idle = append(p.idle, chunk)
+	return true
+}
+
+// takeIdle returns a chunk that is kept; there is one. The lock is held.
+func (p *Pool) takeIdle() []byte {
+	last := len(p.idle) - 1
+	chunk := p.idle[last]
+	p.idle = p.idle[:last]
+	if p.fill != nil {
+		p.fill.Reset(reserveRest)
+	}
+	return chunk
 }
 
 // take lends a chunk, or nil when all are lent or the kernel has no memory.
@@ -46,16 +115,10 @@ func (p *Pool) take() []byte {
 		return nil
 	}
 	var chunk []byte
-	if n := len(p.idle); n > 0 {
-		chunk, p.idle = p.idle[n-1], p.idle[:n-1]
-	} else {
-		// Populating 256 pages in one call costs a third less than faulting them one by one.
-		var err error
-		chunk, err = unix.Mmap(-1, 0, ChunkSize, unix.PROT_READ|unix.PROT_WRITE,
-			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
-		if err != nil {
-			return nil
-		}
+	if len(p.idle) > 0 {
+		chunk = p.takeIdle()
+	} else if chunk = mapChunk(); chunk == nil {
+		return nil
 	}
 	p.lent++
 	return chunk
@@ -66,14 +129,11 @@ func (p *Pool) take() []byte {
 func (p *Pool) takeReady() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := len(p.idle)
-	if n == 0 || 2*p.lent >= p.limit {
+	if len(p.idle) == 0 || 2*p.lent >= p.limit {
 		return nil
 	}
-	chunk := p.idle[n-1]
-	p.idle = p.idle[:n-1]
 	p.lent++
-	return chunk
+	return p.takeIdle()
 }
 
 // give takes chunks back and keeps them for a while.
@@ -85,14 +145,19 @@ func (p *Pool) give(chunks [][]byte) {
 	p.trim.Reset(chunkRest)
 }
 
-// Release returns all kept chunks to the kernel. Those that are lent stay as they are.
-func (p *Pool) Release() {
+// Release returns all kept chunks to the kernel, those of the reserve as well, which is
+// filled up again after the next capture. Those that are lent stay as they are.
+func (p *Pool) Release() { p.release(0) }
+
+// release returns kept chunks to the kernel until there are so many at most.
+func (p *Pool) release(most int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, chunk := range p.idle {
-		_ = unix.Munmap(chunk) // fails only for what Mmap did not return
+	for len(p.idle) > most {
+		last := len(p.idle) - 1
+		_ = unix.Munmap(p.idle[last]) // fails only for what Mmap did not return
+		p.idle = p.idle[:last]
 	}
-	p.idle = nil
 }
 
 // Held returns the bytes that are lent, a multiple of ChunkSize.

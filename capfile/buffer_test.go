@@ -201,3 +201,59 @@ func kept(p *Pool) int {
 	defer p.mu.Unlock()
 	return len(p.idle)
 }
+
+// TestPoolHasAReserve: chunks are ready before the first capture, and again after
+// one that keeps what it has taken; at rest there are no more of them.
+func TestPoolHasAReserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool(4 * reserveShare * ChunkSize)
+		defer p.Release()
+		time.Sleep(2 * reserveRest)
+		synctest.Wait()
+		if got := kept(p); got != 4 {
+			t.Fatalf("want 4 chunks ready, got %d", got)
+		}
+		b := NewBuffer(p)
+		if _, err := b.Write(make([]byte, 6*ChunkSize)); err != nil {
+			t.Fatal(err)
+		}
+		if got := kept(p); got != 0 {
+			t.Errorf("want the reserve taken first, got %d chunks left", got)
+		}
+		time.Sleep(2 * reserveRest)
+		synctest.Wait()
+		if got := kept(p); got != 4 {
+			t.Errorf("want 4 chunks ready again, got %d", got)
+		}
+		b.Free()
+		time.Sleep(2 * chunkRest)
+		if got := kept(p); got != 4 {
+			t.Errorf("want 4 chunks kept at rest, got %d", got)
+		}
+	})
+}
+
+// TestReserveIsInTheBudget: there is no reserve where that were much, and none
+// is made of what others may need.
+func TestReserveIsInTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		small := NewPool((reserveShare - 1) * ChunkSize)
+		time.Sleep(2 * reserveRest)
+		synctest.Wait()
+		if got := kept(small); got != 0 {
+			t.Errorf("small: want no chunk ready, got %d", got)
+		}
+		p := NewPool(reserveShare * ChunkSize)
+		defer p.Release()
+		b := NewBuffer(p)
+		defer b.Free()
+		if _, err := b.Write(make([]byte, reserveShare/2*ChunkSize)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * reserveRest)
+		synctest.Wait()
+		if got := kept(p); got != 0 {
+			t.Errorf("half lent: want no chunk ready, got %d", got)
+		}
+	})
+}
