@@ -571,3 +571,27 @@ func TestRenamed(t *testing.T) {
 		}
 	})
 }
+
+// TestDropsAreTheKernels: packets for which there is no room count as dropped by the
+// kernel, not by the interface as well.
+func TestDropsAreTheKernels(t *testing.T) {
+	testbed.NeedRoot(t)
+	l := newLink(t)
+	o := recordV0()
+	var live *Live
+	var err error
+	l.recorded.Do(t, func() { live, err = Open(Options{Interface: o.Interface, Snap: o.Snap, BufferSize: 1 << 20}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	frames := make([][]byte, 3000)
+	for i := range frames {
+		frames[i] = udpFrame(1400, 9)
+	}
+	sendFrames(t, l.other, "v1", frames)
+	stats, err := live.Stats()
+	if err != nil || stats.Dropped < 100 || stats.IfDropped != 0 {
+		t.Errorf("want drops of the kernel alone, got %+v, %v", stats, err)
+	}
+}
