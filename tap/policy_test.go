@@ -57,6 +57,7 @@ func TestPolicyRefuses(t *testing.T) {
 		"a policy that is wrong alone": {"not prot 22", "", `policy "not prot 22"`},
 		"a policy for other links":     {"type mgt", "tcp", `policy "type mgt"`},
 		"a filter that nothing passes": {"not port 22", "arp and ip", rejectsAll},
+		"a policy that nothing passes": {"arp and ip", "", `policy "arp and ip"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := NewCompiler()

@@ -145,3 +145,62 @@ func TestReaderFinishesThePast(t *testing.T) {
 		t.Errorf("want %v, got %v", r.cause, err)
 	}
 }
+
+// TestReaderAfterClockIsSetBack: a while after the beginning, older stamps are those
+// of a clock that was set back, and wanted.
+func TestReaderAfterClockIsSetBack(t *testing.T) {
+	r := newStill(t)
+	reader, err := r.Read(ReaderOptions{Snap: 100, From: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := make([]byte, 4096)
+	past := time.Now().Unix() - 3600
+	putAt(r.ring, 1, past)
+	if size := reader.Copy([][]byte{room}, unlimited(never)); size != 0 {
+		t.Errorf("want nothing that is older than the beginning, got %d bytes", size)
+	}
+	reader.began = reader.began.Add(-2 * lateness) // as if it had passed
+	putAt(r.ring, 2, past)
+	size := reader.Copy([][]byte{room}, unlimited(never))
+	if got := parse(t, room[:size]); len(got) != 1 || binary.BigEndian.Uint64(got[0].Data) != 2 {
+		t.Errorf("want the packet with the older stamp, got %d packets", len(got))
+	}
+}
+
+// TestReaderIsWoken: who waits for packets gets them when they come, not when a
+// read timeout is over.
+func TestReaderIsWoken(t *testing.T) {
+	r := newStill(t)
+	reader, err := r.Read(ReaderOptions{Snap: 100, From: time.Unix(0, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	woken := 0
+	for number := range uint64(10) {
+		time.AfterFunc(ReadTimeout/10, func() { putAt(r.ring, number, time.Now().Unix()) })
+		began := time.Now()
+		if _, err := reader.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(began) < ReadTimeout*8/10 {
+			woken++
+		}
+	}
+	if woken == 0 { // once is enough: others may have the processor
+		t.Errorf("want a reader woken by a packet, got it late 10 times")
+	}
+}
+
+// TestAbsenceBeginsOnce: an interface that cannot be opened again and again has
+// been away since it was open last.
+func TestAbsenceBeginsOnce(t *testing.T) {
+	r := newStill(t)
+	r.fail(errors.New("away"))
+	since, cause := r.gone, r.cause
+	time.Sleep(time.Millisecond)
+	r.fail(errors.New("still away"))
+	if !r.gone.Equal(since) || r.cause != cause || r.err.Error() != "still away" {
+		t.Errorf("want it away since %v by %v, got %v by %v, now %v", since, cause, r.gone, r.cause, r.err)
+	}
+}

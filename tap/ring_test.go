@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -240,4 +241,37 @@ func TestSparseBlocksAreCopied(t *testing.T) {
 		t.Errorf("want a full block as the next chunk, got %d more chunks and %d more segments",
 			state.newest-chunks, state.segments-begun)
 	}
+}
+
+// TestChunkKnowsItsLatestStamp: stamps are not always in order, and what is looked
+// for by the latest one is found.
+func TestChunkKnowsItsLatestStamp(t *testing.T) {
+	r := newSmallRing(t, leastRing, 4096)
+	putAt(r, 0, 100)
+	putAt(r, 1, 200)
+	putAt(r, 2, 150) // of a clock that was set back
+	for n := range uint64(60) {
+		putAt(r, 3+n, 300) // in the next chunks, too
+	}
+	c := r.newCursor(time.Unix(180, 0), true)
+	room := make([]byte, 1<<14)
+	_, size, _ := c.take(&everything, room, math.MaxInt64, never)
+	if got := parse(t, room[:size]); len(got) != 61 || binary.BigEndian.Uint64(got[0].Data) != 1 {
+		t.Errorf("want 61 packets from the second on, got %d", len(got))
+	}
+}
+
+// TestRingIsThereFromTheStart: the memory of a ring is taken when it is made, not
+// when packets come and there may be none.
+func TestRingIsThereFromTheStart(t *testing.T) {
+	const size = 64 << 20
+	before := resident(t)
+	r, err := newRing(newGeometry(0, size/blockSize, blockSize), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if grown := resident(t) - before; grown < size*9/10 {
+		t.Errorf("want %d bytes resident, got %d", size, grown)
+	}
+	runtime.KeepAlive(r)
 }
