@@ -693,3 +693,14 @@ func TestRecorderCuts(t *testing.T) {
 		}
 	}
 }
+
+// TestNoVLANFilterWhereLibpcapHasNone: a filter for another link type than the
+// packets' is not taken.
+func TestNoVLANFilterWhereLibpcapHasNone(t *testing.T) {
+	testbed.NeedRoot(t)
+	r := newStill(t)
+	r.link = linuxSLL2
+	if f, err := r.compile("vlan 7"); err == nil {
+		t.Errorf("want no filter for VLANs on all interfaces, got one of %d instructions", len(f.code))
+	}
+}
