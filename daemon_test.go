@@ -673,7 +673,7 @@ func TestLogGivesUp(t *testing.T) {
 // The tests that run in parallel wait for clients, servers and hosts to lose patience.
 func TestMain(m *testing.M) {
 	testbed.RunAtOnce(8)
-	os.Exit(m.Run())
+	os.Exit(testbed.RunTidy(m))
 }
 
 // TestPolicyOfEachInterface: where -filter does not compile, the log says so once,
