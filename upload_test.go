@@ -71,23 +71,23 @@ func join(a, b net.Conn) {
 // TestUploadStalls: a first connection that stands still is given up, and the second one works.
 func TestUploadStalls(t *testing.T) {
 	t.Parallel()
-	const stall, silence = 400 * time.Millisecond, 2 * time.Second
+	const stall, silence = time.Second, 3 * time.Second
 	for name, test := range map[string]struct {
 		size   int
 		behave func(net.Conn) // until it returns
 		want   string
 		least  time.Duration
 	}{
-		"never reads":   {10 << 20, func(net.Conn) {}, "nothing was taken for 400ms", stall},
+		"never reads":   {10 << 20, func(net.Conn) {}, "nothing was taken for 1s", stall},
 		"stops reading": {10 << 20, func(c net.Conn) { _, _ = io.CopyN(io.Discard, c, 2<<20) }, "nothing was taken", stall},
-		"never answers": {1000, func(c net.Conn) { go io.Copy(io.Discard, c) }, "no answer for 2s", silence},
+		"never answers": {1000, func(c net.Conn) { go io.Copy(io.Discard, c) }, "no answer for 3s", silence},
 		"takes all, never answers": {10 << 20, func(c net.Conn) { go io.Copy(io.Discard, c) },
-			"no answer for 2s", silence},
+			"no answer for 3s", silence},
 		"half an answer": {1000, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 1)) // not before it was asked
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
 			go io.Copy(io.Discard, c)
-		}, "read answer: no answer for 2s", silence},
+		}, "read answer: no answer for 3s", silence},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -164,13 +164,13 @@ func TestUploadProxyIsSilent(t *testing.T) {
 	c := testCloudshark(s)
 	told := &retryObserver{}
 	c.scheme, c.tries.Observer = "https", told
-	c.client = transfer.NewClient(nil, true, transfer.StallTimeouts{Stall: 500 * time.Millisecond, Answer: time.Second})
+	c.client = transfer.NewClient(nil, true, transfer.StallTimeouts{Stall: 2 * time.Second, Answer: 2 * time.Second})
 	c.client.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
 	r, _ := newCaptureFile(1000)
 	if _, err := c.Store(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), "no answer for 1s") {
+	if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), "no answer for 2s") {
 		t.Errorf("want one silent connection, got %v", told.retries)
 	}
 }
