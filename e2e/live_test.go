@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -151,7 +152,8 @@ func TestLiveSlowReader(t *testing.T) {
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
 	args, port := listening(t)
-	startDaemon(t, r, append(args, append(keeping(t.TempDir()), "-maxreturn", "16MiB")...)...)
+	flags := []string{"-maxreturn", "16MiB", "-buffersize", "32MiB"} // nothing is to be dropped on a busy machine
+	startDaemon(t, r, slices.Concat(args, keeping(t.TempDir()), flags)...)
 	stream := testbed.StartStreamOf(t, 40_000, time.Millisecond)
 	r.Publish(t, `{"node":"web1","interface":"lo","live":true,"bytes":8000000,"bpf":"`+stream.Filter()+`"}`)
 	started := l.await(t, 5*time.Second, "started", "refused")

@@ -196,7 +196,7 @@ func TestMetricsCountOnce(t *testing.T) {
 	r.Publish(t, `{"node":"web1","interface":"lo","timeout":60,"bpf":"ether proto 0x9999"}`) // longer than this takes
 	l.await(t, 5*time.Second, "started")
 	var terms []string // takes libpcap a while: the second request finds the first one waiting for it
-	for n := range 150 {
+	for n := range 100 {
 		terms = append(terms, "port "+strconv.Itoa(n+1))
 	}
 	for range 2 {

@@ -42,8 +42,8 @@ func TestRPMContents(t *testing.T) {
 		"/etc/pcapdaemon/env":                                      "-rw-r----- root cn", // settings that an upgrade does not replace
 		"/usr/bin/pcapdaemon":                                      "-rwxr-xr-x root",
 		"/usr/lib/systemd/system/pcapdaemon.service":               "-rw-r--r-- root",
-		"/usr/lib64/wireshark/extcap/pcapdaemon":                   "lrwxrwxrwx root",
-		"/usr/libexec/wireshark/extcap/pcapdaemon":                 "lrwxrwxrwx root",
+		"/usr/lib64/wireshark/extcap/pcapdaemon":                   "l--------- root", // links need no permissions
+		"/usr/libexec/wireshark/extcap/pcapdaemon":                 "l--------- root",
 		"/usr/share/doc/pcapdaemon":                                "drwxr-xr-x root",
 		"/usr/share/doc/pcapdaemon/README.md":                      "-rw-r--r-- root",
 		"/usr/share/doc/pcapdaemon/docs":                           "drwxr-xr-x root",
