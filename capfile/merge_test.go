@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,38 +167,63 @@ func TestMergeExpects(t *testing.T) {
 	})
 }
 
+// largeText is the data of a packet that soon fills memory.
+var largeText = strings.Repeat("x", 64<<10)
+
+// largePacket returns the record of a packet with the large text.
+func largePacket(stamp time.Time) []byte {
+	return words(binary.LittleEndian, int(stamp.Unix()), stamp.Nanosecond()/1000, len(largeText), len(largeText), largeText)
+}
+
 // TestMergeMemory: what waits is bounded, and whoever waits for room gets on when there is some, and at the end.
 func TestMergeMemory(t *testing.T) {
 	t.Parallel()
-	var file sharedFile
-	m := NewMerger(&file, "test")
-	m.Open(Header{Node: "quiet"})
-	in := m.Open(Header{Node: "busy"})
-	write(t, in, pcapHeader(1, MaxSnap))
-	piece := bytes.Repeat(pcapPackets(time.Now(), "a1"), 10_000)
-	wrote := make(chan int)
-	go func() {
-		n := 0
-		for ; n < 2*maxPending/len(piece); n++ {
-			if _, err := in.Write(piece); err != nil {
-				t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		var file countedFile
+		m := NewMerger(&file, "test")
+		m.Open(Header{Node: "quiet"})
+		in := m.Open(Header{Node: "busy"})
+		write(t, in, pcapHeader(1, MaxSnap))
+		stamp := time.Now()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for range 5 * maxPending / 2 / len(largeText) {
+				stamp = stamp.Add(time.Millisecond) // none comes too late
+				write(t, in, largePacket(stamp))
+			}
+		}()
+		check := func(when string) {
+			synctest.Wait()
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if m.size <= maxPending || m.size > maxPending+2*len(largeText) {
+				t.Errorf("%s: want %d bytes and little more to wait, got %d", when, maxPending, m.size)
 			}
 		}
-		wrote <- n
-	}()
-	for range 20 {
-		m.mu.Lock()
-		size := m.size
-		m.mu.Unlock()
-		if size > maxPending+3*len(piece) {
-			t.Fatalf("%d bytes wait", size)
+		check("at first")
+		if size := file.size.Load(); size > writeSize {
+			t.Errorf("want nothing written yet, got %d bytes", size)
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if err := m.Close(); err != nil {
-		t.Error(err)
-	}
-	<-wrote
+		time.Sleep(patience)
+		check("when the first have waited for long enough")
+		if size := file.size.Load(); size < maxPending {
+			t.Errorf("want what has waited written, got %d bytes", size)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		<-ended
+	})
+}
+
+// A countedFile counts the bytes that are written to it.
+type countedFile struct{ size atomic.Int64 }
+
+// Write implements io.Writer.
+func (f *countedFile) Write(p []byte) (int, error) {
+	f.size.Add(int64(len(p)))
+	return len(p), nil
 }
 
 // TestMergeFails: a file that cannot be written is said, and holds nobody up.
@@ -208,9 +234,15 @@ func TestMergeFails(t *testing.T) {
 	in := m.Open(Header{})
 	<-m.Failed()
 	write(t, in, append(pcapHeader(1, MaxSnap), pcapPackets(time.Now(), "a1")...))
-	for range 300 {
-		write(t, in, bytes.Repeat(pcapPackets(time.Now(), "a1"), 10_000))
+	piece := largePacket(time.Now())
+	for range 2 * maxPending / len(piece) {
+		write(t, in, piece)
 	}
+	m.mu.Lock()
+	if m.size > 0 {
+		t.Errorf("want nothing kept, got %d bytes", m.size)
+	}
+	m.mu.Unlock()
 	in.Close(nil)
 	if err := m.Close(); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("want %v, got %v", unix.ENOSPC, err)
@@ -276,6 +308,21 @@ func TestMergeReaders(t *testing.T) {
 	}
 }
 
+// checkBlocks fails unless bytes are whole blocks, each with its length at both ends.
+func checkBlocks(t *testing.T, b []byte) {
+	t.Helper()
+	for len(b) > 0 {
+		var size uint32
+		if len(b) >= 12 {
+			size = binary.LittleEndian.Uint32(b[4:])
+		}
+		if size < 12 || int(size) > len(b) || binary.LittleEndian.Uint32(b[size-4:]) != size {
+			t.Fatalf("want whole blocks, got one of %d bytes, of which there are %d", size, len(b))
+		}
+		b = b[size:]
+	}
+}
+
 // TestMergeWhole: after each write, the file can be read to its end.
 func TestMergeWhole(t *testing.T) {
 	t.Parallel()
@@ -299,7 +346,7 @@ func TestMergeWhole(t *testing.T) {
 			break
 		}
 		file.Write(piece[:n])
-		readPcapng(t, bytes.NewReader(file.Bytes()))
+		checkBlocks(t, piece[:n])
 	}
 	if packets, _ := readPcapng(t, bytes.NewReader(file.Bytes())); len(packets) != 100 {
 		t.Errorf("want 100 packets, got %d", len(packets))
