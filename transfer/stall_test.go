@@ -25,13 +25,11 @@ func TestStallInTheNetwork(t *testing.T) {
 	}
 	defer listener.Close()
 	var conn net.Conn
-	near.Do(t, func() {
-		timeouts := StallTimeouts{Stall: 2 * time.Second, Answer: 10 * time.Second}
-		conn, err = timeouts.Dial(t.Context(), "tcp", listener.Addr().String())
+	timeouts := StallTimeouts{Stall: 2 * time.Second, Answer: 30 * time.Second}
+	testbed.Eventually(t, 30*time.Second, "a connection over a new link", func() bool {
+		near.Do(t, func() { conn, err = timeouts.Dial(t.Context(), "tcp", listener.Addr().String()) })
+		return err == nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	defer conn.Close()
 	// A wrong address of the next hop: nobody says that nothing arrives.
 	near.IP(t, "neigh", "replace", "10.99.0.2", "lladdr", "02:00:00:00:00:99", "nud", "permanent", "dev", "v0")
