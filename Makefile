@@ -99,7 +99,7 @@ install: ## install what make build has built, with papers and unit, below PREFI
 	install -D -m 0755 pcapdaemon $(DESTDIR)$(PREFIX)/bin/pcapdaemon
 	install -D -m 0644 packaging/pcapdaemon.8 $(DESTDIR)$(PREFIX)/share/man/man8/pcapdaemon.8
 	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/README.md
-	install -D -m 0644 docs/operations.md $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/docs/operations.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/docs docs/operations.md docs/wireshark.png
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/pcapdaemon/examples/prometheus examples/prometheus/*
 	find triggers -type f | while read -r file; do \
 		install -D -m "$$([ -x "$$file" ] && echo 0755 || echo 0644)" "$$file" "$(DESTDIR)$(PREFIX)/share/pcapdaemon/$$file" && \

@@ -49,6 +49,7 @@ func TestRPMContents(t *testing.T) {
 		"/usr/share/doc/pcapdaemon/docs":                           "drwxr-xr-x root",
 		"/usr/share/doc/pcapdaemon/docs/operations.md":             "-rw-r--r-- root",
 		"/usr/share/doc/pcapdaemon/docs/design.md":                 "-rw-r--r-- root",
+		"/usr/share/doc/pcapdaemon/docs/wireshark.png":             "-rw-r--r-- root",
 		"/usr/share/man/man8/pcapdaemon.8.gz":                      "-rw-r--r-- root",
 		"/usr/share/pcapdaemon":                                    "drwxr-xr-x root",
 		"/usr/share/pcapdaemon/triggers":                           "drwxr-xr-x root",
