@@ -38,12 +38,12 @@ func (o options) arguments() []argument {
 			"Which hosts capture: any for all, or a regular expression that their names match: " +
 				"^web for all that begin with web, ^web1$ for web1 alone"},
 		{hostList, "Of these, only", "selector", whatTab, "", list,
-			"One of the hosts that answer now. Load the list: the hosts that the pattern above names are asked"},
+			"One of the hosts that answer a roll call: Reload data asks those that the pattern above names"},
 		{"interface", "Interface", "string", whatTab, o.iface, []string{"validation", `\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*`},
 			"What the interface is called on the hosts, or several with commas; " +
 				"default: the one with the default route; any: all at once"},
 		{interfaceList, "Instead, this one", "selector", whatTab, "", list,
-			"One of the interfaces of the hosts that answer now. Load the list"},
+			"One of the interfaces of the hosts that answer a roll call: Reload data asks them"},
 		{"lookback", "Look back (s)", "unsigned", whatTab, "0", []string{"range", "0,86400"},
 			"So many seconds before the start the packets begin, on hosts that record the interface (-record)"},
 		{"timeout", "Seconds", "unsigned", whatTab, strconv.Itoa(defaultSeconds), []string{"range", "0,31536000"},
