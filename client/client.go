@@ -169,7 +169,7 @@ func Ask(o Options, request []byte, stdout, stderr io.Writer) Outcome {
 	defer release()
 	out := &printed{to: stdout}
 	code, err := consult(in, o, q, newView(q, screen, out, stderr))
-	if err != nil && in.once.Err() != nil {
+	if err != nil && (in.once.Err() != nil || errors.Is(err, context.Canceled)) {
 		err = errors.New("interrupted before the request was published")
 	}
 	if err != nil {
@@ -189,7 +189,9 @@ func consult(in interruption, o Options, q request, v view) (Outcome, error) {
 	commit := context.AfterFunc(in.once, cancel) // until the request is out, once is enough
 	asking := newClient(o, q, v)
 	defer asking.endFile(in.twice) // whatever happens, it is whole
+	connected := asking.live.watchReader(cancel)
 	over, err := pubsub.NewClient(ctx, o.Server, o.Requests, o.Results)
+	connected()
 	if err != nil {
 		return Unpublished, err
 	}

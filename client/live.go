@@ -84,6 +84,36 @@ func (l *live) failed() <-chan struct{} {
 // isUnread reports whether nobody reads any more what is written.
 func (l *live) isUnread() bool { return l.sink.isGone() }
 
+// watchReader calls gone when nobody reads any more what is written, until stop is called:
+// a server that hangs does not keep anybody who has left.
+func (l *live) watchReader(gone func()) (stop func()) {
+	if l == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(l.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(tick)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				if l.isUnread() {
+					gone()
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
 // heard takes news of a capture: it begins to read it, or learns how it has ended. An error
 // means that it cannot be read.
 func (l *live) heard(t *progress) error {

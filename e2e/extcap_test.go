@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -219,6 +220,16 @@ type anExtcap struct {
 // startExtcap starts a capture on all hosts and waits for the first packets.
 func startExtcap(t *testing.T, cmd *exec.Cmd) anExtcap {
 	t.Helper()
+	x := openExtcap(t, cmd)
+	if _, err := io.ReadFull(x.fifo, make([]byte, 2048)); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// openExtcap starts a capture on all hosts and opens its fifo.
+func openExtcap(t *testing.T, cmd *exec.Cmd) anExtcap {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
@@ -231,9 +242,6 @@ func startExtcap(t *testing.T, cmd *exec.Cmd) anExtcap {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.fifo.Close() })
-	if _, err := io.ReadFull(x.fifo, make([]byte, 2048)); err != nil {
-		t.Fatal(err)
-	}
 	return x
 }
 
@@ -277,6 +285,31 @@ func TestExtcapEnds(t *testing.T) {
 				t.Errorf("want nothing said, got %s", got)
 			}
 		})
+	}
+}
+
+// TestExtcapEndsWhileRedisHangs: a server that accepts connections and says nothing keeps nobody who has left.
+func TestExtcapEndsWhileRedisHangs(t *testing.T) {
+	t.Parallel()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	for name, end := range map[string]func(anExtcap){
+		"SIGTERM":       func(x anExtcap) { x.Signal(t, syscall.SIGTERM) },
+		"a closed fifo": func(x anExtcap) { x.fifo.Close() },
+	} {
+		x := openExtcap(t, exec.Command(binary, "--redisurl", "redis://"+server.Addr().String()))
+		if _, err := io.ReadFull(x.fifo, make([]byte, 12)); err != nil { // the file begins before anybody answers
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		end(x)
+		x.Wait(t, 30*time.Second)
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Errorf("%s: want the end within a second, got %v", name, took)
+		}
 	}
 }
 
