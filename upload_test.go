@@ -71,23 +71,25 @@ func join(a, b net.Conn) {
 // TestUploadStalls: a first connection that stands still is given up, and the second one works.
 func TestUploadStalls(t *testing.T) {
 	t.Parallel()
-	const stall, silence = time.Second, 3 * time.Second
+	patient := transfer.NewStallTimeouts(time.Minute)
+	stall := transfer.StallTimeouts{Stall: 400 * time.Millisecond, Answer: patient.Answer}
+	silence := transfer.StallTimeouts{Stall: patient.Stall, Answer: 2 * time.Second}
 	for name, test := range map[string]struct {
 		size   int
 		behave func(net.Conn) // until it returns
+		waits  transfer.StallTimeouts
 		want   string
-		least  time.Duration
 	}{
-		"never reads":   {10 << 20, func(net.Conn) {}, "nothing was taken for 1s", stall},
-		"stops reading": {10 << 20, func(c net.Conn) { _, _ = io.CopyN(io.Discard, c, 2<<20) }, "nothing was taken", stall},
-		"never answers": {1000, func(c net.Conn) { go io.Copy(io.Discard, c) }, "no answer for 3s", silence},
+		"never reads":   {10 << 20, func(net.Conn) {}, stall, "nothing was taken for 400ms"},
+		"stops reading": {10 << 20, func(c net.Conn) { _, _ = io.CopyN(io.Discard, c, 2<<20) }, stall, "nothing was taken"},
+		"never answers": {1000, func(c net.Conn) { go io.Copy(io.Discard, c) }, silence, "no answer for 2s"},
 		"takes all, never answers": {10 << 20, func(c net.Conn) { go io.Copy(io.Discard, c) },
-			"no answer for 3s", silence},
+			silence, "no answer for 2s"},
 		"half an answer": {1000, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 1)) // not before it was asked
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
 			go io.Copy(io.Discard, c)
-		}, "read answer: no answer for 3s", silence},
+		}, silence, "read answer: no answer for 2s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -102,16 +104,16 @@ func TestUploadStalls(t *testing.T) {
 					join(conn, to)
 				}
 			})
-			c.client = transfer.NewClient(nil, false, transfer.StallTimeouts{Stall: stall, Answer: silence})
-			told := &retryObserver{}
-			c.tries.Observer = told
+			c.client = transfer.NewClient(nil, false, test.waits)
+			told := &retryObserver{after: func() { c.client = transfer.NewClient(nil, false, patient) }}
+			c.tries = transfer.Tries{Timeout: time.Minute, Observer: told}
 			r, content := newCaptureFile(test.size)
 			began := time.Now()
 			if _, err := c.Store(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
-			if took := time.Since(began); took < test.least {
-				t.Errorf("want the peer waited for for %v, got %v in all", test.least, took)
+			if took, least := time.Since(began), min(test.waits.Stall, test.waits.Answer); took < least {
+				t.Errorf("want the peer waited for for %v, got %v in all", least, took)
 			}
 			if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), test.want) {
 				t.Errorf("want %q once, got %v", test.want, told.retries)
@@ -264,6 +266,7 @@ type retryObserver struct {
 	mu      sync.Mutex
 	retries []error
 	waits   []time.Duration // before retries
+	after   func()          // is called after each failed try; nil: nothing is
 }
 
 // Delivered implements observer.
@@ -274,6 +277,9 @@ func (o *retryObserver) Retried(_ store.File, err error, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.retries, o.waits = append(o.retries, err), append(o.waits, wait)
+	if o.after != nil {
+		o.after()
+	}
 }
 
 // Removed implements observer.
