@@ -409,10 +409,10 @@ func TestDirectoryIsSwept(t *testing.T) {
 	checkEqual(t, "left", []string{filepath.Base(living.file.Name())}, files(t, d.path))
 }
 
-// TestDirectoryIsLarge: 100,000 captures are looked through, and removed, in a
-// second or less; on a busy machine and with the race detector in three.
+// TestDirectoryIsLarge: 50,000 captures are looked through, and removed, in less than half a
+// second; on a busy machine and with the race detector in ten.
 func TestDirectoryIsLarge(t *testing.T) {
-	const count = 100_000
+	const count = 50_000
 	testbed.NeedRoot(t)
 	d := newTestDirectory(t)
 	testbed.MountTmpfs(t, d.path, "size=100m")
@@ -436,15 +436,15 @@ func TestDirectoryIsLarge(t *testing.T) {
 	before, began := used(), time.Now()
 	d.tidy()
 	t.Logf("looked after %v, %v of the processor", time.Since(began), used()-before)
-	if took := used() - before; took > 3*time.Second || len(d.files) != count {
-		t.Errorf("want %d files within 3 s, got %d after %v", count, len(d.files), took)
+	if took := used() - before; took > 10*time.Second || len(d.files) != count {
+		t.Errorf("want %d files within 10 s, got %d after %v", count, len(d.files), took)
 	}
 	touch(t, d.path, 10, captureNames(0)...)
 	before, began = used(), time.Now()
 	d.tidy()
 	t.Logf("removed after %v, %v of the processor", time.Since(began), used()-before)
-	if took := used() - before; took > 3*time.Second {
-		t.Errorf("want them removed within 3 s, got %v", took)
+	if took := used() - before; took > 10*time.Second {
+		t.Errorf("want them removed within 10 s, got %v", took)
 	}
 	checkEqual(t, "left", 1, len(files(t, d.path)))
 }
