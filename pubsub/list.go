@@ -161,7 +161,8 @@ func (w *ListWriter) create(conn redis.Conn, key string, tried int, first []byte
 			continue
 		}
 		switch length, err := w.append(conn, first); {
-		case errors.Is(err, redis.ErrNil): // somebody else has made it meanwhile
+		case errors.Is(err, redis.ErrNil): // it was made meanwhile, or a list with a name before it was written
+			tried--
 			continue
 		case err != nil:
 			return tried, err

@@ -152,6 +152,43 @@ func TestListName(t *testing.T) {
 	}
 }
 
+// A meddledConn is a connection on which something happens before each MULTI.
+type meddledConn struct {
+	redis.ConnWithTimeout
+	meddle func()
+}
+
+// Send implements redis.Conn.
+func (c meddledConn) Send(command string, args ...any) error {
+	if command == "MULTI" {
+		c.meddle()
+	}
+	return c.ConnWithTimeout.Send(command, args...)
+}
+
+// TestListNameBesideBusyList: a list that is written meanwhile costs no other one its name.
+func TestListNameBesideBusyList(t *testing.T) {
+	r := testbed.StartRedis(t)
+	r.Do(t, "RPUSH", list, "1")
+	conn, err := reach(r).dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w := &ListWriter{}
+	pushed := false
+	inner := conn.(*connection)
+	inner.ConnWithTimeout = meddledConn{inner.ConnWithTimeout, func() {
+		if !pushed {
+			pushed = true
+			r.Do(t, "RPUSH", list, "2")
+		}
+	}}
+	if _, err := w.create(inner, key, 0, []byte("x")); err != nil || w.name != key+"-2:live" {
+		t.Errorf("want %s-2:live, got %s, %v", key, w.name, err)
+	}
+}
+
 // TestListExpires: from its first piece on, whatever happens.
 func TestListExpires(t *testing.T) {
 	r := testbed.StartRedis(t)
