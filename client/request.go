@@ -81,8 +81,13 @@ func newRequest(message []byte, judge func([]byte) (Asked, error), who asker) (r
 	if q.progress = r.Progress; q.begins && who.watches && given["progress"] == nil {
 		q.progress, added["progress"] = 1, 1
 	}
-	if q.begins && who.fetches && given["return"] == nil && given["live"] == nil && !who.live {
-		added["return"] = true
+	if q.begins && who.fetches && !who.live {
+		switch {
+		case string(given["live"]) == "true":
+			return request{}, errors.New("live: -destdir alone takes captures when they have ended; give -w as well")
+		case given["return"] == nil:
+			added["return"] = true
+		}
 	}
 	q.returns = q.begins && (added["return"] == true || string(given["return"]) == "true")
 	if len(added) == 0 {

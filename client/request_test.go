@@ -101,12 +101,22 @@ func TestQuestionReturns(t *testing.T) {
 		{`{"node":"a","interface":"lo"}`, asker{watches: true, fetches: true}, true, 1},
 		{`{"node":"a","interface":"lo","return":false,"progress":0}`, asker{watches: true, fetches: true}, false, 0},
 		{`{"node":"a","stop":"x"}`, asker{watches: true, fetches: true}, false, 0},
+		{`{"node":"a","interface":"lo","live":false}`, asker{fetches: true}, true, 0},
+		{`{"node":"a","interface":"lo","live":true}`, asker{}, false, 0},
 	} {
 		q, err := newRequest([]byte(test.request), judgeJSON, test.who)
 		if q.returns != test.returns || q.progress != test.progress || err != nil {
 			t.Errorf("%s: want returned %v, every %d s, got %v, %d, %v", test.request, test.returns, test.progress,
 				q.returns, q.progress, err)
 		}
+	}
+}
+
+// TestQuestionFetchesNothingLive: files that nobody would write are not promised.
+func TestQuestionFetchesNothingLive(t *testing.T) {
+	_, err := newRequest([]byte(`{"node":"a","interface":"lo","live":true}`), judgeJSON, asker{fetches: true})
+	if err == nil || !strings.Contains(err.Error(), "live: ") {
+		t.Errorf("want an error of live, got %v", err)
 	}
 }
 
