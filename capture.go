@@ -64,7 +64,7 @@ type pastSource interface {
 	source
 	// Since returns from when on nothing of the past is missing.
 	Since() time.Time
-	// Gap tells when the interface was not there, or nil.
+	// Gap returns when the interface was not there, or nil.
 	Gap() error
 }
 

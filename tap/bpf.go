@@ -35,7 +35,7 @@ const (
 // besideLowest is where loads begin that ask the kernel for what stands beside a packet.
 const besideLowest = 0x80000000
 
-// isInstruction tells whether judge knows an instruction.
+// isInstruction reports whether judge knows an instruction.
 func isInstruction(code uint16) bool {
 	switch code {
 	case C.BPF_LD | C.BPF_ABS | C.BPF_W, C.BPF_LD | C.BPF_ABS | C.BPF_H, C.BPF_LD | C.BPF_ABS | C.BPF_B,
@@ -59,7 +59,7 @@ func isInstruction(code uint16) bool {
 // A program is a filter in classic BPF.
 type program []pcap.BPFInstruction
 
-// checkRecorded tells whether judge can run a program over recorded packets:
+// checkRecorded reports whether judge can run a program over recorded packets:
 // it is sound, and asks for nothing that is not recorded.
 func (p program) checkRecorded() error {
 	for i, instruction := range p {
@@ -100,7 +100,7 @@ func (p program) checkInstruction(at int, i pcap.BPFInstruction) error {
 	return nil
 }
 
-// checkBeside tells whether what a load asks for is recorded.
+// checkBeside reports whether what a load asks for is recorded.
 func checkBeside(place uint32) error {
 	switch place {
 	case C.BESIDE_TCI, C.BESIDE_PRESENT, C.BESIDE_TPID, C.BESIDE_DIRECTION, C.BESIDE_INTERFACE,
@@ -121,7 +121,7 @@ func (p program) instructions() *C.struct_bpf_insn {
 // A vlanTag is the outer VLAN tag of a packet, which stands beside it.
 type vlanTag struct{ tpid, tci uint16 }
 
-// judge tells whether a packet of so many bytes, of which these are there and
+// judge reports whether a packet of so many bytes, of which these are there and
 // from which the outer VLAN tag is taken out, passes a checked program.
 func (p program) judge(data []byte, length int, tag *vlanTag) bool {
 	packet := C.judged{stored: C.uint32_t(len(data)), length: C.uint32_t(length)}

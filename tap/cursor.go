@@ -97,7 +97,7 @@ func (c *cursor) take(w *want, room []byte, most int64, end *atomic.Int64) (pack
 	}
 }
 
-// isPast tells whether the cursor is at what was there when it was made.
+// isPast reports whether the cursor is at what was there when it was made.
 func (c *cursor) isPast() bool { return bool(C.is_past(&c.at)) }
 
 // turns returns a number that changes when something is written.

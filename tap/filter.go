@@ -126,7 +126,7 @@ func (f *Filter) checkLink(handle *C.pcap_t) error {
 	return nil
 }
 
-// needsOpen tells whether a filter becomes another one for an open interface:
+// needsOpen reports whether a filter becomes another one for an open interface:
 // the kernel takes VLAN tags out of the packet.
 func needsOpen(expression string) bool { return strings.Contains(expression, "vlan") }
 

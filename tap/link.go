@@ -178,7 +178,7 @@ func parseDevice(m syscall.NetlinkMessage) (netDevice, error) {
 		}
 	}
 	if l.name == "" {
-		return netDevice{}, errors.New("the kernel tells no name")
+		return netDevice{}, errors.New("the kernel gives no name")
 	}
 	return l, nil
 }

@@ -23,7 +23,7 @@ var (
 	filterRange = regexp.MustCompile(`^\d+-\d+$`)
 )
 
-// mayHoldName tells whether a filter may hold names that have to be looked up.
+// mayHoldName reports whether a filter may hold names that have to be looked up.
 func mayHoldName(expression string) bool {
 	if strings.Contains(expression, `\`) {
 		return true
@@ -45,7 +45,7 @@ func mayHoldName(expression string) bool {
 	return false
 }
 
-// isPlain tells whether libpcap does not look a word up.
+// isPlain reports whether libpcap does not look a word up.
 func isPlain(word string) bool {
 	if word == "" || filterNumber.MatchString(word) || isKeyword(word) {
 		return true
@@ -54,7 +54,7 @@ func isPlain(word string) bool {
 	return err == nil && address.Is6()
 }
 
-// isKeyword tells whether a word is one of the language itself.
+// isKeyword reports whether a word is one of the language itself.
 func isKeyword(word string) bool { return strings.Contains(keywords, " "+word+" ") }
 
 // keywords are those words of pcap-filter(7) that are not only in newer or

@@ -52,7 +52,7 @@ type Reader struct {
 	looked int64  // number of the chunk that it waited at last
 	turns  uint32 // of the ring, before what is there was taken
 	want   want
-	end    *atomic.Int64 // as it was told last
+	end    *atomic.Int64 // of the latest quota
 	taken  int64         // packets
 	record []byte        // the one that Next returned last
 	stamp  int64         // of that, until Copy is called: only then it is known to be taken

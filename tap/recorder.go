@@ -80,8 +80,8 @@ func NewRecorder(options Options, size int64, compiler *Compiler) (*Recorder, er
 }
 
 // Run records until the context ends. An interface that cannot be opened or
-// disappears is tried again every second. Every change is told, from this
-// goroutine: nil when recording begins, else why it does not go on. Run may be
+// disappears is tried again every second. Run calls changed from this goroutine:
+// with nil when recording begins, else with why it does not go on. Run may be
 // called once.
 func (r *Recorder) Run(ctx context.Context, changed func(error)) {
 	var stop atomic.Int64

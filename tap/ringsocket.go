@@ -16,7 +16,7 @@ import (
 // nothing at first. What it records stays readable until the kernel comes round.
 type ringSocket struct {
 	file   *os.File
-	cooked bool // without link header, which is told beside the packets
+	cooked bool // without link header: what it says stands beside the packets
 }
 
 // htons returns a number in network order.
