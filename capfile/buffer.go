@@ -17,7 +17,7 @@ const (
 	chunkRest = 15 * time.Second
 	// A pool keeps one in reserveShare of its chunks ready, at most mostReserve of
 	// them, so that the first seconds of any capture find their pages there, too.
-	reserveShare, mostReserve = 32, 16
+	reserveShare, mostReserve = 128, 4
 	// reserveRest is how long nothing has to be taken before the reserve is filled up.
 	reserveRest = time.Second
 	// lowestPriority is a nice value.
