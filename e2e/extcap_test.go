@@ -56,10 +56,12 @@ func (w aWireshark) capture(t *testing.T, r *testbed.Redis, hosts string, args .
 	return testbed.Start(t, w.command(t, append(options, args...)...))
 }
 
-// twoHosts starts web1, which records the loopback interface, and web2, which does not.
-func twoHosts(t *testing.T, r *testbed.Redis) {
+// twoHosts starts web1, which records the loopback interface, and web2, which does not. The
+// flags are for web1.
+func twoHosts(t *testing.T, r *testbed.Redis, flags ...string) {
 	t.Helper()
-	testbed.Start(t, daemonCommand(r, "-maxreturn", "16MiB", "-record", "lo", "-recordsize", "32MiB"))
+	flags = append([]string{"-maxreturn", "16MiB", "-record", "lo", "-recordsize", "32MiB"}, flags...)
+	testbed.Start(t, daemonCommand(r, flags...))
 	testbed.Start(t, daemonCommand(r, "-maxreturn", "16MiB", "-node", "web2"))
 	r.AwaitSubscribers(t, 10*time.Second, 2)
 }
@@ -158,8 +160,8 @@ func TestWireshark(t *testing.T) {
 // packets of other tests push what is recorded out of the ring.
 func TestWiresharkLooksBack(t *testing.T) {
 	w, r := newWireshark(t), testbed.StartRedis(t)
-	twoHosts(t, r)
 	stream := testbed.StartStream(t, 5*time.Millisecond)
+	twoHosts(t, r, passing(stream)...)
 	time.Sleep(time.Second) // that is the past
 	begun := time.Now()
 	file := filepath.Join(t.TempDir(), "all.pcapng")
