@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func (r reading) next(t *testing.T) string {
 	select {
 	case piece := <-r.pieces:
 		return piece
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no piece")
 	}
 	panic("unreachable")
@@ -103,7 +104,7 @@ func (r reading) checkEnds(t *testing.T, culprit string) {
 		if (culprit == "") != (err == nil) || culprit != "" && !mentions(err, culprit) {
 			t.Errorf("want %q in the error, got %v", culprit, err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the reading has not ended")
 	}
 	if len(r.pieces) > 0 {
@@ -360,47 +361,67 @@ func TestListSizes(t *testing.T) {
 }
 
 // TestListSurvives: connections of either side break at every moment, and no piece is missing or
-// comes twice; or the writer says so.
+// comes twice. The reader leaves some in the list, so that the writer finds them after it was cut off.
 func TestListSurvives(t *testing.T) {
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	connect(t, r, fewClients)
 	host, asker := testbed.StartProxy(t, r.Address()), testbed.StartProxy(t, r.Address())
 	w := openList(t, &Server{Addresses: []string{host.Address}}, "0")
-	reading := startReading(t, &Server{Addresses: []string{asker.Address}}, list)
-	cut := make(chan struct{})
+	const all, left = 600, 5
+	var cuts sync.WaitGroup
+	// cut breaks connections so soon that some of them break between a command and its answer.
+	cut := func(proxy *testbed.Proxy, n int) {
+		cuts.Go(func() {
+			time.Sleep(time.Duration(n*37%41) * 25 * time.Microsecond)
+			proxy.Cut()
+		})
+	}
+	mayTake := make(chan struct{}, all)
+	pieces, ended := make(chan string, all), make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	go func() {
-		defer close(cut)
-		for n := range 150 {
-			time.Sleep(time.Duration(n*37%19) * time.Millisecond)
-			asker.Cut()
-			if n%3 == 0 {
-				host.Cut()
+		ended <- (&Server{Addresses: []string{asker.Address}}).ReadList(ctx, list, func(piece []byte) error {
+			pieces <- string(piece)
+			select {
+			case <-mayTake:
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-		}
+			if len(pieces)%3 == 0 {
+				cut(asker, len(pieces))
+			}
+			return nil
+		})
 	}()
-	const all = 600
-	var failure error
-	written := 1
-	for ; written < all && failure == nil; written++ {
-		// Some are left in the list, so that the writer finds them after it was cut off.
-		failure = w.Push(t.Context(), fmt.Appendf(nil, "%d %s", written, bytes.Repeat([]byte("x"), 5000)))
-		time.Sleep(2 * time.Millisecond)
-	}
-	if failure != nil && !errors.Is(failure, errGone) {
-		t.Error(failure)
-	}
-	t.Logf("%d pieces written, %v", written, failure)
-	<-cut
-	if failure == nil {
-		if err := w.Finish(t.Context()); err != nil {
-			t.Error(err)
+	for n := 1; n < all; n++ {
+		if n%3 == 0 {
+			cut(host, n)
+		}
+		push(t, w, fmt.Sprintf("%d %s", n, strings.Repeat("x", 5000)))
+		if n >= left {
+			mayTake <- struct{}{}
 		}
 	}
-	for n := range written - 1 {
-		if got, _, _ := strings.Cut(reading.next(t), " "); got != fmt.Sprint(n) {
+	close(mayTake)
+	if err := w.Finish(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	cuts.Wait()
+	close(pieces)
+	n := 0
+	for piece := range pieces {
+		if got, _, _ := strings.Cut(piece, " "); got != fmt.Sprint(n) {
 			t.Fatalf("want piece %d, got %s", n, got)
 		}
+		n++
+	}
+	if n != all {
+		t.Errorf("want %d pieces, got %d", all, n)
 	}
 }
 
@@ -587,6 +608,18 @@ func TestListCluster(t *testing.T) {
 	}
 }
 
+// awaitTaken waits until all servers of a group know that all pieces of a list were taken.
+func awaitTaken(t *testing.T, g *testbed.Group, list string) {
+	t.Helper()
+	testbed.Eventually(t, 30*time.Second, "all is taken", func() bool {
+		return g.Servers[0].Do(t, "EXISTS", list) == int64(0)
+	})
+	g.Servers[0].Do(t, "SET", "taken", "1") // which comes to replicas after that
+	testbed.Eventually(t, 30*time.Second, "the replicas know that it was taken", func() bool {
+		return g.Servers[1].Do(t, "EXISTS", "taken") == int64(1) && g.Servers[2].Do(t, "EXISTS", "taken") == int64(1)
+	})
+}
+
 // TestListSentinel: the list is on the master, and on the next one after that.
 func TestListSentinel(t *testing.T) {
 	t.Parallel()
@@ -596,13 +629,23 @@ func TestListSentinel(t *testing.T) {
 	w := openList(t, server(), "header")
 	reading := startReading(t, server(), w.Key())
 	reading.checkPieces(t, "header")
-	time.Sleep(200 * time.Millisecond) // the replicas know that it was taken
+	awaitTaken(t, g, w.Key())
 	look(t, w)
 	g.Sentinels[0].Do(t, "SENTINEL", "FAILOVER", testbed.MasterName)
-	g.AwaitNewMaster(t, g.Servers[0])
-	time.Sleep(2*watchPeriod + time.Second) // both have moved
+	master := g.AwaitNewMaster(t, g.Servers[0])
+	testbed.Eventually(t, 30*time.Second, "both have left the former master", func() bool {
+		clients := fmt.Sprintf("%s", g.Servers[0].Do(t, "CLIENT", "LIST"))
+		return !strings.Contains(clients, "cmd=lindex") && !strings.Contains(clients, "cmd=llen")
+	})
+	testbed.Eventually(t, 30*time.Second, "the reader is at the next one", func() bool {
+		return strings.Contains(fmt.Sprintf("%s", master.Do(t, "CLIENT", "LIST")), "cmd=lindex")
+	})
 	push(t, w, "later")
+	if err := w.Finish(t.Context()); err != nil {
+		t.Error(err)
+	}
 	reading.checkPieces(t, "later")
+	reading.checkEnds(t, "")
 	checkList(t, server, key)
 }
 
