@@ -18,6 +18,8 @@ const (
 	lastAnswer = time.Second
 	// lateness is what a capture's last result may take beyond its timeout and its delivery.
 	lateness = 10 * time.Second
+	// outageLateness is what it may take beyond that while nothing can be heard.
+	outageLateness = 5 * time.Second
 	// longestCapture is what a host is believed at most that says how long a capture may
 	// last for which no timeout was asked, unless -maxtimeout is longer here.
 	longestCapture = 24 * time.Hour
@@ -166,12 +168,30 @@ func (f *session) gathered(now time.Time) bool {
 // over reports whether no more results are to be expected.
 func (f *session) over(now time.Time) bool {
 	switch {
-	case !f.lost.IsZero() && now.Sub(f.lost) < f.spans.capture+f.spans.delivery:
+	case !f.lost.IsZero() && now.Before(f.outlast()):
 		return false
 	case f.lost.IsZero() && !f.gathered(now):
 		return false
 	}
 	return !slices.ContainsFunc(f.captures, func(t *progress) bool { return f.awaits(t, now) })
+}
+
+// outlast returns until when somebody waits who cannot hear anything: where hosts have said how long
+// their captures may take, a little longer than that.
+func (f *session) outlast() (latest time.Time) {
+	unknown := f.lost.Add(f.spans.capture + f.spans.delivery)
+	if !f.gathered(f.lost) {
+		return unknown
+	}
+	for _, t := range f.unfinished() {
+		if t.Limits == nil {
+			return unknown
+		}
+		if end := t.deadline.Add(outageLateness); end.After(latest) {
+			latest = end
+		}
+	}
+	return latest
 }
 
 // awaits reports whether the last result of a capture can still come. Of a host that has fallen

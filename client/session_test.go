@@ -131,6 +131,35 @@ func TestFollowing(t *testing.T) {
 	}
 }
 
+// TestFollowingOutage: while nothing can be heard, a capture is waited for as long as its host has said, and
+// 15 s more, whatever the asker's own flags say of deliveries.
+func TestFollowingOutage(t *testing.T) {
+	const s = time.Second
+	for name, test := range map[string]struct {
+		listeners int
+		heard     string
+		over      time.Duration // after the publication
+	}{
+		"while it is captured":       {1, "1s lost", 35 * s},
+		"while it is delivered":      {1, "8s lost", 35 * s},
+		"before others have started": {2, "1s lost", 1*s + 50*s + 10*s},
+		"after it is done":           {1, "9s a done 1; 9s lost", 9 * s},
+		"and back":                   {1, "8s lost; 30s regained", 46 * s},
+	} {
+		f, began := followed(t, test.listeners, "eth0", "")
+		started := hear(t, "a started 1")
+		started.Limits = &result.Limits{Timeout: 5, Delivery: 15}
+		f.take(started, began)
+		hearAll(t, f, began, test.heard)
+		if f.over(began.Add(test.over - time.Millisecond)) && test.over > 9*s {
+			t.Errorf("%s: over before %v", name, test.over)
+		}
+		if !f.over(began.Add(test.over)) {
+			t.Errorf("%s: not over after %v", name, test.over)
+		}
+	}
+}
+
 // TestFollowingOneHost: who names one host waits for it, and not for others.
 func TestFollowingOneHost(t *testing.T) {
 	for name, test := range map[string]struct {
