@@ -490,6 +490,63 @@ func TestCommentsOfAnUpload(t *testing.T) {
 		if got := b.upload.last.Comments; got != want {
 			t.Errorf("want %q, got %q", want, got)
 		}
+		b.ask(t, `{"node":"web1","interface":"x0","id":"c","packets":5}`)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if want, got := "filter: none; stop: packets; packets: 5; dropped: 3; request: c", b.upload.last.Comments; got != want {
+			t.Errorf("of one request: want %q, got %q", want, got)
+		}
+	})
+}
+
+// TestNothingToDeliver: a capture without packets is done, and goes nowhere.
+func TestNothingToDeliver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.jobs.prepare = func(context.Context, wanted) (opener, error) {
+			return b.opener(func() func() (tap.Packet, error) { return inTurn() }), nil
+		}
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","timeout":1}`)
+		time.Sleep(5 * time.Second)
+		b.checkStates(t, "a started", "a done")
+		if n := b.upload.stored() + b.local.stored(); n != 0 || b.memo.last().Packets != 0 {
+			t.Errorf("want nothing delivered, got %d, %+v", n, b.memo.last())
+		}
+	})
+}
+
+// A fakePast is a source with a past that begins at a time.
+type fakePast struct {
+	fakeSource
+	since time.Time
+}
+
+// Since implements pastSource.
+func (f *fakePast) Since() time.Time { return f.since }
+
+// Gap implements pastSource.
+func (*fakePast) Gap() error { return errors.New("it was away") }
+
+// TestPastIsTold: who asks for the past is told from when on it is whole, and what is missing; others are not.
+func TestPastIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.limits.recorded = []string{"x0"} })
+		since := time.Now().Add(-5 * time.Second)
+		b.jobs.prepare = func(context.Context, wanted) (opener, error) {
+			return func(asked time.Time, _ time.Duration) (source, time.Time, error) {
+				return &fakePast{fakeSource{read: inTurn(at(time.Now(), 100))}, since}, asked, nil
+			}, nil
+		}
+		for id, lookback := range map[string]int{"with": 10, "without": 0} {
+			b.ask(t, fmt.Sprintf(`{"node":"web1","interface":"x0","id":%q,"timeout":1,"lookback":%d}`, id, lookback))
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+			got := b.memo.last()
+			told := time.Time(got.Since).Equal(since) && got.Error == "it was away"
+			if want := lookback > 0; told != want || !want && (!got.Since.IsZero() || got.Error != "") {
+				t.Errorf("%s the past: want it told %v, got since %v, %q", id, want, time.Time(got.Since), got.Error)
+			}
+		}
 	})
 }
 
