@@ -190,7 +190,7 @@ func TestDiskIsSwept(t *testing.T) {
 			}
 		})
 	}
-	for range 500 {
+	for range 100 {
 		f, err := d.draft(dir, strings.NewReader("x"))
 		if err != nil {
 			t.Error(err)

@@ -39,16 +39,22 @@ func TestFiltersAreFreed(t *testing.T) {
 			size = 8 * len(a.filter.code)
 		}
 	}
-	// Go's own memory comes and goes, by megabytes: it is given back before each look.
-	const programs = 4000
+	// Go's own memory comes and goes, by megabytes: it is given back before each look. What
+	// the race detector and threads take grows at some time and then no more, and a leak every time.
+	const programs = 2000
 	compile(500)
-	debug.FreeOSMemory()
-	before := resident(t)
-	compile(programs)
-	debug.FreeOSMemory()
-	if grown := resident(t) - before; grown > programs*size/2 {
-		t.Errorf("want the memory of %d programs of %d bytes back, grew by %d", programs, size, grown)
+	for range 5 {
+		debug.FreeOSMemory()
+		before := resident(t)
+		compile(programs)
+		debug.FreeOSMemory()
+		grown := resident(t) - before
+		if grown <= programs*size/2 {
+			return
+		}
+		t.Logf("%d programs of %d bytes: grew by %d", programs, size, grown)
 	}
+	t.Error("want the memory of programs back")
 }
 
 // TestLinkTypeIsKnown: what is known of an interface before it is open holds when it is.
