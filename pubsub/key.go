@@ -105,7 +105,7 @@ func retry(ctx context.Context, attempt func(alive func()) (passing bool, err er
 	var failure error // the last one that is not the end of the context
 	for {
 		passing, err := attempt(func() { answered = time.Now() })
-		if failure == nil || ctx.Err() == nil {
+		if failure == nil || !isOver(ctx) {
 			failure = err
 		}
 		switch {
@@ -124,6 +124,13 @@ func retry(ctx context.Context, attempt func(alive func()) (passing bool, err er
 		case <-ctx.Done():
 		}
 	}
+}
+
+// isOver reports whether a context has ended, or will at once: connections have its
+// deadline, too, and may notice first.
+func isOver(ctx context.Context) bool {
+	deadline, has := ctx.Deadline()
+	return ctx.Err() != nil || has && !time.Now().Before(deadline)
 }
 
 // attempt calls work once with a connection. A failure is passing if another

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
@@ -435,4 +437,37 @@ func BenchmarkReturn(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// An endingContext has a deadline that connections notice before it does.
+type endingContext struct {
+	context.Context
+	deadline time.Time
+}
+
+// Deadline implements context.Context.
+func (c endingContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// TestRetryTellsTheCause: what was wrong is told, and not that the time was up for the last attempt.
+func TestRetryTellsTheCause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ending, attempts := endingContext{ctx, time.Now().Add(time.Second)}, 0
+		err := retry(ending, func(func()) (bool, error) {
+			switch attempts++; attempts {
+			case 1:
+				return true, errLost
+			case 2:
+				time.Sleep(time.Until(ending.deadline))
+				return true, os.ErrDeadlineExceeded
+			}
+			cancel()
+			return true, ctx.Err()
+		})
+		if !errors.Is(err, errLost) || !errors.Is(err, context.Canceled) {
+			t.Errorf("want %v in the error, got %v", errLost, err)
+		}
+	})
 }
