@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -384,6 +385,23 @@ func TestLimitsAlternativeNames(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestCapturableAny: what stands for any interface is one if it is named.
+func TestCapturableAny(t *testing.T) {
+	for _, list := range []string{"any", "wan=any", "nothing,any"} {
+		var l limits
+		if err := l.nameInterfaces(list); err != nil {
+			t.Error(err)
+		}
+		if found := l.capturable(); len(found) != 1 || found[0].Name != "any" || found[0].Flags&net.FlagUp == 0 {
+			t.Errorf("%s: want any alone, and up, got %v", list, found)
+		}
+	}
+	l := limits{recorded: []string{"any"}}
+	if found := l.capturable(); len(found) < 2 || found[len(found)-1].Name != "any" {
+		t.Errorf("want any beside the others, got %v", found)
+	}
 }
 
 // TestNameInterfaces: what cannot be meant is refused.

@@ -125,14 +125,21 @@ func ownName(name string) string {
 	return name
 }
 
-// capturable returns the interfaces of this host that may be captured on.
+// capturable returns the interfaces of this host that may be captured on, and among them the one that
+// stands for any if it is named. That one is always there, and up.
 func (l limits) capturable() []net.Interface {
 	interfaces, err := net.Interfaces()
-	if err != nil || l.interfaces == nil {
-		return interfaces
+	if err != nil {
+		return nil
 	}
-	own := l.ownNames() // once: a host may have thousands
-	return slices.DeleteFunc(interfaces, func(i net.Interface) bool { return !slices.Contains(own, i.Name) })
+	if l.interfaces != nil {
+		own := l.ownNames() // once: a host may have thousands
+		interfaces = slices.DeleteFunc(interfaces, func(i net.Interface) bool { return !slices.Contains(own, i.Name) })
+	}
+	if slices.Contains(l.interfaces, tap.AnyInterface) || slices.Contains(l.recorded, tap.AnyInterface) {
+		interfaces = append(interfaces, net.Interface{Name: tap.AnyInterface, Flags: net.FlagUp})
+	}
+	return interfaces
 }
 
 // alias returns the second name of an interface, or nothing.

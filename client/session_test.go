@@ -151,7 +151,7 @@ func TestFollowingOutage(t *testing.T) {
 		started.Limits = &result.Limits{Timeout: 5, Delivery: 15}
 		f.take(started, began)
 		hearAll(t, f, began, test.heard)
-		if f.over(began.Add(test.over - time.Millisecond)) && test.over > 9*s {
+		if f.over(began.Add(test.over-time.Millisecond)) && test.over > 9*s {
 			t.Errorf("%s: over before %v", name, test.over)
 		}
 		if !f.over(began.Add(test.over)) {
