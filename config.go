@@ -538,7 +538,11 @@ func readCAs(file string, cas *x509.CertPool) (*x509.CertPool, error) {
 // a URL may have.
 func isHost(s string) bool {
 	u, err := url.Parse("http://" + s)
-	return err == nil && u.Host == s && u.Hostname() != "" && (u.Port() == "" || isPort(u.Port()))
+	if err != nil || u.Host != s || u.Hostname() == "" || strings.Contains(u.Hostname(), ":") && s[0] != '[' {
+		return false
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	return u.Port() == "" || err == nil && port > 0
 }
 
 // isPort reports whether s is a port number.

@@ -149,6 +149,8 @@ func TestBoundsOfFlags(t *testing.T) {
 		{"draintimeout", []string{"1ms", "24h"}, []string{"0s", "24h0m1s"}, nil},
 		{"node", []string{"a", strings.Repeat("n", 128)}, []string{"", strings.Repeat("n", 129)}, nil},
 		{"listen", []string{"127.0.0.1:0", "[::1]:65535"}, []string{"127.0.0.1", ":65536", "::1:80"}, nil},
+		{"cshost", []string{"h", "h:1", "[::1]:65535"}, []string{"", "h:0", "h:65536", "::1:80"}, nil},
+		{"storeurl", []string{"http://h:1/", "https://[::1]:65535/d"}, []string{"http://h:0/", "http://h:65536/", "http://::1:80/"}, nil},
 		{"csscheme", []string{"http", "https"}, []string{"HTTP", ""}, nil},
 		{"loglevel", []string{"debug", "error"}, []string{"trace", ""}, nil},
 	} {

@@ -131,10 +131,14 @@ func (a Address) endpoint(query url.Values) (*url.URL, error) {
 	return within(&url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(u.Path, "/") + "/"}, a.bucket+"/"), nil
 }
 
-// hasPort reports whether an address has no port, or one that there may be.
+// hasPort reports whether an address has no port, or one that there may be. Without
+// brackets, which part of an IPv6 address is the port would be a guess.
 func hasPort(u *url.URL) bool {
-	_, err := strconv.ParseUint(u.Port(), 10, 16)
-	return u.Port() == "" || err == nil
+	if strings.Contains(u.Hostname(), ":") && u.Host[0] != '[' {
+		return false
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	return u.Port() == "" || err == nil && port > 0
 }
 
 // isLabel reports whether a text may be a part of a host's name.

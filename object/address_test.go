@@ -40,6 +40,8 @@ func TestParseAddressRefuses(t *testing.T) {
 		"https:host":                               "takes https://host/dir/",
 		"https://u:s3cret@/dir":                    "there is no host",
 		"https://u:s3cret@host:99999/":             "the port is out of range",
+		"https://u:s3cret@host:0/":                 "the port is out of range",
+		"https://u:s3cret@::1:80/":                 "the port is out of range",
 		"https://u:s3cret@host:nine/":              "takes https://host/dir/",
 		"https://u:s3cret%zz@host/":                "takes https://host/dir/",
 		"https://u:s3cret@host/?token=s3cret":      "nothing may stand behind the directory",
