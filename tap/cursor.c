@@ -52,14 +52,22 @@ static bool enter(cursor *at, const ring *r, chunk *c)
 	return true;
 }
 
-// find returns the number of the chunk from which on packets may be as late as a stamp.
-static int64_t find(const ring *r, int64_t stamp)
+int64_t ring_readable(const ring *r)
 {
 	const int64_t newest = __atomic_load_n(&r->state->newest, __ATOMIC_ACQUIRE);
 	int64_t number = ring_oldest(r);
 	chunk c;
 	if (number > 1 && ring_chunk(r, number, &c) && c.sequence != 0)
 		number += margin(newest - number);
+	return number < newest ? number : newest;
+}
+
+// find returns the number of the chunk from which on packets may be as late as a stamp.
+static int64_t find(const ring *r, int64_t stamp)
+{
+	const int64_t newest = __atomic_load_n(&r->state->newest, __ATOMIC_ACQUIRE);
+	int64_t number = ring_readable(r);
+	chunk c;
 	for (; number < newest; number++) {
 		if (ring_chunk(r, number, &c) && c.packets > 0 && c.last >= stamp)
 			break;

@@ -218,3 +218,29 @@ func TestCursorFilters(t *testing.T) {
 		})
 	}
 }
+
+// TestHoldingIsWhatACursorFinds: a ring that the kernel overwrites holds what a
+// reader of all of it begins with, and nothing older.
+func TestHoldingIsWhatACursorFinds(t *testing.T) {
+	for _, blocks := range []int{2, 3, 16, 40} {
+		k := newFakeKernel(t, blocks, leastRing, 4096)
+		start := time.Unix(1_700_000_000, 0)
+		for number := range 50 * blocks {
+			k.receive(start.Add(time.Duration(number)*time.Second), make([]byte, 400))
+			if number%8 == 7 { // more than half of a block is full: it is left in place
+				k.retire()
+				k.ring.takeBlocks()
+			}
+		}
+		held := k.ring.holding()
+		record := make([]byte, 1<<20)
+		_, size, _ := k.ring.newCursor(time.Unix(0, 0), true).take(&everything, record, 1, never)
+		if size == 0 || held.whole {
+			t.Fatalf("%d blocks: got %d bytes of the oldest packet, everything held: %v", blocks, size, held.whole)
+		}
+		if first := time.Unix(int64(binary.LittleEndian.Uint32(record)), 0); !first.Equal(held.oldest) {
+			t.Errorf("%d blocks: the oldest packet held is said to be %v, a reader begins with %v",
+				blocks, held.oldest.Sub(start), first.Sub(start))
+		}
+	}
+}

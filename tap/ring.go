@@ -173,7 +173,7 @@ func (r *ring) takeBlocks() bool {
 // load reads what the writer changes.
 func load(counter *C.int64_t) int64 { return atomic.LoadInt64((*int64)(counter)) }
 
-// A holding says what a ring holds.
+// A holding says what a ring holds for readers.
 type holding struct {
 	packets, lost int64     // that came since the ring was made
 	bytes         int64     // that the records of a file would take, nearly
@@ -184,7 +184,7 @@ type holding struct {
 // holding looks at the ring.
 func (r *ring) holding() holding {
 	const perBlock, perPacket = 48, 82 + 4 // bytes that the kernel needs, padding included
-	oldest := int64(C.ring_oldest(r.c))
+	oldest := int64(C.ring_readable(r.c))
 	h := holding{whole: oldest == 1}
 	for number := oldest; number <= load(&r.c.state.newest); number++ {
 		var c C.chunk

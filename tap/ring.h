@@ -83,6 +83,11 @@ void ring_wait(ring *r, uint32_t turns, int64_t most);
 // ring_oldest returns the number of the chunk from which on nothing is missing.
 int64_t ring_oldest(const ring *r);
 
+// ring_readable returns the number of the chunk that a reader of all that is
+// held begins with: the oldest one, or one beyond those that the kernel is
+// about to overwrite.
+int64_t ring_readable(const ring *r);
+
 // ring_describe copies the description of a chunk, and reports whether it was
 // not forgotten. What it describes may be overwritten by the kernel.
 bool ring_describe(const ring *r, int64_t number, chunk *c);
