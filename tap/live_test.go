@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -403,25 +404,41 @@ func TestNanoseconds(t *testing.T) {
 }
 
 // TestCopyWhenClockIsSetBack: a packet that seems to be older than the beginning
-// may be the work of a clock that was set back, and then it is wanted.
+// is left out for a second. Later that is the work of a clock that was set back:
+// it is wanted, and so are all that follow.
 func TestCopyWhenClockIsSetBack(t *testing.T) {
 	testbed.NeedRoot(t)
 	t.Parallel()
+	const wanted = 200
 	stream := testbed.StartStream(t, time.Millisecond)
 	live, err := listen(question{iface: "lo", snap: MaxSnap, expression: stream.Filter()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer live.Close()
-	live.begin(time.Now().Add(5 * time.Minute))
+	began := time.Now()
+	live.begin(began.Add(5 * time.Minute))
 	var end atomic.Int64
-	end.Store(time.Now().Add(time.Hour).UnixNano())
-	q := unlimited(&end)
-	time.AfterFunc(2*time.Second, func() { end.Store(time.Now().UnixNano()) })
-	live.Copy([][]byte{make([]byte, 1<<20)}, q)
-	if packets := q.Copied.Packets.Load(); packets < 500 || packets > 1100 {
-		t.Errorf("want the packets of the second of two, got %d", packets)
+	end.Store(began.Add(time.Hour).UnixNano())
+	defer time.AfterFunc(20*time.Second, func() { end.Store(began.UnixNano()) }).Stop() // or it would wait for ever
+	room, q := make([]byte, 1<<20), unlimited(&end)
+	copyTo := func(packets int64) []int {
+		q.Packets = packets
+		return numbersOf(parse(t, room[:live.Copy([][]byte{room}, q)]))
 	}
+	first := copyTo(1)
+	if took := time.Since(began); len(first) != 1 || took < time.Second {
+		t.Fatalf("want a packet when a second has passed, got %d after %v", len(first), took)
+	}
+	next, err := live.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbers := slices.Concat(first, numbersOf([]Packet{next}), copyTo(wanted))
+	if len(numbers) != wanted+1 {
+		t.Errorf("want %d packets, got %d", wanted+1, len(numbers))
+	}
+	testbed.CheckNoGap(t, numbers)
 }
 
 // TestCopyWaits: one call copies all that comes until the end, which may be
