@@ -399,13 +399,19 @@ func drain(t testing.TB, reader *Reader, until time.Time) []Packet {
 	t.Helper()
 	var end atomic.Int64
 	end.Store(until.UnixNano())
+	return drainTo(t, reader, &end)
+}
+
+// drainTo reads until a Unix time in nanoseconds, which may be moved meanwhile.
+func drainTo(t testing.TB, reader *Reader, end *atomic.Int64) []Packet {
+	t.Helper()
 	var found []Packet
 	room := make([]byte, 1<<20)
 	for {
-		size := reader.Copy([][]byte{room}, unlimited(&end))
+		size := reader.Copy([][]byte{room}, unlimited(end))
 		found = append(found, parse(t, room[:size])...)
 		p, err := reader.Next()
-		switch {
+		switch until := time.Unix(0, end.Load()); {
 		case err == nil && !p.Timestamp.Before(until), err != nil && err != ErrTimeout,
 			err == ErrTimeout && time.Now().After(until.Add(2*ReadTimeout)):
 			return found
@@ -421,14 +427,22 @@ func drain(t testing.TB, reader *Reader, until time.Time) []Packet {
 func TestReaderSeam(t *testing.T) {
 	testbed.NeedRoot(t)
 	l := newLink(t)
-	r := startRecorder(t, l.recorded, recordV0(), 4<<20)
+	// Of readers that wait for a busy machine for seconds nothing is overwritten.
+	r := startRecorder(t, l.recorded, recordV0(), 64<<20)
 	r.awaitUp(t)
 	began := time.Now()
 	s := startSender(t, l.other, "v1", 200*time.Microsecond, 200)
-	time.Sleep(700 * time.Millisecond)
-	now := time.Now()
+	awaitMore := func() {
+		t.Helper()
+		enough := s.sent.Load() + 2500
+		testbed.Eventually(t, 20*time.Second, "packets", func() bool { return s.sent.Load() > enough })
+	}
+	awaitMore()
+	var end atomic.Int64
+	end.Store(began.Add(time.Hour).UnixNano())
 	var readers sync.WaitGroup
 	defer readers.Wait()
+	defer func() { end.Store(time.Now().UnixNano()) }()
 	for name, test := range map[string]struct {
 		lookback time.Duration
 		filter   string
@@ -436,16 +450,16 @@ func TestReaderSeam(t *testing.T) {
 	}{
 		"no lookback":         {0, "", 1},
 		"a short one":         {100 * time.Millisecond, "", 1},
-		"as long as there is": {now.Sub(began), "", 1},
+		"as long as there is": {time.Since(began), "", 1},
 		"longer":              {time.Hour, "", 1},
 		"even numbers":        {300 * time.Millisecond, "udp port 4000", 2},
 		"odd ones":            {300 * time.Millisecond, "udp dst port 4001", 2},
 		"tagged ones":         {300 * time.Millisecond, "vlan 7 and udp", 3},
 	} {
-		from := now.Add(-test.lookback)
+		from := time.Now().Add(-test.lookback)
 		reader := r.read(t, test.filter, ReaderOptions{From: from, Past: test.lookback > 0, Nanos: true})
 		readers.Go(func() {
-			packets := drain(t, reader, now.Add(500*time.Millisecond))
+			packets := drainTo(t, reader, &end)
 			numbers := numbersOf(packets)
 			if len(numbers) < 100 {
 				t.Errorf("%s: only %d packets", name, len(numbers))
@@ -459,7 +473,7 @@ func TestReaderSeam(t *testing.T) {
 			if first := packets[0].Timestamp; first.Before(reader.Since()) || reader.Since().Before(from) {
 				t.Errorf("%s: wants %v, is whole since %v, begins with %v", name, from, reader.Since(), first)
 			}
-			if test.lookback > now.Sub(began) && numbers[0] != 0 {
+			if test.lookback == time.Hour && numbers[0] != 0 {
 				t.Errorf("%s: want the first packet there was, got %d", name, numbers[0])
 			}
 			if stats, _ := reader.Stats(); stats != (Stats{Received: int64(len(packets))}) {
@@ -467,8 +481,7 @@ func TestReaderSeam(t *testing.T) {
 			}
 		})
 	}
-	readers.Wait()
-	s.stop()
+	awaitMore()
 }
 
 // TestReaderFlood: under a flood that overwrites the ring, what a reader gets
