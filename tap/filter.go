@@ -1,6 +1,7 @@
 package tap
 
 // #cgo LDFLAGS: -lpcap
+// #include <arpa/inet.h>
 // #include <stdlib.h>
 // #include <pcap/pcap.h>
 import "C"
@@ -171,7 +172,8 @@ func linkType(iface string) (link C.int, known bool) {
 }
 
 // netmask returns the netmask of an interface, without which a filter cannot
-// tell IPv4 broadcasts.
+// tell IPv4 broadcasts. pcap_lookupnet has it in network order and pcap_compile
+// wants it in the host's, as it compares it with what is loaded from a packet.
 func netmask(iface string) C.bpf_u_int32 {
 	name := C.CString(iface)
 	defer C.free(unsafe.Pointer(name))
@@ -180,5 +182,5 @@ func netmask(iface string) C.bpf_u_int32 {
 	if C.pcap_lookupnet(name, &net, &mask, &words[0]) != 0 {
 		return C.PCAP_NETMASK_UNKNOWN
 	}
-	return mask
+	return C.bpf_u_int32(C.ntohl(C.uint32_t(mask)))
 }

@@ -1,11 +1,18 @@
 package tap
 
 import (
+	"fmt"
+	"net"
 	"os"
+	"reflect"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/gopacket/pcap"
 
 	"pcapdaemon/testbed"
 )
@@ -91,7 +98,7 @@ func TestBroadcastNeedsNetmask(t *testing.T) {
 			t.Error("want an error for an interface that has no IPv4 address")
 		}
 		ns.IP(t, "addr", "add", "10.97.0.1/20", "dev", "d0")
-		if want, got := uint32(0x00f0ffff), uint32(netmask("d0")); want != got {
+		if want, got := uint32(0xfffff000), uint32(netmask("d0")); want != got {
 			t.Errorf("want netmask %#x, got %#x", want, got)
 		}
 		live, err := listen(question{iface: "d0", snap: MaxSnap, expression: "ip broadcast"})
@@ -101,4 +108,101 @@ func TestBroadcastNeedsNetmask(t *testing.T) {
 		}
 		live.Close()
 	})
+}
+
+// TestBroadcastIsTold: a broadcast of the interface's network is one, live and
+// in what is recorded, whatever the order of the mask's bytes.
+func TestBroadcastIsTold(t *testing.T) {
+	l := newLink(t)
+	l.recorded.IP(t, "addr", "flush", "dev", "v0")
+	l.recorded.IP(t, "addr", "add", "10.97.0.1/20", "dev", "v0")
+	r := startRecorder(t, l.recorded, recordV0(), MinRecorder)
+	r.awaitUp(t)
+	live := openAll(t, l.recorded, recordV0(), []string{"ip broadcast"})
+	var frames, want [][]byte
+	for address, isBroadcast := range map[string]bool{
+		"10.97.15.255": true, "10.97.0.0": true, "255.255.255.255": true,
+		"10.97.0.255": false, "10.97.15.0": false, "10.97.0.1": false, "10.255.255.255": true, "10.97.255.7": false,
+	} {
+		frame := numberedFrame(1, 100)
+		copy(frame[30:], net.ParseIP(address).To4())
+		frame = append(frame, fmt.Sprintf("%s frame %05d", address, len(frames))...)
+		frames = append(frames, frame)
+		if isBroadcast {
+			want = append(want, frame)
+		}
+	}
+	sendFrames(t, l.other, "v1", frames)
+	if got := onlyNumbered(takeAll(live)[0]); !reflect.DeepEqual(want, got) {
+		t.Errorf("live: want %q, got %q", want, got)
+	}
+	testbed.Eventually(t, 5*time.Second, "all recorded", func() bool {
+		return len(onlyNumbered(r.readPast(t, ""))) == len(frames)
+	})
+	l.recorded.Do(t, func() {
+		filter, err := r.compile("ip broadcast")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		reader, err := r.Read(ReaderOptions{Filter: filter, Snap: MaxSnap, From: time.Unix(0, 0), Past: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if got := onlyNumbered(drain(t, reader, time.Now())); !reflect.DeepEqual(want, got) {
+			t.Errorf("recorded: want %q, got %q", want, got)
+		}
+	})
+}
+
+// TestRecordedBroadcastHasTodaysNetmask: a filter for what is recorded has the mask
+// that the interface has when it is compiled; while it is away, the one it had when
+// it was opened last.
+func TestRecordedBroadcastHasTodaysNetmask(t *testing.T) {
+	ns := testbed.NewNamespace(t, "today")
+	makeLink := func() {
+		t.Helper()
+		ns.IP(t, "link", "add", "d0", "type", "ifb")
+		ns.IP(t, "link", "set", "d0", "up")
+	}
+	makeLink()
+	r := startRecorder(t, ns, Options{Interface: "d0", Snap: MaxSnap}, MinRecorder)
+	r.awaitUp(t)
+	hosts := func(want uint32) {
+		t.Helper()
+		ns.Do(t, func() {
+			f, err := r.compile("ip broadcast")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if !slices.ContainsFunc(f.code, func(i pcap.BPFInstruction) bool { return i.K == want }) {
+				t.Errorf("want the part of hosts %#x, got %v", want, f.code)
+			}
+		})
+	}
+	ns.Do(t, func() {
+		if _, err := r.compile("ip broadcast"); err == nil || !strings.Contains(err.Error(), "netmask not known") {
+			t.Errorf("want no filter while there is no address, got %v", err)
+		}
+	})
+	ns.IP(t, "addr", "add", "10.97.0.1/20", "dev", "d0")
+	hosts(0xfff)
+	ns.IP(t, "addr", "flush", "dev", "d0")
+	ns.IP(t, "addr", "add", "10.97.0.1/25", "dev", "d0")
+	hosts(0x7f)
+
+	ns.IP(t, "link", "del", "d0")
+	<-r.said
+	makeLink()
+	ns.IP(t, "addr", "add", "10.97.0.1/28", "dev", "d0")
+	r.awaitUp(t)
+	hosts(0xf)
+	ns.IP(t, "addr", "flush", "dev", "d0")
+	ns.IP(t, "addr", "add", "10.97.0.1/26", "dev", "d0")
+	hosts(0x3f)
+	ns.IP(t, "link", "del", "d0")
+	<-r.said
+	hosts(0xf)
 }

@@ -191,7 +191,8 @@ func (r *Recorder) open(index, link int, code program) error {
 	case !unbroken:
 		r.absences = append(r.absences[max(0, len(r.absences)-keptAbsences+1):], absence{r.gone, now})
 	}
-	r.code, r.index, r.netmask = code, index, netmask(r.options.Interface)
+	r.code, r.index = code, index
+	r.netmask = netmask(r.options.Interface) // for filters that are compiled when it is away
 	r.session++
 	r.up, r.err, r.resumed = true, nil, false
 	r.save()

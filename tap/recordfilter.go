@@ -23,8 +23,12 @@ func (c *Compiler) CompileRecorded(ctx context.Context, r *Recorder, expression 
 
 // compile compiles a filter for what the recorder holds.
 func (r *Recorder) compile(expression string) (*Filter, error) {
+	mask := netmask(r.options.Interface) // addresses come and go while it records
 	r.mu.Lock()
-	link, mask, err := r.link, r.netmask, r.err
+	link, err := r.link, r.err
+	if mask == C.PCAP_NETMASK_UNKNOWN {
+		mask = r.netmask // of an interface that is away
+	}
 	r.mu.Unlock()
 	if link < 0 {
 		return nil, fmt.Errorf("open %s: %w", r.options.Interface, err)
