@@ -120,7 +120,7 @@ func (q request) checkLive(given map[string]json.RawMessage) error {
 // exact reports whether it names one host.
 func (q request) exact() bool { return q.field == "node" && q.value != "any" }
 
-// stop returns the message that ends the captures of this question.
+// stop returns the message that ends the captures of this request.
 func (q request) stop() []byte {
 	return text.JSON(map[string]any{q.field: q.value, "stop": q.id, "by": q.by})
 }

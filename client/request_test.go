@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestQuestion: what is left open is filled in; what is not, stays.
-func TestQuestion(t *testing.T) {
+// TestNewRequest: what is left open is filled in; what is not, stays.
+func TestNewRequest(t *testing.T) {
 	plain := asker{by: "me@here"}
 	watching, fetching, both := plain, plain, plain
 	watching.watches, fetching.fetches = true, true
@@ -57,8 +57,8 @@ func TestQuestion(t *testing.T) {
 	}
 }
 
-// TestQuestionIsLeftAlone: a request that leaves nothing open is published word for word.
-func TestQuestionIsLeftAlone(t *testing.T) {
+// TestNewRequestIsLeftAlone: a request that leaves nothing open is published word for word.
+func TestNewRequestIsLeftAlone(t *testing.T) {
 	const whole = `{"id":"x", "by":"you", "node":"a","interface":"lo","progress":0,"return":false}`
 	q, err := newRequest([]byte(whole), judgeJSON, asker{by: "me@here", watches: true, fetches: true})
 	if string(q.message) != whole || q.by != "you" || err != nil {
@@ -66,8 +66,8 @@ func TestQuestionIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestQuestionStop: captures are ended as they were begun, by a message or by hand.
-func TestQuestionStop(t *testing.T) {
+// TestNewRequestStop: captures are ended as they were begun, by a message or by hand.
+func TestNewRequestStop(t *testing.T) {
 	for _, test := range []struct{ field, value, id, message, command string }{
 		{"node", "any", "x", `{"by":"me@here","node":"any","stop":"x"}`, "node=any stop=x"},
 		{"nodere", "^w$", "x", `{"by":"me@here","nodere":"^w$","stop":"x"}`, "'nodere=^w$' stop=x"},
@@ -88,8 +88,8 @@ func TestQuestionStop(t *testing.T) {
 	}
 }
 
-// TestQuestionReturns: who has files returned knows it, and how often hosts tell how far they are.
-func TestQuestionReturns(t *testing.T) {
+// TestNewRequestReturns: who has files returned knows it, and how often hosts tell how far they are.
+func TestNewRequestReturns(t *testing.T) {
 	for _, test := range []struct {
 		request  string
 		who      asker
@@ -112,16 +112,16 @@ func TestQuestionReturns(t *testing.T) {
 	}
 }
 
-// TestQuestionFetchesNothingLive: files that nobody would write are not promised.
-func TestQuestionFetchesNothingLive(t *testing.T) {
+// TestNewRequestFetchesNothingLive: files that nobody would write are not promised.
+func TestNewRequestFetchesNothingLive(t *testing.T) {
 	_, err := newRequest([]byte(`{"node":"a","interface":"lo","live":true}`), judgeJSON, asker{fetches: true})
 	if err == nil || !strings.Contains(err.Error(), "live: ") {
 		t.Errorf("want an error of live, got %v", err)
 	}
 }
 
-// TestQuestionExact: only a node that is not any names one host.
-func TestQuestionExact(t *testing.T) {
+// TestNewRequestExact: only a node that is not any names one host.
+func TestNewRequestExact(t *testing.T) {
 	for text, want := range map[string]bool{
 		`{"node":"a","interface":"lo"}`:               true,
 		`{"node":"any","interface":"lo"}`:             false,
@@ -135,8 +135,8 @@ func TestQuestionExact(t *testing.T) {
 	}
 }
 
-// TestQuestionSpans: how long a capture may take comes from what was asked.
-func TestQuestionSpans(t *testing.T) {
+// TestNewRequestSpans: how long a capture may take comes from what was asked.
+func TestNewRequestSpans(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, test := range []struct {
 		timeout               int64

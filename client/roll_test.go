@@ -33,7 +33,7 @@ func presentHosts() [][]byte {
 	return messages
 }
 
-func TestRosterTable(t *testing.T) {
+func TestRollTable(t *testing.T) {
 	var out, errs bytes.Buffer
 	v := &roll{out: &out, err: &errs, table: true}
 	for _, message := range presentHosts() {
@@ -59,9 +59,9 @@ func TestRosterTable(t *testing.T) {
 	}
 }
 
-// TestRosterTableFits: hosts as they usually are fit in 60 columns, and a fleet of equal ones says once
+// TestRollTableFits: hosts as they usually are fit in 60 columns, and a fleet of equal ones says once
 // what it grants.
-func TestRosterTableFits(t *testing.T) {
+func TestRollTableFits(t *testing.T) {
 	size, recorded := int64(512<<20), 3599.0
 	limits := &result.Limits{Packets: 100_000, Bytes: 100 << 20, Timeout: 5400, Snap: 65535, Captures: 16, Return: &size}
 	for name, nodes := range map[string][]string{"one": {"tap1"}, "equal": {"web1", "web2", "web3.example"},
@@ -93,7 +93,7 @@ func TestRosterTableFits(t *testing.T) {
 	}
 }
 
-func TestRosterLines(t *testing.T) {
+func TestRollLines(t *testing.T) {
 	var out, errs bytes.Buffer
 	v := &roll{out: &out, err: &errs}
 	messages := presentHosts()
@@ -129,8 +129,8 @@ func TestRollOfOddHosts(t *testing.T) {
 	}
 }
 
-// TestRosterOfHosts drives the program: it asks, and ends when all have answered or nobody does.
-func TestRosterOfHosts(t *testing.T) {
+// TestRollCall drives the program: it asks, and ends when all have answered or nobody does.
+func TestRollCall(t *testing.T) {
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	requests := r.Hear(t, "capture")

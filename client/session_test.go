@@ -34,7 +34,7 @@ func hear(t *testing.T, words string) result.Result {
 	return r
 }
 
-// followed returns a following that has heard all this, given as times after the
+// followed returns a session that has heard all this, given as times after the
 // publication and results, and when it began.
 func followed(t *testing.T, listeners int, interfaces, heard string) (f *session, began time.Time) {
 	t.Helper()
@@ -75,7 +75,7 @@ func after(t *testing.T, text string) time.Duration {
 	return d
 }
 
-func TestFollowing(t *testing.T) {
+func TestSession(t *testing.T) {
 	const ms, s = time.Millisecond, time.Second
 	for name, test := range map[string]struct {
 		listeners int
@@ -131,9 +131,9 @@ func TestFollowing(t *testing.T) {
 	}
 }
 
-// TestFollowingOutage: while nothing can be heard, a capture is waited for as long as its host has said, and
+// TestSessionOutage: while nothing can be heard, a capture is waited for as long as its host has said, and
 // 15 s more, whatever the asker's own flags say of deliveries.
-func TestFollowingOutage(t *testing.T) {
+func TestSessionOutage(t *testing.T) {
 	const s = time.Second
 	for name, test := range map[string]struct {
 		listeners int
@@ -160,8 +160,8 @@ func TestFollowingOutage(t *testing.T) {
 	}
 }
 
-// TestFollowingOneHost: who names one host waits for it, and not for others.
-func TestFollowingOneHost(t *testing.T) {
+// TestSessionOneHost: who names one host waits for it, and not for others.
+func TestSessionOneHost(t *testing.T) {
 	for name, test := range map[string]struct {
 		heard string
 		over  time.Duration
@@ -182,8 +182,8 @@ func TestFollowingOneHost(t *testing.T) {
 	}
 }
 
-// TestFollowingLimits: what a host says of its limits counts more than what a client can guess.
-func TestFollowingLimits(t *testing.T) {
+// TestSessionLimits: what a host says of its limits counts more than what a client can guess.
+func TestSessionLimits(t *testing.T) {
 	for name, test := range map[string]struct {
 		limits string
 		over   time.Duration
@@ -218,8 +218,8 @@ func TestFollowingLimits(t *testing.T) {
 	}
 }
 
-// TestFollowingInterfaces: a host has answered when it has for each interface, or once for all.
-func TestFollowingInterfaces(t *testing.T) {
+// TestSessionInterfaces: a host has answered when it has for each interface, or once for all.
+func TestSessionInterfaces(t *testing.T) {
 	for name, test := range map[string]struct {
 		listeners int
 		heard     string
@@ -239,8 +239,8 @@ func TestFollowingInterfaces(t *testing.T) {
 	}
 }
 
-// TestFollowingNews: what is not for this request, or was heard before, is no news.
-func TestFollowingNews(t *testing.T) {
+// TestSessionNews: what is not for this request, or was heard before, is no news.
+func TestSessionNews(t *testing.T) {
 	f, began := followed(t, 1, "eth0", "0s a started 1; 0s a done 1")
 	for result, want := range map[string]bool{
 		"a started 1": false,
@@ -259,8 +259,8 @@ func TestFollowingNews(t *testing.T) {
 	}
 }
 
-// TestFollowingNamesTheSilent: who has started and said no more is known by name.
-func TestFollowingNamesTheSilent(t *testing.T) {
+// TestSessionNamesTheSilent: who has started and said no more is known by name.
+func TestSessionNamesTheSilent(t *testing.T) {
 	f, _ := followed(t, 2, "eth0", "0s a started 1; 0s b started 2; 0s a done 1")
 	var got []string
 	for _, track := range f.unfinished() {

@@ -161,7 +161,7 @@ func movedTo(err error) string {
 	return words[len(words)-1]
 }
 
-// isPassing tells whether another connection may do better. A server that starts,
+// isPassing reports whether another connection may do better. A server that starts,
 // or that is just being replaced, refuses what it or the other one will do soon.
 func isPassing(err error, broken bool) bool {
 	var refusal redis.Error

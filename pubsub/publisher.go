@@ -313,7 +313,7 @@ func remind(channel chan struct{}) {
 	}
 }
 
-// isClosed tells whether a channel that is only ever closed is.
+// isClosed reports whether a channel is closed on which nothing is ever sent.
 func isClosed(channel <-chan struct{}) bool {
 	select {
 	case <-channel:

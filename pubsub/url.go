@@ -108,7 +108,7 @@ func (s *Server) parseSentinel(u *url.URL) bool {
 	return true
 }
 
-// HoldsSecret tells whether an address that ParseURL takes has a password in it.
+// HoldsSecret reports whether an address that ParseURL takes has a password in it.
 func HoldsSecret(address string) bool {
 	return strings.Contains(address, "@") || strings.Contains(address, "sentinelpassword=")
 }

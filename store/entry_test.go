@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestParcelComesBack: a waybill holds whatever its capture's upload needs, letter by letter.
-func TestParcelComesBack(t *testing.T) {
+// TestEntryComesBack: metadata holds whatever its capture's upload needs, letter by letter.
+func TestEntryComesBack(t *testing.T) {
 	r, content := newRecording(5000)
 	r.Tags = []string{"a<b>&", "ü", ""}
 	r.Comments = "filter: \"x\"\nline \u2028 \x00 é"
@@ -25,11 +25,11 @@ func TestParcelComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	bill, capture := filepath.Join(dir, "bill"), filepath.Join(dir, "capture")
-	if err := errors.Join(os.WriteFile(bill, p.encode(), 0o600), os.WriteFile(capture, content, 0o600)); err != nil {
+	path, capture := filepath.Join(dir, "metadata"), filepath.Join(dir, "capture")
+	if err := errors.Join(os.WriteFile(path, p.encode(), 0o600), os.WriteFile(capture, content, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	metadata, size, err := openRegular(bill)
+	metadata, size, err := openRegular(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,8 +56,8 @@ func TestParcelComesBack(t *testing.T) {
 	checkEqual(t, "recording", r, back)
 }
 
-// TestParcelWaits: waits grow to five minutes at most, and a long night does not end them.
-func TestParcelWaits(t *testing.T) {
+// TestEntryWaits: waits grow to five minutes at most, and a long night does not end them.
+func TestEntryWaits(t *testing.T) {
 	waits := newBackOff()
 	longest := time.Duration(0)
 	for n := range 1000 {

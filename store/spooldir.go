@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// Endings of names on a spool directory. A capture bears its own name there, and its
+// Endings of names in a spool directory. A capture bears its own name there, and its
 // metadata that name and one of the first two.
 const (
 	waitingSuffix = ".waybill"
@@ -33,13 +33,13 @@ func (h spoolDirectory) at(p *entry, ending string) string {
 // put writes an entry and names it. Until done is called, no other process
 // takes it for what a killed one has left.
 func (h spoolDirectory) put(p *entry, content io.Reader) (done func(), err error) {
-	bill, err := h.disk.draft(h.path, bytes.NewReader(p.encode()))
+	metadata, err := h.disk.draft(h.path, bytes.NewReader(p.encode()))
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			bill.discard()
+			metadata.discard()
 		}
 	}()
 	capture, err := h.disk.draft(h.path, content)
@@ -49,7 +49,7 @@ func (h spoolDirectory) put(p *entry, content io.Reader) (done func(), err error
 	defer capture.discard()
 	for err = fs.ErrExist; errors.Is(err, fs.ErrExist); {
 		p.file = freeName(p.Name, h.taken)
-		err = bill.publish(h.at(p, waitingSuffix))
+		err = metadata.publish(h.at(p, waitingSuffix))
 	}
 	if err != nil {
 		return nil, err
@@ -58,18 +58,18 @@ func (h spoolDirectory) put(p *entry, content io.Reader) (done func(), err error
 		_ = h.disk.remove(h.at(p, waitingSuffix))
 		return nil, err
 	}
-	return bill.discard, nil
+	return metadata.discard, nil
 }
 
 // rewrite puts the metadata of an entry in the place of what it was. It is never
 // missing, and whoever looks finds the one or the other.
 func (h spoolDirectory) rewrite(p *entry) error {
-	bill, err := h.disk.draft(h.path, bytes.NewReader(p.encode()))
+	metadata, err := h.disk.draft(h.path, bytes.NewReader(p.encode()))
 	if err != nil {
 		return err
 	}
-	defer bill.discard()
-	return h.disk.move(bill.file.Name(), h.at(p, waitingSuffix))
+	defer metadata.discard()
+	return h.disk.move(metadata.file.Name(), h.at(p, waitingSuffix))
 }
 
 // taken reports whether a file or anything that belongs to it bears a name.
@@ -114,16 +114,16 @@ func unlessGone(err error) error {
 	return err
 }
 
-// read returns the entry of a name, or nil if there is none: because it is being
-// written just now, or because its metadata is alone, which then goes.
+// read returns the entry of a name, or nil if there is none: it is being written just
+// now, or there is metadata alone, which read removes.
 func (h spoolDirectory) read(name string) (*entry, error) {
 	at := &entry{file: name}
-	bill, size, err := openRegular(h.at(at, waitingSuffix))
+	metadata, size, err := openRegular(h.at(at, waitingSuffix))
 	if err != nil {
 		return nil, unlessGone(err)
 	}
-	defer bill.Close()
-	if !tryLock(bill) {
+	defer metadata.Close()
+	if !tryLock(metadata) {
 		return nil, nil
 	}
 	capture, err := os.Lstat(h.at(at, ""))
@@ -133,7 +133,7 @@ func (h spoolDirectory) read(name string) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := readEntry(bill, size)
+	p, err := readEntry(metadata, size)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +146,6 @@ func (h spoolDirectory) read(name string) (*entry, error) {
 // its metadata before, and one that is being removed still has it then.
 func (h spoolDirectory) isStray(name string) bool {
 	path := filepath.Join(h.path, name)
-	billed := func() bool { return exists(path+waitingSuffix) || exists(path+refusedSuffix) }
-	return !billed() && exists(path) && !billed()
+	described := func() bool { return exists(path+waitingSuffix) || exists(path+refusedSuffix) }
+	return !described() && exists(path) && !described()
 }

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestShelfIsDamaged: what cannot be used is set aside and said, and stops nothing.
-func TestShelfIsDamaged(t *testing.T) {
-	const capture, bill = "bad.pcap", "bad.pcap.waybill"
+// TestSpoolDirectoryIsDamaged: what cannot be used is set aside and said, and stops nothing.
+func TestSpoolDirectoryIsDamaged(t *testing.T) {
+	const capture, meta = "bad.pcap", "bad.pcap.waybill"
 	change := func(name string, how func([]byte) []byte) func(string) error {
 		return func(dir string) error {
 			content, err := os.ReadFile(filepath.Join(dir, name))
@@ -38,38 +38,38 @@ func TestShelfIsDamaged(t *testing.T) {
 		said   string
 		told   bool // to whoever asked
 	}{
-		"bit of the capture":  {change(capture, flip), both, "damaged", true},
-		"half of the capture": {change(capture, half), both, "damaged", true},
-		"capture is too long": {change(capture, func(b []byte) []byte { return append(b, 0) }), both, "damaged", true},
-		"bit of the waybill":  {change(bill, flip), both, "damaged", false},
-		"half of the waybill": {change(bill, half), both, "damaged", false},
-		"waybill is empty":    {change(bill, func([]byte) []byte { return nil }), both, "damaged", false},
+		"bit of the capture":   {change(capture, flip), both, "damaged", true},
+		"half of the capture":  {change(capture, half), both, "damaged", true},
+		"capture is too long":  {change(capture, func(b []byte) []byte { return append(b, 0) }), both, "damaged", true},
+		"bit of the metadata":  {change(meta, flip), both, "damaged", false},
+		"half of the metadata": {change(meta, half), both, "damaged", false},
+		"metadata is empty":    {change(meta, func([]byte) []byte { return nil }), both, "damaged", false},
 		"capture is a FIFO": {replaceBy(capture, func(path string) error { return unix.Mkfifo(path, 0o600) }),
 			both, "damaged", true},
 		"capture is a link to /dev/zero": {replaceBy(capture, func(path string) error {
 			return os.Symlink("/dev/zero", path)
 		}), both, "damaged", true},
-		"waybill is a link": {replaceBy(bill, func(path string) error { return os.Symlink("good.pcap.waybill", path) }),
+		"metadata is a link": {replaceBy(meta, func(path string) error { return os.Symlink("good.pcap.waybill", path) }),
 			both, "damaged", false},
-		"waybill is a FIFO": {replaceBy(bill, func(path string) error { return unix.Mkfifo(path, 0o600) }),
+		"metadata is a FIFO": {replaceBy(meta, func(path string) error { return unix.Mkfifo(path, 0o600) }),
 			both, "damaged", false},
-		"waybill is a directory": {replaceBy(bill, func(path string) error { return os.Mkdir(path, 0o700) }),
+		"metadata is a directory": {replaceBy(meta, func(path string) error { return os.Mkdir(path, 0o700) }),
 			both, "damaged", false},
-		"waybill is a socket": {replaceBy(bill, func(path string) error {
+		"metadata is a socket": {replaceBy(meta, func(path string) error {
 			return unix.Mknod(path, unix.S_IFSOCK|0o600, 0)
 		}), both, "damaged", false},
-		"waybill of 3 GB": {func(dir string) error { return os.Truncate(filepath.Join(dir, bill), 3<<30) },
+		"metadata of 3 GB": {func(dir string) error { return os.Truncate(filepath.Join(dir, meta), 3<<30) },
 			both, "damaged", false},
-		"size below zero":      {rewrite(bill, func(m *metadata) { m.Size = -1 << 62 }), both, "damaged", false},
-		"size without end":     {rewrite(bill, func(m *metadata) { m.Size = 1<<63 - 1 }), both, "damaged", false},
-		"size of another file": {rewrite(bill, func(m *metadata) { m.Size = 1 << 39 }), both, "damaged", true},
-		"no name":              {rewrite(bill, func(m *metadata) { m.Name = "" }), both, "damaged", false},
-		"name of a directory":  {rewrite(bill, func(m *metadata) { m.Name = ".." }), both, "damaged", false},
-		"name of another place": {rewrite(bill, func(m *metadata) { m.Name = "../x.pcap" }),
+		"size below zero":      {rewrite(meta, func(m *metadata) { m.Size = -1 << 62 }), both, "damaged", false},
+		"size without end":     {rewrite(meta, func(m *metadata) { m.Size = 1<<63 - 1 }), both, "damaged", false},
+		"size of another file": {rewrite(meta, func(m *metadata) { m.Size = 1 << 39 }), both, "damaged", true},
+		"no name":              {rewrite(meta, func(m *metadata) { m.Name = "" }), both, "damaged", false},
+		"name of a directory":  {rewrite(meta, func(m *metadata) { m.Name = ".." }), both, "damaged", false},
+		"name of another place": {rewrite(meta, func(m *metadata) { m.Name = "../x.pcap" }),
 			both, "damaged", false},
-		"capture without waybill": {func(dir string) error { return os.Remove(filepath.Join(dir, bill)) },
+		"capture without metadata": {func(dir string) error { return os.Remove(filepath.Join(dir, meta)) },
 			[]string{"bad.pcap.damaged"}, "no metadata", false},
-		"waybill without capture": {func(dir string) error { return os.Remove(filepath.Join(dir, capture)) },
+		"metadata without capture": {func(dir string) error { return os.Remove(filepath.Join(dir, capture)) },
 			[]string{}, "", false},
 		"left by a killed daemon": {func(dir string) error {
 			err := os.WriteFile(filepath.Join(dir, draftPrefix+"123"), []byte("x"), 0o600)
@@ -197,11 +197,11 @@ func (k *killing) isDead() bool {
 	return k.dead
 }
 
-// TestShelfIsKilled ends the process at every moment of a capture's way through
+// TestSpoolDirectoryIsKilled ends the process at every moment of a capture's way through
 // the spool. Afterwards the capture is whole with what its upload needs, or not
 // there; it is uploaded once, or again if the end came between the answer and
 // the removal; and nothing is in the way.
-func TestShelfIsKilled(t *testing.T) {
+func TestSpoolDirectoryIsKilled(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer error
 		local  bool
@@ -306,9 +306,9 @@ func (b *buried) checkLocal(t *testing.T, content []byte, most int) {
 	}
 }
 
-// TestShelfIsWritten: a process that starts while another one writes a capture
+// TestSpoolDirectoryIsWritten: a process that starts while another one writes a capture
 // takes nothing of that for damaged, at no moment.
-func TestShelfIsWritten(t *testing.T) {
+func TestSpoolDirectoryIsWritten(t *testing.T) {
 	dir := t.TempDir()
 	writing, starting := newTestSpool(dir, &fakeShark{}), newTestSpool(dir, &fakeShark{})
 	writing.disk.fault = func(string, string) error { starting.look(); return nil }
