@@ -108,7 +108,7 @@ func (j *job) result(a requester, node, state string) result.Result {
 }
 
 // sentTo returns the key of a capture that is being sent and the name of its file, or why
-// there is none. The caller has waited for the key.
+// there is none. It does not wait: the capture is announced when the key is known.
 func (j *job) sentTo() (key, name, problem string) {
 	key, err := j.live.Key()
 	if err != nil {
@@ -136,7 +136,7 @@ func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 		s.announce(j)
 	} else { // packets do not wait for the key
 		announcing.Go(func() {
-			_, _ = j.live.Key()
+			<-j.live.Opened()
 			s.announce(j)
 		})
 	}

@@ -92,6 +92,12 @@ func (s *jobs) deliveryOptions(c config) store.Options {
 	return o
 }
 
+// deliverWaiting begins to look after the directory and the spool, until captures end. The uploads
+// from the spool that are under way then are waited for like any other delivery.
+func (s *jobs) deliverWaiting(life lifetime) {
+	s.working.Go(func() { s.delivery.Run(life.delivering, life.capturing) })
+}
+
 // start begins a capture, or lets its requester share one that runs and would be
 // the same. It does not wait for either.
 func (s *jobs) start(life lifetime, j *job) {

@@ -73,7 +73,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 		})
 	}
 	serving.Go(d.recorders.run(life.delivering, log))
-	d.jobs.working.Go(func() { d.jobs.delivery.Run(life.delivering, ctx) })
+	d.jobs.deliverWaiting(life)
 	serving.Go(func() { d.watchCapture(ctx) })
 	serving.Go(func() { subscriber.Run(ctx) })
 

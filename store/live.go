@@ -73,6 +73,7 @@ type Live struct {
 	giveUp   context.CancelCauseFunc
 
 	opened   chan struct{} // closed when there is a list, or will be none
+	late     *time.Timer   // gives up, from End to Wait
 	list     List          // nil: none
 	captured chan capfile.Statistics
 	sent     chan struct{} // closed when nothing more is sent
@@ -90,8 +91,11 @@ func (d *Delivery) Send(ctx context.Context, key string, size int64, from *capfi
 	return l
 }
 
-// Key waits until the list is made, for about 2 s at most, and returns its name, or
-// why there is none.
+// Opened returns a channel that is closed when there is a list or it is known that there
+// will be none: after about 2 s at most.
+func (l *Live) Opened() <-chan struct{} { return l.opened }
+
+// Key returns the name of the list, or why there is none. It blocks until Opened is closed.
 func (l *Live) Key() (string, error) {
 	<-l.opened
 	if l.list == nil {
@@ -100,9 +104,9 @@ func (l *Live) Key() (string, error) {
 	return l.list.Key(), nil
 }
 
-// End says that the capture has ended. It returns at once; what is left is being sent.
+// End says, once, that the capture has ended. It returns at once; what is left is being sent.
 func (l *Live) End(c capfile.Statistics) {
-	time.AfterFunc(l.longest, func() { l.giveUp(errSlowReader) })
+	l.late = time.AfterFunc(l.longest, func() { l.giveUp(errSlowReader) })
 	l.captured <- c
 }
 
@@ -110,6 +114,7 @@ func (l *Live) End(c capfile.Statistics) {
 // on nothing of the capture is read.
 func (l *Live) Wait() error {
 	<-l.sent
+	l.late.Stop() // it would keep all this in memory until then
 	return l.err
 }
 
