@@ -43,7 +43,7 @@ func makeFiles(t *testing.T) map[string][]byte {
 	for at := 0; at < len(swapped); { // all fields but the versions have four bytes
 		fields := HeaderSize
 		if at > 0 {
-			fields = pcapRecord
+			fields = RecordHeaderSize
 		}
 		for field := at; field < at+fields; field += 4 {
 			binary.BigEndian.PutUint32(swapped[field:], binary.LittleEndian.Uint32(swapped[field:]))

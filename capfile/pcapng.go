@@ -7,59 +7,9 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
-
-	"pcapdaemon/tap"
 )
-
-// Types of blocks (draft-ietf-opsawg-pcapng, as is all that follows).
-const (
-	sectionHeader        = 0x0a0d0d0a
-	interfaceDescription = 1
-	obsoletePacket       = 2
-	simplePacket         = 3
-	interfaceStatistics  = 5
-	enhancedPacket       = 6
-)
-
-// Options. A code means something else in each type of block, but for the comment.
-const (
-	optComment = 1
-
-	shbHardware = 2
-	shbOS       = 3
-	shbUserAppl = 4
-
-	ifName        = 2
-	ifDescription = 3
-	ifTsresol     = 9
-	ifFilter      = 11
-
-	isbStartTime = 2
-	isbEndTime   = 3
-	isbIfRecv    = 4
-	isbIfDrop    = 5
-	isbOSDrop    = 7
-	isbUsrDeliv  = 8
-)
-
-// maxOption is how long the value of an option is at most, in bytes. The length
-// has 16 bits, and readers that count the padding within them (pcapgo does)
-// take the last three lengths for next to nothing.
-const maxOption = 1<<16 - blockAlign
-
-const (
-	blockAlign      = 4  // bytes: packets and options are filled up to a multiple of it
-	packetBlockSize = 32 // bytes of an enhanced packet block, beside the packet
-	packetBlockHead = 28 // those of them that stand before the packet
-)
-
-// packetLayout is what an enhanced packet block takes.
-var packetLayout = tap.Layout{PerPacket: packetBlockSize, Align: blockAlign}
 
 // A pcapngFormat is pcapng: a file that says where it is from and what was
 // dropped. It has one section and one interface, and stamps in nanoseconds.
@@ -166,67 +116,6 @@ func statisticsBlock(number uint32, c Statistics) []byte {
 	return b.count(isbOSDrop, c.Stats.Dropped).count(isbUsrDeliv, c.Packets).end()
 }
 
-// appendTime appends a time. Its upper half comes first, whatever the order of bytes.
-func appendTime(to []byte, t time.Time) []byte {
-	nanos := uint64(t.UnixNano())
-	return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(to, uint32(nanos>>32)), uint32(nanos))
-}
-
-// legible returns a text of at most so many bytes that can be shown: what is
-// no UTF-8, or would control a terminal, is replaced. It is cut at a character.
-func legible(s string, most int) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return utf8.RuneError
-		}
-		return r
-	}, s)
-	if len(s) <= most {
-		return s
-	}
-	for !utf8.RuneStart(s[most]) {
-		most--
-	}
-	return s[:most]
-}
-
-// A block is a block that is being made.
-type block []byte
-
-// newBlock begins a block of a type; its length follows at its end.
-func newBlock(kind uint32) block {
-	return append(binary.LittleEndian.AppendUint32(nil, kind), 0, 0, 0, 0)
-}
-
-// option appends an option. The value must not be longer than maxOption.
-func (b block) option(code uint16, value []byte) block {
-	b = binary.LittleEndian.AppendUint16(b, code)
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(value)))
-	b = append(b, value...)
-	return append(b, make([]byte, -len(value)&(blockAlign-1))...)
-}
-
-// text appends an option for people, of any length, unless it is empty.
-func (b block) text(code uint16, value string) block {
-	if value == "" {
-		return b
-	}
-	return b.option(code, []byte(legible(value, maxOption)))
-}
-
-// count appends an option that counts something.
-func (b block) count(code uint16, n int64) block {
-	return b.option(code, binary.LittleEndian.AppendUint64(nil, uint64(n)))
-}
-
-// end ends the options and writes the length, which stands at both ends of a block.
-func (b block) end() []byte {
-	b = append(b, 0, 0, 0, 0) // opt_endofopt
-	size := uint32(len(b) + 4)
-	binary.LittleEndian.PutUint32(b[4:], size)
-	return binary.LittleEndian.AppendUint32(b, size)
-}
-
 // A blockReader reads the records of a pcap file as blocks. It makes them where
 // they are read to, as many as there is room for.
 type blockReader struct {
@@ -280,7 +169,7 @@ func (r *blockReader) makeBlocks(room []byte) (made int) {
 			break
 		}
 		block := room[made : made+int(size)]
-		surround(block, records)
+		recordHead(records).surround(block)
 		copy(block[packetBlockHead:], records[RecordHeaderSize:RecordHeaderSize+stored])
 		made += int(size)
 		records = records[RecordHeaderSize+stored:]
@@ -311,7 +200,7 @@ func (r *blockReader) makeBlock() ([]byte, error) {
 	}
 	size := int(packetLayout.Size(int(stored)))
 	r.spare = slices.Grow(r.spare[:0], size)[:size]
-	surround(r.spare, header[:])
+	recordHead(header[:]).surround(r.spare)
 	r.take(r.spare[packetBlockHead : packetBlockHead+stored])
 	return r.spare, nil
 }
@@ -330,19 +219,3 @@ func (r *blockReader) take(p []byte) {
 
 // storedBytes returns how many bytes of its packet a record holds.
 func storedBytes(record []byte) int64 { return int64(binary.LittleEndian.Uint32(record[8:])) }
-
-// surround writes all of an enhanced packet block but the packet, from the
-// header of its record.
-func surround(block, record []byte) {
-	seconds, nanos := binary.LittleEndian.Uint32(record), binary.LittleEndian.Uint32(record[4:])
-	stamp := uint64(seconds)*uint64(time.Second) + uint64(nanos)
-	order, size := binary.LittleEndian, uint32(len(block))
-	order.PutUint32(block[len(block)-8:], 0) // where the packet does not fill it up
-	order.PutUint32(block[len(block)-4:], size)
-	order.PutUint32(block, enhancedPacket)
-	order.PutUint32(block[4:], size)
-	order.PutUint32(block[8:], 0) // the first interface
-	order.PutUint32(block[12:], uint32(stamp>>32))
-	order.PutUint32(block[16:], uint32(stamp))
-	copy(block[20:packetBlockHead], record[8:RecordHeaderSize]) // stored and original length
-}

@@ -18,35 +18,35 @@ const (
 	maxStamp = math.MaxInt64
 )
 
-// A Packet is a packet of a capture file.
-type Packet struct {
-	Stamp    uint64 // nanoseconds since 1970
-	Original uint32 // bytes on the wire
-	Data     []byte // what was captured of it
+// A packet is one of a capture file.
+type packet struct {
+	stamp    uint64 // nanoseconds since 1970
+	original uint32 // bytes on the wire
+	data     []byte // what was captured of it
 }
 
-// A StreamReader reads a capture file of a foreign program that comes in pieces, cut anywhere:
+// A streamReader reads a capture file of a foreign program that comes in pieces, cut anywhere:
 // pcap or pcapng, of either order of bytes, stamped in microseconds or nanoseconds, with one interface. It
 // believes nothing that it reads: it keeps at most one packet, and takes none of more than MaxSnap bytes.
 // The zero value is ready to use, from one goroutine.
-type StreamReader struct {
+type streamReader struct {
 	rest  []byte // what has come of the next packet
 	order binary.ByteOrder
-	next  func(*StreamReader, []byte) (int, error) // takes the next record or block; 0: it is not complete
+	next  func(*streamReader, []byte) (int, error) // takes the next record or block; 0: it is not complete
 	unit  uint64                                   // nanoseconds
 	named bool                                     // the header is complete
 	head  Header
-	take  func(Packet)
+	take  func(packet)
 	err   error // of all reads from now on
 }
 
 // Header returns link type, snapshot length and, of a pcapng file, the filter; false means
 // that they have not come yet.
-func (r *StreamReader) Header() (h Header, known bool) { return r.head, r.named }
+func (r *streamReader) Header() (h Header, known bool) { return r.head, r.named }
 
 // Read reads the next piece and calls take with each packet that is complete. The data of a packet
 // stays until take returns. After an error, which says what is wrong with the file, nothing more can be read.
-func (r *StreamReader) Read(piece []byte, take func(Packet)) error {
+func (r *streamReader) Read(piece []byte, take func(packet)) error {
 	if r.err != nil {
 		return r.err
 	}
@@ -57,7 +57,7 @@ func (r *StreamReader) Read(piece []byte, take func(Packet)) error {
 	}
 	r.take = take
 	if r.next == nil {
-		r.next = (*StreamReader).recognise
+		r.next = (*streamReader).recognise
 	}
 	for len(at) > 0 {
 		n, err := r.next(r, at)
@@ -75,34 +75,28 @@ func (r *StreamReader) Read(piece []byte, take func(Packet)) error {
 }
 
 // recognise takes the header of a pcap file, or recognises a pcapng file.
-func (r *StreamReader) recognise(b []byte) (int, error) {
+func (r *streamReader) recognise(b []byte) (int, error) {
 	if len(b) < 4 {
 		return 0, nil
 	}
-	switch [4]byte(b) {
-	case [4]byte{0x0a, 0x0d, 0x0d, 0x0a}:
-		r.next = (*StreamReader).section
+	order, unit := pcapOrder(b)
+	switch {
+	case isSection(b):
+		r.next = (*streamReader).section
 		return r.next(r, b)
-	case [4]byte{0xd4, 0xc3, 0xb2, 0xa1}:
-		r.order, r.unit = binary.LittleEndian, 1000
-	case [4]byte{0xa1, 0xb2, 0xc3, 0xd4}:
-		r.order, r.unit = binary.BigEndian, 1000
-	case [4]byte{0x4d, 0x3c, 0xb2, 0xa1}:
-		r.order, r.unit = binary.LittleEndian, 1
-	case [4]byte{0xa1, 0xb2, 0x3c, 0x4d}:
-		r.order, r.unit = binary.BigEndian, 1
-	default:
+	case order == nil:
 		return 0, fmt.Errorf("no capture file: it begins with %x", b[:4])
 	}
+	r.order, r.unit = order, uint64(unit)
 	if len(b) < HeaderSize {
 		return 0, nil
 	}
-	r.next = (*StreamReader).record
+	r.next = (*streamReader).record
 	return HeaderSize, r.describe(r.order.Uint32(b[20:])&0xffff, r.order.Uint32(b[16:])) // above it: FCS
 }
 
 // describe notes the link type and the snapshot length.
-func (r *StreamReader) describe(linkType, snap uint32) error {
+func (r *streamReader) describe(linkType, snap uint32) error {
 	if snap > MaxSnap {
 		return fmt.Errorf("a snapshot length of %d bytes, more than %d", snap, MaxSnap)
 	}
@@ -113,13 +107,13 @@ func (r *StreamReader) describe(linkType, snap uint32) error {
 	return nil
 }
 
-// packet hands out a packet, of which the bytes are there.
-func (r *StreamReader) packet(stamp uint64, original uint32, data []byte) {
-	r.take(Packet{min(stamp, maxStamp), max(original, uint32(len(data))), data})
+// handOut hands out a packet, of which the bytes are there.
+func (r *streamReader) handOut(stamp uint64, original uint32, data []byte) {
+	r.take(packet{min(stamp, maxStamp), max(original, uint32(len(data))), data})
 }
 
 // checkPacket refuses a packet of more bytes than the snapshot length.
-func (r *StreamReader) checkPacket(stored uint32) error {
+func (r *streamReader) checkPacket(stored uint32) error {
 	if int64(stored) > int64(r.head.Snap) {
 		return fmt.Errorf("a packet of %d bytes, with a snapshot length of %d", stored, r.head.Snap)
 	}
@@ -127,7 +121,7 @@ func (r *StreamReader) checkPacket(stored uint32) error {
 }
 
 // record takes a record of a pcap file.
-func (r *StreamReader) record(b []byte) (int, error) {
+func (r *streamReader) record(b []byte) (int, error) {
 	if len(b) < RecordHeaderSize {
 		return 0, nil
 	}
@@ -140,42 +134,37 @@ func (r *StreamReader) record(b []byte) (int, error) {
 		return 0, nil
 	}
 	stamp := uint64(r.order.Uint32(b))*uint64(time.Second) + uint64(r.order.Uint32(b[4:]))*r.unit
-	r.packet(stamp, r.order.Uint32(b[12:]), b[RecordHeaderSize:size])
+	r.handOut(stamp, r.order.Uint32(b[12:]), b[RecordHeaderSize:size])
 	return size, nil
 }
 
 // section takes the section header of a pcapng file.
-func (r *StreamReader) section(b []byte) (int, error) {
-	if len(b) < 12 {
+func (r *streamReader) section(b []byte) (int, error) {
+	if len(b) < blockHead {
 		return 0, nil
 	}
-	switch [4]byte(b[8:]) {
-	case [4]byte{0x4d, 0x3c, 0x2b, 0x1a}:
-		r.order = binary.LittleEndian
-	case [4]byte{0x1a, 0x2b, 0x3c, 0x4d}:
-		r.order = binary.BigEndian
-	default:
+	if r.order = sectionOrder(b); r.order == nil {
 		return 0, errors.New("no capture file: a section without an order of bytes")
 	}
 	body, size, err := r.body(b)
 	if size > 0 && err == nil && len(body) < 16 {
 		err = fmt.Errorf("a section header of %d bytes", size)
 	}
-	r.next = (*StreamReader).block
+	r.next = (*streamReader).block
 	if size == 0 {
-		r.next = (*StreamReader).section
+		r.next = (*streamReader).section
 	}
 	return size, err
 }
 
 // body returns what stands between the ends of a block, and the size of it all; 0: it is not complete.
-func (r *StreamReader) body(b []byte) (body []byte, size int, err error) {
-	if len(b) < 12 {
+func (r *streamReader) body(b []byte) (body []byte, size int, err error) {
+	if len(b) < blockHead {
 		return nil, 0, nil
 	}
 	length := r.order.Uint32(b[4:])
 	switch {
-	case length < 12 || length > maxBlock || length%blockAlign != 0:
+	case length < blockHead || length > maxBlock || length%blockAlign != 0:
 		return nil, 0, fmt.Errorf("a block of %d bytes", length)
 	case len(b) < int(length):
 		return nil, 0, nil
@@ -186,7 +175,7 @@ func (r *StreamReader) body(b []byte) (body []byte, size int, err error) {
 }
 
 // block takes a block that is no section header. Whatever it does not know it passes over.
-func (r *StreamReader) block(b []byte) (int, error) {
+func (r *streamReader) block(b []byte) (int, error) {
 	body, size, err := r.body(b)
 	if err != nil || size == 0 {
 		return 0, err
@@ -205,7 +194,7 @@ func (r *StreamReader) block(b []byte) (int, error) {
 }
 
 // iface takes the body of an interface description block.
-func (r *StreamReader) iface(body []byte) error {
+func (r *streamReader) iface(body []byte) error {
 	switch {
 	case r.named:
 		return errors.New("more than one interface")
@@ -220,7 +209,7 @@ func (r *StreamReader) iface(body []byte) error {
 }
 
 // options takes the options of an interface.
-func (r *StreamReader) options(b []byte) error {
+func (r *streamReader) options(b []byte) error {
 	for len(b) >= 4 {
 		code, length := r.order.Uint16(b), int(r.order.Uint16(b[2:]))
 		padded := length + -length&(blockAlign-1)
@@ -245,7 +234,7 @@ func (r *StreamReader) options(b []byte) error {
 }
 
 // enhanced takes the body of an enhanced packet block.
-func (r *StreamReader) enhanced(body []byte) error {
+func (r *streamReader) enhanced(body []byte) error {
 	const head = packetBlockHead - 8
 	switch {
 	case len(body) < head:
@@ -264,6 +253,6 @@ func (r *StreamReader) enhanced(body []byte) error {
 	if stamp > maxStamp/r.unit {
 		stamp = maxStamp / r.unit
 	}
-	r.packet(stamp*r.unit, r.order.Uint32(body[16:]), body[head:head+int(stored)])
+	r.handOut(stamp*r.unit, r.order.Uint32(body[16:]), body[head:head+int(stored)])
 	return nil
 }

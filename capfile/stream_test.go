@@ -19,11 +19,11 @@ type readPacket struct {
 
 // readStream reads a file that comes in pieces of a size.
 func readStream(file []byte, size int) (h Header, packets []readPacket, err error) {
-	var r StreamReader
+	var r streamReader
 	for piece := range slices.Chunk(file, size) {
 		piece = bytes.Clone(piece)
-		if err = r.Read(piece, func(p Packet) {
-			packets = append(packets, readPacket{p.Stamp, p.Original, string(p.Data)})
+		if err = r.Read(piece, func(p packet) {
+			packets = append(packets, readPacket{p.stamp, p.original, string(p.data)})
 		}); err != nil {
 			break
 		}
@@ -173,7 +173,7 @@ func TestStreamReaderHostile(t *testing.T) {
 			}
 		}
 	}
-	var r StreamReader
+	var r streamReader
 	first := r.Read([]byte("rubbish"), nil)
 	if again := r.Read(pcapFile(binary.LittleEndian, 0xa1b2c3d4, 0), nil); again != first || len(r.rest) > 0 {
 		t.Errorf("want %v for good, got %v, and %d bytes", first, again, len(r.rest))
@@ -190,10 +190,10 @@ func FuzzStreamReader(f *testing.F) {
 	f.Add(pcapngFile(binary.BigEndian, "\x00\x09\x00\x01\x09\x00\x00\x00", 7, 7), 5)
 	f.Fuzz(func(t *testing.T, file []byte, size int) {
 		size = max(1, size%1000)
-		var r StreamReader
+		var r streamReader
 		for piece := range slices.Chunk(file, size) {
-			err := r.Read(piece, func(p Packet) {
-				if h, known := r.Header(); !known || len(p.Data) > h.Snap || h.Snap > MaxSnap || p.Stamp > maxStamp {
+			err := r.Read(piece, func(p packet) {
+				if h, known := r.Header(); !known || len(p.data) > h.Snap || h.Snap > MaxSnap || p.stamp > maxStamp {
 					t.Errorf("%+v of %+v", p, h)
 				}
 			})

@@ -26,7 +26,7 @@ func Fetch(o Options, id string, stdout, stderr io.Writer) Outcome {
 	in, release := newInterruption(o.Ends)
 	defer release()
 	out := &printed{to: stdout}
-	l := leftover{id: id, prefix: o.Results + ":" + id + ":", shown: leftoverView(openTerminal(stdout), out, stderr)}
+	l := leftover{id: id, prefix: o.Results + ":" + id + ":", shown: newView(request{}, openTerminal(stdout), out, stderr)}
 	l.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), l.prefix, 0)
 	l.fetcher.identities = o.Identities
 	l.list = o.Server.Keys
@@ -57,14 +57,6 @@ type leftover struct {
 	shown   view
 	files   int  // fetched
 	failed  bool // something was not
-}
-
-// leftoverView returns a view that suits who looks.
-func leftoverView(screen *terminal, stdout, stderr io.Writer) view {
-	if screen != nil {
-		return &display{terminal: screen, err: stderr}
-	}
-	return jsonLines{stdout, stderr}
 }
 
 // fetch fetches all there is. The server names only so many keys at a time.
@@ -122,14 +114,14 @@ func (l *leftover) fetchKey(ctx context.Context, key string, r result.Result) {
 
 // store brings a file into the directory. Its first packet tells the time that its name
 // bears: that of the start is not known here.
-func (l *leftover) store(ctx context.Context, key string, r result.Result) (file string, err error) {
+func (l *leftover) store(ctx context.Context, key string, r result.Result) (path string, err error) {
 	from, release := l.fetcher.open(ctx, key)
 	defer release()
-	sight, head, err := look(from)
+	file, head, err := look(from)
 	encrypted := encrypt.IsEncrypted(head)
 	if err == nil && encrypted && l.fetcher.identities != nil {
 		encrypted = false
-		sight, head, err = look(&opened{from: sight, identities: l.fetcher.identities})
+		file, head, err = look(&opened{from: file, identities: l.fetcher.identities})
 	}
 	if err != nil {
 		return "", err
@@ -139,17 +131,17 @@ func (l *leftover) store(ctx context.Context, key string, r result.Result) (file
 		first = time.Now()
 	}
 	if encrypted {
-		extension = ".pcap" + encrypt.Extension // which it is cannot be seen
+		extension = ".pcap" + encrypt.Extension // which of the two cannot be seen
 	}
 	r.Name = store.FileName(r.Node, r.Interface, first, extension)
-	return l.fetcher.keep(ctx, key, store.File{ID: r.ID, Name: localName(r)}, &content{from: capfile.NewChecker(sight)})
+	return l.fetcher.keep(ctx, key, store.File{ID: r.ID, Name: localName(r)}, &content{from: capfile.NewChecker(file)})
 }
 
 // look returns a reader of a file, and what the file begins with.
-func look(file io.Reader) (sight *bufio.Reader, head []byte, err error) {
-	sight = bufio.NewReaderSize(file, capfile.SightSize)
-	if head, err = sight.Peek(capfile.SightSize); err == io.EOF {
+func look(from io.Reader) (file *bufio.Reader, head []byte, err error) {
+	file = bufio.NewReaderSize(from, capfile.IdentifySize)
+	if head, err = file.Peek(capfile.IdentifySize); err == io.EOF {
 		err = nil
 	}
-	return sight, head, err
+	return file, head, err
 }
