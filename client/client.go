@@ -10,13 +10,10 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"os/signal"
 	"time"
 
 	"github.com/dustin/go-humanize/english"
 
-	"pcapdaemon/encrypt"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/store"
@@ -41,74 +38,6 @@ type exchange interface {
 	Changes() <-chan error
 }
 
-// A view shows what a client hears. It is used from one goroutine.
-type view interface {
-	// heard shows what has come, word for word.
-	heard(message []byte)
-	// fetched shows where the file of a capture is now.
-	fetched(r result.Result, file string)
-	// ended shows the last word on a capture; the file is empty if none was fetched.
-	ended(r result.Result, file string)
-	// say shows what is no result.
-	say(text string)
-	// draw shows how everything stands.
-	draw(f *session, now time.Time)
-	// close shows what is left to be shown.
-	close()
-}
-
-// Options say whom a client asks, and how.
-type Options struct {
-	Server            *pubsub.Server
-	Requests, Results string // channels
-	// Dir is the absolute path of the directory into which captures are fetched; empty: none are.
-	Dir string
-	// Identities open the encrypted ones of these; nil: they stay as they are.
-	Identities *encrypt.Identities
-	// Packets is a file or a pipe into which the packets of all captures are written as one pcapng
-	// file while they are captured; nil: they are not. It is not closed. A reader that closes the
-	// pipe ends the captures, as a signal does. Whoever writes to standard output has to ignore SIGPIPE.
-	Packets *os.File
-	// Application, a name and a version, is what that file says it was made by.
-	Application string
-	// Grace is how long the client waits, after it was asked to end its captures, for what is
-	// left of them; 0: as long as it takes.
-	Grace time.Duration
-	// Capture is how long a capture may last where neither the request nor its host
-	// says so, and Delivery how long its delivery may take.
-	Capture, Delivery time.Duration
-	// Judge judges a request as the hosts will that it names.
-	Judge func(message []byte) (Asked, error)
-	// Ends are the signals that end the client, at least one: the first ends its captures, the second the client.
-	Ends []os.Signal
-	// Name is what its errors begin with: the flag that the request stands in.
-	Name string
-}
-
-// Asked is what a client has to know of a request.
-type Asked struct {
-	ID, By       string
-	Node, NodeRE string // whom it names: one of them is empty
-	Interfaces   []string
-	Timeout      int64  // seconds; 0: not given
-	Progress     int64  // seconds between results on the way; 0: none are asked for
-	Bytes        int64  // of the file; 0: not given
-	Stop         string // id of captures to be ended; nothing is captured
-	RollCall     bool   // nothing is captured
-}
-
-// An Outcome is how asking has ended.
-type Outcome int
-
-// Outcomes.
-const (
-	Done        Outcome = iota
-	Failed              // some host refused, failed or fell silent, or a file was not fetched
-	Misused             // the request is wrong; nobody was asked
-	Unanswered          // no host answered
-	Unpublished         // the request could not be published; nobody was asked
-)
-
 // A client asks, and shows what it hears.
 type client struct {
 	exchange exchange
@@ -126,34 +55,6 @@ type client struct {
 	leaving   time.Time // when the grace is over; zero: nobody knows yet
 	owed      bool      // a stop could not be published
 	failed    bool      // a file was not fetched, or packets are missing
-}
-
-// An interruption is how somebody at a keyboard ends a client: once, and it
-// ends what it has begun; twice, and it leaves.
-type interruption struct{ once, twice context.Context }
-
-// newInterruption returns what signals do until it is released.
-func newInterruption(ends []os.Signal) (in interruption, release func()) {
-	twice, leave := context.WithCancel(context.Background())
-	once, stop := context.WithCancel(twice)
-	signals, done := make(chan os.Signal, 2), make(chan struct{})
-	signal.Notify(signals, ends...)
-	go func() {
-		defer close(done)
-		for _, end := range []func(){stop, leave} {
-			select {
-			case <-signals:
-				end()
-			case <-twice.Done():
-				return
-			}
-		}
-	}()
-	return interruption{once, twice}, func() {
-		signal.Stop(signals)
-		leave()
-		<-done
-	}
 }
 
 // Ask publishes a request, shows the answers, and returns when the last one has
@@ -218,17 +119,6 @@ func newClient(o Options, q request, v view) *client {
 		asking.fetcher.identities = o.Identities
 	}
 	return asking
-}
-
-// newView returns a view that suits what is asked, and who looks.
-func newView(q request, screen *terminal, stdout, stderr io.Writer) view {
-	switch {
-	case q.rollCall:
-		return &roll{out: stdout, err: stderr, table: screen != nil}
-	case screen != nil:
-		return &display{terminal: screen, err: stderr}
-	}
-	return jsonLines{stdout, stderr}
 }
 
 // ask publishes the request.

@@ -1,11 +1,11 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"time"
 
+	"pcapdaemon/capfile"
 	"pcapdaemon/result"
 	"pcapdaemon/store"
 )
@@ -21,7 +21,8 @@ type copyFile struct {
 // newCopyFile begins the file of a capture, under a temporary name. Its first piece says what format it has.
 func newCopyFile(dir *store.Directory, r result.Result, first []byte) *copyFile {
 	if r.Name == "" {
-		r.Name = store.FileName(r.Node, r.Interface, time.Time(r.Started), formatOf(first))
+		extension, _ := capfile.Identify(first)
+		r.Name = store.FileName(r.Node, r.Interface, time.Time(r.Started), extension)
 	}
 	from, to := io.Pipe()
 	c := &copyFile{to: to, done: make(chan struct{})}
@@ -32,14 +33,6 @@ func newCopyFile(dir *store.Directory, r result.Result, first []byte) *copyFile 
 			Content: func() io.Reader { return from }})
 	}()
 	return c
-}
-
-// formatOf returns the extension of a file that begins so.
-func formatOf(first []byte) string {
-	if bytes.HasPrefix(first, []byte{0x0a, 0x0d, 0x0d, 0x0a}) {
-		return ".pcapng"
-	}
-	return ".pcap"
 }
 
 // write appends a piece.

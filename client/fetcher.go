@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pcapdaemon/encrypt"
+	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/store"
 )
@@ -71,12 +72,12 @@ func (f *fetcher) finished() <-chan fetched {
 
 // wants reports whether there is something to fetch.
 func (f *fetcher) wants(r result.Result) bool {
-	return f != nil && r.Key != "" && !f.seen[r.Key] && !strings.HasSuffix(r.Key, liveSuffix)
+	return f != nil && r.Key != "" && !f.seen[r.Key] && !strings.HasSuffix(r.Key, pubsub.ListSuffix)
 }
 
 // start fetches the file of a capture, until the context ends.
 func (f *fetcher) start(ctx context.Context, t *progress) {
-	if f.belongs(t.Result) { // what one host claims of another's key keeps that from nobody
+	if checkKey(f.prefix, t.Result) == nil { // what one host claims of another's key keeps that from nobody
 		f.seen[t.Key] = true
 	}
 	f.pending++
@@ -98,8 +99,17 @@ func (f *fetcher) start(ctx context.Context, t *progress) {
 	})
 }
 
-// belongs reports whether the key of a result is one of its own node.
-func (f *fetcher) belongs(r result.Result) bool { return strings.HasPrefix(r.Key, f.prefix+r.Node+":") }
+// checkKey returns an error if the key of a result is none of the request, whose keys begin with
+// a prefix, or another node's.
+func checkKey(prefix string, r result.Result) error {
+	switch {
+	case !strings.HasPrefix(r.Key, prefix):
+		return fmt.Errorf("key %s is not of this request", r.Key)
+	case !strings.HasPrefix(r.Key, prefix+r.Node+":"):
+		return fmt.Errorf("key %s is another node's", r.Key)
+	}
+	return nil
+}
 
 // fetch brings the file of a capture into the directory and removes the key.
 func (f *fetcher) fetch(ctx context.Context, r result.Result) (file string, err error) {
@@ -109,10 +119,8 @@ func (f *fetcher) fetch(ctx context.Context, r result.Result) (file string, err 
 		}
 	}()
 	switch {
-	case !strings.HasPrefix(r.Key, f.prefix):
-		return "", fmt.Errorf("key %s is not of this request", r.Key)
-	case !f.belongs(r):
-		return "", fmt.Errorf("key %s is another node's", r.Key)
+	case checkKey(f.prefix, r) != nil:
+		return "", checkKey(f.prefix, r)
 	case f.most > 0 && r.Bytes > f.most:
 		return "", fmt.Errorf("a file of %d bytes is larger than the %d that were asked for", r.Bytes, f.most)
 	}

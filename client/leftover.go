@@ -16,9 +16,6 @@ import (
 	"pcapdaemon/text"
 )
 
-// liveSuffix is how the names of lists end to which hosts send captures while they run.
-const liveSuffix = ":live"
-
 // Fetch fetches into a directory what hosts have left in Redis for an id, until a signal
 // comes, shows what is fetched, and removes the keys. It touches no other keys, and no lists of captures
 // that run. Unanswered means that there is nothing.
@@ -88,7 +85,7 @@ func (l *leftover) fetch(ctx context.Context) error {
 // The names of devices have no colons, those of nodes may.
 func (l *leftover) parse(key string) (node, device string, ok bool) {
 	rest, ours := strings.CutPrefix(key, l.prefix)
-	if before, live := strings.CutSuffix(rest, liveSuffix); !ours || live && strings.Contains(before, ":") {
+	if before, live := strings.CutSuffix(rest, pubsub.ListSuffix); !ours || live && strings.Contains(before, ":") {
 		return "", "", false
 	}
 	i := strings.LastIndex(rest, ":")

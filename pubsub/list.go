@@ -24,8 +24,8 @@ const (
 	lookPeriod = 50 * time.Millisecond
 	// idleTimeout is how long after its last answer a connection is used without a look.
 	idleTimeout = 100 * time.Millisecond
-	// listSuffix is how names of lists end.
-	listSuffix = ":live"
+	// ListSuffix is how names of lists end.
+	ListSuffix = ":live"
 )
 
 // Why a list cannot be written any more.
@@ -67,7 +67,7 @@ func (s *Server) OpenList(ctx context.Context, key string, first []byte) (*ListW
 	}
 	if err != nil {
 		w.link.close()
-		return nil, fmt.Errorf("open list %s: %w", key+listSuffix, err)
+		return nil, fmt.Errorf("open list %s: %w", key+ListSuffix, err)
 	}
 	return w, nil
 }
@@ -77,10 +77,9 @@ func (w *ListWriter) Key() string { return w.name }
 
 // Push appends a piece of at most MaxPiece bytes, and not an empty one. The piece has to stay
 // as it is until the next one has been pushed: it is compared with the list when a connection
-// breaks. As long as
-// 4 MiB are unread it waits for the reader. It fails for good when the reader has taken
-// nothing for 30 s while something was left to take, when the list was lost, when the
-// server has been away for 30 s, or when the context ends: then the list cannot be ended either.
+// breaks. Push blocks as long as 4 MiB are unread. It fails for good when the reader has taken
+// nothing for 30 s while something was left to take, when the list was lost, when the server has
+// been away for 30 s, or when the context ends: then Finish fails too.
 func (w *ListWriter) Push(ctx context.Context, piece []byte) error {
 	err := checkPiece(piece)
 	for err == nil && w.backlog()+len(piece) > maxBacklog {
@@ -97,8 +96,8 @@ func (w *ListWriter) Push(ctx context.Context, piece []byte) error {
 	return nil
 }
 
-// Look looks whether the reader goes on, and fails as Push does. Who has nothing to push
-// calls it, at least every 10 s: what is not taken within a minute expires.
+// Look asks whether the reader goes on, and fails as Push does. Whoever has nothing to push
+// calls it at least every 10 s: what is not taken within a minute expires.
 func (w *ListWriter) Look(ctx context.Context) error {
 	if err := w.look(ctx); err != nil {
 		return fmt.Errorf("look at %s: %w", w.name, err)
@@ -146,9 +145,9 @@ func (w *ListWriter) backlog() (bytes int) {
 // create makes the list under the first name that is free, after so many that were tried.
 func (w *ListWriter) create(conn redis.Conn, key string, tried int, first []byte) (int, error) {
 	for ; tried < maxNames; tried++ {
-		w.name = key + listSuffix
+		w.name = key + ListSuffix
 		if tried > 0 {
-			w.name = fmt.Sprintf("%s-%d%s", key, tried+1, listSuffix)
+			w.name = fmt.Sprintf("%s-%d%s", key, tried+1, ListSuffix)
 		}
 		if _, err := redis.DoWithTimeout(conn, answerTimeout, "WATCH", w.name); err != nil {
 			return tried, err
