@@ -17,12 +17,14 @@ type imports struct{ ours, others []string }
 
 // borders holds for each folder what its files, tests aside, may know.
 var borders = map[string]imports{
-	"text":    {nil, []string{"github.com/dustin/go-humanize"}},
-	"result":  {[]string{"text"}, []string{"github.com/dustin/go-humanize"}},
-	"tap":     {[]string{"text"}, []string{"github.com/google/gopacket", "github.com/google/gopacket/pcap", "golang.org/x/sys/unix", "C", "unsafe"}},
-	"pubsub":  {[]string{"text"}, []string{"github.com/gomodule/redigo/redis", "github.com/sirupsen/logrus", "github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"}},
-	"capfile": {[]string{"tap", "text"}, []string{"golang.org/x/sys/unix"}},
-	"encrypt": {[]string{"text"}, []string{"filippo.io/age", "filippo.io/age/agessh", "golang.org/x/crypto/chacha20poly1305"}},
+	"text":       {nil, []string{"github.com/dustin/go-humanize"}},
+	"flagvalue":  {[]string{"text"}, nil},
+	"credential": {nil, nil},
+	"result":     {[]string{"text"}, []string{"github.com/dustin/go-humanize"}},
+	"tap":        {[]string{"text"}, []string{"github.com/google/gopacket", "github.com/google/gopacket/pcap", "golang.org/x/sys/unix", "C", "unsafe"}},
+	"pubsub":     {[]string{"text"}, []string{"github.com/gomodule/redigo/redis", "github.com/sirupsen/logrus", "github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"}},
+	"capfile":    {[]string{"tap", "text"}, []string{"golang.org/x/sys/unix"}},
+	"encrypt":    {[]string{"text"}, []string{"filippo.io/age", "filippo.io/age/agessh", "golang.org/x/crypto/chacha20poly1305"}},
 	"store": {[]string{"result", "capfile", "encrypt", "pubsub", "text"},
 		[]string{"github.com/cenkalti/backoff/v5", "github.com/dustin/go-humanize", "golang.org/x/sys/unix"}},
 	"transfer": {[]string{"store", "text"}, []string{"github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"}},
@@ -44,7 +46,7 @@ var guarded = map[string][]string{
 	"unsafe":   {"tap/"},
 	"net/http": {"upload.go", "transfer/", "object/", "status/"},
 	"os/exec":  nil, // the daemon runs no other program
-	"flag":     {"main.go", "config.go", "flags.go", "extcap/"},
+	"flag":     {"main.go", "config.go", "flags.go", "flagvalue/", "extcap/"},
 	"github.com/sirupsen/logrus": {"main.go", "log.go", "serve.go", "daemon.go", "metrics.go", "sources.go", "jobs.go",
 		"job.go", "results.go", "pubsub/"},
 }

@@ -22,12 +22,12 @@ import (
 	"github.com/peterbourgon/ff/v3"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/credential"
 	"pcapdaemon/encrypt"
 	"pcapdaemon/extcap"
 	"pcapdaemon/object"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/store"
-	"pcapdaemon/tap"
 	"pcapdaemon/text"
 )
 
@@ -42,27 +42,6 @@ const mostReturned = 512 * humanize.MiByte
 
 // noChannel is what -resultchannel takes for no results: an empty variable counts as not set.
 const noChannel = "none"
-
-// A mode is what the program is started for.
-type mode int
-
-const (
-	serving     mode = iota // what comes from Redis
-	requesting              // one request, here and without Redis
-	publishing              // one request to others, as a client
-	rollCalling             // who listens, as a client
-	fetching                // what is left in Redis for an id, as a client
-	versioning              // print versions
-)
-
-// delivers reports whether captures are made, and so have to go somewhere.
-func (m mode) delivers() bool { return m == serving || m == requesting }
-
-// usesRedis reports whether a server is needed.
-func (m mode) usesRedis() bool { return m == serving || m == fetching || m.asks() }
-
-// asks reports whether this is a client, who needs the answers.
-func (m mode) asks() bool { return m == publishing || m == rollCalling }
 
 // A config is what flags and environment say, checked: what parseConfig
 // returns works. It is grouped by who takes it.
@@ -220,6 +199,36 @@ func (c *config) check(raw rawConfig) error {
 	c.lowerDefaults(raw.given)
 	c.delivery.store.given = raw.storeURL != ""
 	c.limits.onlyReturns = !c.delivery.upload && !c.delivery.writeLocal && !c.delivery.store.given
+	if err := cmp.Or(c.checkClient(), c.checkValues()); err != nil {
+		return err
+	}
+	if c.listen != "" {
+		if _, port, err := net.SplitHostPort(c.listen); err != nil || !isPort(port) {
+			return fmt.Errorf("-listen takes host:port or :port, not %q", c.listen)
+		}
+	}
+	if err := c.checkInterfaces(raw); err != nil {
+		return err
+	}
+	if c.mode.usesRedis() {
+		if err := c.redis.check(raw); err != nil {
+			return err
+		}
+	}
+	if err := c.checkEncryption(raw); err != nil {
+		return err
+	}
+	switch {
+	case c.mode.delivers():
+		return c.delivery.check(raw)
+	case c.mode == publishing || c.mode == fetching:
+		return absoluteDirectory("-destdir", &c.delivery.dir)
+	}
+	return nil
+}
+
+// checkClient refuses what a client cannot do, or lacks.
+func (c *config) checkClient() error {
 	switch {
 	case c.noWait && c.mode != publishing:
 		return errors.New("-nowait needs a request to publish: give -publish")
@@ -231,6 +240,13 @@ func (c *config) check(raw rawConfig) error {
 		return errors.New("-fetch looks for keys that begin with the -resultchannel, and needs one")
 	case c.mode == fetching && c.delivery.dir == "":
 		return errors.New("-fetch needs a -destdir to fetch captures into")
+	}
+	return nil
+}
+
+// checkValues refuses values that are wrong, or do not go together.
+func (c *config) checkValues() error {
+	switch {
 	case c.limits.returned > 0 && c.limits.returned < capfile.HeaderSize:
 		return fmt.Errorf("-maxreturn takes 0, or %d bytes to %s", capfile.HeaderSize, text.FormatSize(mostReturned))
 	case c.limits.returned > 0 && c.redis.results == "":
@@ -254,28 +270,6 @@ func (c *config) check(raw rawConfig) error {
 	case c.limits.bytes > c.capacity.memory:
 		return fmt.Errorf("-maxbytes %s is above -maxmemory %s",
 			text.FormatSize(c.limits.bytes), text.FormatSize(c.capacity.memory))
-	}
-	if c.listen != "" {
-		if _, port, err := net.SplitHostPort(c.listen); err != nil || !isPort(port) {
-			return fmt.Errorf("-listen takes host:port or :port, not %q", c.listen)
-		}
-	}
-	if err := c.checkInterfaces(raw); err != nil {
-		return err
-	}
-	if c.mode.usesRedis() {
-		if err := c.redis.check(raw); err != nil {
-			return err
-		}
-	}
-	if err := c.checkEncryption(raw); err != nil {
-		return err
-	}
-	switch {
-	case c.mode.delivers():
-		return c.delivery.check(raw)
-	case c.mode == publishing || c.mode == fetching:
-		return absoluteDirectory("-destdir", &c.delivery.dir)
 	}
 	return nil
 }
@@ -335,49 +329,6 @@ func (c *config) checkInterfaces(raw rawConfig) error {
 	return nil
 }
 
-// nameInterfaces reads the list of -interfaces, in which wan=eth0 gives eth0 a second name.
-func (l *limits) nameInterfaces(list string) error {
-	entries, ok := splitNames(list)
-	if !ok {
-		return fmt.Errorf("-interfaces takes all, or interface names separated by commas, not %q", list)
-	}
-	l.aliases = map[string]string{}
-	for _, entry := range entries {
-		alias, device, named := strings.Cut(entry, "=")
-		switch {
-		case !named:
-			device = entry
-		case alias == "" || device == "" || strings.Contains(device, "="):
-			return fmt.Errorf("-interfaces takes second names as in wan=eth0, not %q", entry)
-		case alias == tap.AnyInterface || alias == defaultInterface || l.aliases[alias] != "":
-			return fmt.Errorf("-interfaces: %q cannot be a second name, it means something already", alias)
-		default:
-			l.aliases[alias] = device
-		}
-		l.interfaces = append(l.interfaces, device)
-	}
-	for alias := range l.aliases {
-		if slices.Contains(l.interfaces, alias) {
-			return fmt.Errorf("-interfaces: %q cannot be a second name, it means something already", alias)
-		}
-	}
-	return nil
-}
-
-// splitNames returns the names of a list with commas, each once; false means that
-// one is empty, or not UTF-8, which metrics and results have to be.
-func splitNames(list string) (names []string, ok bool) {
-	for name := range strings.SplitSeq(list, ",") {
-		if name = strings.TrimSpace(name); name == "" || !utf8.ValidString(name) {
-			return nil, false
-		}
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return names, true
-}
-
 // lowerDefaults keeps a default from being above a maximum that was given.
 func (c *config) lowerDefaults(given map[string]bool) {
 	if !given["defaulttimeout"] {
@@ -403,7 +354,7 @@ func (c *redisConfig) check(raw rawConfig) error {
 		}
 	}
 	if raw.redisCAFile != "" {
-		c.server.CAs, err = readCAs(raw.redisCAFile, x509.NewCertPool())
+		c.server.CAs, err = credential.ReadCAs(raw.redisCAFile)
 	}
 	if err != nil {
 		return fmt.Errorf("-rediscafile: %w", err)
@@ -444,15 +395,12 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 			"captures there would be removed with the old ones")
 	}
 	if raw.csTokenFile == "" && c.shark.token == defaultToken {
-		raw.csTokenFile = credential("cstoken")
+		raw.csTokenFile = credential.Find("cstoken")
 	}
 	if raw.csTokenFile != "" {
-		token, err := os.ReadFile(raw.csTokenFile)
-		if err != nil {
+		var err error
+		if c.shark.token, err = credential.ReadToken(raw.csTokenFile); err != nil {
 			return fmt.Errorf("-cstokenfile: %w", err)
-		}
-		if c.shark.token = strings.TrimSpace(string(token)); c.shark.token == "" {
-			return fmt.Errorf("-cstokenfile: %s holds no token", raw.csTokenFile)
 		}
 	}
 	if c.upload && (c.shark.token == defaultToken || c.shark.token == "") {
@@ -462,7 +410,7 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 		return fmt.Errorf("-cshost takes host or host:port, not %q", c.shark.host)
 	}
 	var err error
-	if c.shark.cas, err = besideSystem(raw.csCAFile); err != nil {
+	if c.shark.cas, err = credential.ReadCAsBesideSystem(raw.csCAFile); err != nil {
 		return fmt.Errorf("-cscafile: %w", err)
 	}
 	return c.store.check(raw)
@@ -472,7 +420,7 @@ func (c *deliveryConfig) check(raw rawConfig) error {
 // address, which may hold a password.
 func (c *storeConfig) check(raw rawConfig) error {
 	var err error
-	if c.cas, err = besideSystem(raw.storeCAFile); err != nil {
+	if c.cas, err = credential.ReadCAsBesideSystem(raw.storeCAFile); err != nil {
 		return fmt.Errorf("-storecafile: %w", err)
 	}
 	if !c.given {
@@ -493,45 +441,6 @@ func (c *storeConfig) check(raw rawConfig) error {
 		}
 	}
 	return nil
-}
-
-// besideSystem returns the system's certificates and those of a file; no file: nil,
-// which stands for the system's.
-func besideSystem(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	cas, err := x509.SystemCertPool()
-	if err != nil {
-		cas = x509.NewCertPool()
-	}
-	return readCAs(file, cas)
-}
-
-// credential returns the file of a credential that systemd has handed over, or
-// nothing if there is none (systemd.exec(5)).
-func credential(name string) string {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" {
-		return ""
-	}
-	file := filepath.Join(dir, name)
-	if _, err := os.Stat(file); err != nil {
-		return ""
-	}
-	return file
-}
-
-// readCAs adds the certificates of a PEM file to a pool.
-func readCAs(file string, cas *x509.CertPool) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	if !cas.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", file)
-	}
-	return cas, nil
 }
 
 // isHost reports whether s is a host, or a host and a port, and nothing else that

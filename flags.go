@@ -7,8 +7,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -18,9 +16,31 @@ import (
 
 	"pcapdaemon/capfile"
 	"pcapdaemon/client"
+	"pcapdaemon/flagvalue"
 	"pcapdaemon/tap"
 	"pcapdaemon/text"
 )
+
+// A mode is what the program is started for.
+type mode int
+
+const (
+	serving     mode = iota // what comes from Redis
+	requesting              // one request, here and without Redis
+	publishing              // one request to others, as a client
+	rollCalling             // who listens, as a client
+	fetching                // what is left in Redis for an id, as a client
+	versioning              // print versions
+)
+
+// delivers reports whether captures are made, and so have to go somewhere.
+func (m mode) delivers() bool { return m == serving || m == requesting }
+
+// usesRedis reports whether a server is needed.
+func (m mode) usesRedis() bool { return m == serving || m == fetching || m.asks() }
+
+// asks reports whether this is a client, who needs the answers.
+func (m mode) asks() bool { return m == publishing || m == rollCalling }
 
 // rawConfig is what must be looked at as a whole before it is a config.
 type rawConfig struct {
@@ -126,13 +146,13 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.Usage = func() {}
 
 	fs.StringVar(&c.delivery.shark.host, "cshost", "localhost", "CloudShark `host`, optionally host:port")
-	fs.Var(newChoice(&c.delivery.shark.scheme, "https", "http"), "csscheme", "`scheme` of CloudShark: http or https")
+	fs.Var(flagvalue.Choice(&c.delivery.shark.scheme, "https", "http"), "csscheme", "`scheme` of CloudShark: http or https")
 	fs.StringVar(&c.delivery.shark.token, "cstoken", defaultToken, "CloudShark API `token`")
 	fs.StringVar(&c.redis.requests, "redischannel", "capture", "Redis `channel` to subscribe to")
 	fs.StringVar(&raw.redisNode, "redisnode", "127.0.0.1", "`host` name or IP of the Redis server")
-	fs.Var(newNumber(&raw.redisPort, 6379, 1, 65535), "redisport", "`port` of the Redis server")
-	fs.Var(newSwitch(&c.delivery.upload), "upload", "upload captures to CloudShark")
-	fs.Var(newSwitch(&c.delivery.writeLocal), "writelocal", "write captures to -destdir")
+	fs.Var(flagvalue.Number(&raw.redisPort, 6379, 1, 65535), "redisport", "`port` of the Redis server")
+	fs.Var(flagvalue.Switch(&c.delivery.upload), "upload", "upload captures to CloudShark")
+	fs.Var(flagvalue.Switch(&c.delivery.writeLocal), "writelocal", "write captures to -destdir")
 	fs.StringVar(&c.delivery.dir, "destdir", "", "`directory` for locally written captures")
 
 	fs.StringVar(&c.node, "node", host, "this host's node `name`")
@@ -140,29 +160,29 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 		"comma-separated `list` of interfaces that may be captured on; wan=eth0 gives eth0 a second name")
 	fs.StringVar(&c.filter, "filter", "",
 		"pcap-filter(7) `expression` that every packet must pass, whatever a request asks for")
-	fs.Var(newNumber(&c.limits.snap, tap.MaxSnap, 1, tap.MaxSnap), "maxsnap",
+	fs.Var(flagvalue.Number(&c.limits.snap, tap.MaxSnap, 1, tap.MaxSnap), "maxsnap",
 		"longest snapshot `length` in bytes; a request that names none gets it")
 	fs.StringVar(&raw.record, "record", "",
 		"comma-separated `list` of interfaces, or their second names, that are always recorded in memory")
-	fs.Var(newSize(&c.record.size, 64*humanize.MiByte, leastRecord, math.MaxInt64), "recordsize",
+	fs.Var(flagvalue.Size(&c.record.size, 64*humanize.MiByte, leastRecord, math.MaxInt64), "recordsize",
 		"`size` of the memory that each recorded interface has, beside -maxmemory")
-	fs.Var(newNumber(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets",
+	fs.Var(flagvalue.Number(&c.limits.packets, 100_000, 1, math.MaxInt32), "maxpackets",
 		"`number` of packets that one capture may have")
-	fs.Var(newSize(&c.limits.bytes, 100*humanize.MiByte, capfile.HeaderSize, math.MaxInt64), "maxbytes",
+	fs.Var(flagvalue.Size(&c.limits.bytes, 100*humanize.MiByte, capfile.HeaderSize, math.MaxInt64), "maxbytes",
 		"`size` of the largest capture file; no more than -maxmemory")
-	fs.Var(newSize(&c.limits.returned, 0, 0, mostReturned), "maxreturn",
+	fs.Var(flagvalue.Size(&c.limits.returned, 0, 0, mostReturned), "maxreturn",
 		"`size` of the largest capture that is returned to whoever asked, through Redis; 0: none is")
-	fs.Var(newDuration(&c.limits.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout",
+	fs.Var(flagvalue.Duration(&c.limits.defaultTimeout, time.Minute, time.Millisecond, 365*day), "defaulttimeout",
 		"`duration` of a capture whose request names no timeout; no more than -maxtimeout")
-	fs.Var(newDuration(&c.limits.timeout, time.Hour, time.Second, 365*day), "maxtimeout",
+	fs.Var(flagvalue.Duration(&c.limits.timeout, time.Hour, time.Second, 365*day), "maxtimeout",
 		"`duration` that a request may ask for at most")
-	fs.Var(newNumber(&c.capacity.captures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
-	fs.Var(newSize(&c.capacity.memory, 512*humanize.MiByte, capfile.ChunkSize, math.MaxInt64), "maxmemory",
+	fs.Var(flagvalue.Number(&c.capacity.captures, 16, 1, 1024), "maxcaptures", "`number` of captures at one time")
+	fs.Var(flagvalue.Size(&c.capacity.memory, 512*humanize.MiByte, capfile.ChunkSize, math.MaxInt64), "maxmemory",
 		"`size` of the memory that all captures together may hold, those being delivered included")
-	fs.Var(newSize(&c.capacity.buffer, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize",
+	fs.Var(flagvalue.Size(&c.capacity.buffer, 4*humanize.MiByte, 64*humanize.KiByte, math.MaxInt32), "buffersize",
 		"`size` of the kernel buffer of one capture")
-	fs.Var(newChoice(&c.format, "pcap", "pcapng"), "format", "`format` of capture files: pcap or pcapng")
-	fs.Var(newDuration(&c.capacity.share, time.Second, 0, day), "share",
+	fs.Var(flagvalue.Choice(&c.format, "pcap", "pcapng"), "format", "`format` of capture files: pcap or pcapng")
+	fs.Var(flagvalue.Duration(&c.capacity.share, time.Second, 0, day), "share",
 		"`duration` after a request within which equal ones share its capture; 0: never")
 	fs.StringVar(&c.redis.results, "resultchannel", "capture-results",
 		"`channel` on which results are published, not that of requests; empty or none: no results")
@@ -172,8 +192,8 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 	fs.StringVar(&raw.redisCAFile, "rediscafile", "", "`file` with CA certificates for a rediss:// server")
 	fs.StringVar(&raw.csTokenFile, "cstokenfile", "", "`file` that holds the CloudShark token; wins over -cstoken")
 	fs.StringVar(&raw.csCAFile, "cscafile", "", "`file` with CA certificates for CloudShark, beside the system's")
-	fs.Var(newSwitch(&c.delivery.shark.insecure), "csinsecure", "do not verify CloudShark's certificate")
-	fs.Var(newDuration(&c.delivery.shark.timeout, 5*time.Minute, time.Millisecond, day), "cstimeout",
+	fs.Var(flagvalue.Switch(&c.delivery.shark.insecure), "csinsecure", "do not verify CloudShark's certificate")
+	fs.Var(flagvalue.Duration(&c.delivery.shark.timeout, 5*time.Minute, time.Millisecond, day), "cstimeout",
 		"`duration` of one capture's upload at most, retries included")
 	fs.StringVar(&raw.storeURL, "storeurl", "",
 		"store captures at this `address`: https://host/dir/ (HTTP PUT) or s3://bucket/prefix; empty: nowhere")
@@ -182,14 +202,14 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 		"comma-separated `list` of public keys (age1… or of ssh): every capture is encrypted for them; empty: none is")
 	fs.StringVar(&raw.identityFile, "identityfile", "",
 		"with -publish or -fetch: `file` with the secret key that opens encrypted captures; empty: they stay encrypted")
-	fs.Var(newSize(&c.delivery.dirSize, 0, 0, math.MaxInt64), "destsize",
+	fs.Var(flagvalue.Size(&c.delivery.dirSize, 0, 0, math.MaxInt64), "destsize",
 		"`size` of all captures in -destdir; the oldest make room; 0: no bound")
-	fs.Var(newDuration(&c.delivery.dirAge, 0, 0, 100*365*day), "destage",
+	fs.Var(flagvalue.Duration(&c.delivery.dirAge, 0, 0, 100*365*day), "destage",
 		"`duration` for which captures stay in -destdir; 0: for ever")
 	fs.StringVar(&c.delivery.spool, "spooldir", "", "`directory` for captures whose upload has to wait; empty: none")
-	fs.Var(newSize(&c.delivery.spoolSize, humanize.GiByte, 0, math.MaxInt64), "spoolsize",
+	fs.Var(flagvalue.Size(&c.delivery.spoolSize, humanize.GiByte, 0, math.MaxInt64), "spoolsize",
 		"`size` of all captures in -spooldir")
-	fs.Var(newDuration(&c.delivery.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout",
+	fs.Var(flagvalue.Duration(&c.delivery.drainTimeout, 30*time.Second, time.Millisecond, day), "draintimeout",
 		"`duration` of delivering at most, after a stop signal")
 	fs.StringVar(&c.listen, "listen", "",
 		"`address` of the HTTP endpoint with a page for people, /metrics and /healthz; empty: none")
@@ -199,17 +219,17 @@ func flags(c *config, raw *rawConfig) *flag.FlagSet {
 		"publish this `request` (JSON, - for standard input, or words), follow its results, exit")
 	fs.StringVar(&raw.fetch, "fetch", "",
 		"with -destdir: fetch what is still in Redis for this `id`, exit")
-	fs.Var(newSwitch(&c.noWait), "nowait",
+	fs.Var(flagvalue.Switch(&c.noWait), "nowait",
 		"with -publish: leave as soon as the request is published, after 3s at most")
 	fs.StringVar(&c.packets, "w", "",
 		"with -publish: write the packets of all hosts, while they are captured, into this one pcapng `file`; "+
 			"-: to standard output")
-	fs.Var(newChoice(&c.log.level, "info", "debug", "warn", "error"), "loglevel",
+	fs.Var(flagvalue.Choice(&c.log.level, "info", "debug", "warn", "error"), "loglevel",
 		"`level` of the log: debug, info, warn or error")
-	fs.Var(newChoice(&c.log.format, "text", "json"), "logformat", "`format` of the log: text or json")
-	fs.Var(newSwitch(&raw.rollCall), "rollcall",
+	fs.Var(flagvalue.Choice(&c.log.format, "text", "json"), "logformat", "`format` of the log: text or json")
+	fs.Var(flagvalue.Switch(&raw.rollCall), "rollcall",
 		"ask who listens, print a table (JSON lines if standard output is no terminal), exit")
-	fs.Var(newSwitch(&raw.version), "version", "print version, Go version and libpcap version, exit")
+	fs.Var(flagvalue.Switch(&raw.version), "version", "print version, Go version and libpcap version, exit")
 	return fs
 }
 
@@ -267,84 +287,4 @@ func help(fs *flag.FlagSet) string {
 		one.PrintDefaults()
 	}
 	return out.String()
-}
-
-// A limited is a flag.Value that says in its errors what it takes.
-type limited[T bool | int64 | string | time.Duration] struct {
-	to     *T
-	parse  func(string) (T, bool)
-	format func(T) string
-	takes  string
-}
-
-// Set implements flag.Value.
-func (l limited[T]) Set(s string) error {
-	v, ok := l.parse(s)
-	if !ok {
-		return errors.New("takes " + l.takes)
-	}
-	*l.to = v
-	return nil
-}
-
-// String implements flag.Value.
-func (l limited[T]) String() string {
-	if l.to == nil { // the flag package asks the zero value
-		return ""
-	}
-	return l.format(*l.to)
-}
-
-// A toggle is a limited that may stand without a value.
-type toggle struct{ limited[bool] }
-
-// IsBoolFlag tells the flag package that -upload is -upload=true.
-func (toggle) IsBoolFlag() bool { return true }
-
-// newSwitch returns a flag value for true or false; false is the default.
-func newSwitch(to *bool) flag.Value {
-	return toggle{limited[bool]{to, func(s string) (bool, bool) {
-		b, err := strconv.ParseBool(s)
-		return b, err == nil
-	}, strconv.FormatBool, "true or false"}}
-}
-
-// newNumber returns a flag value for a whole number from low to high.
-func newNumber(to *int64, initial, low, high int64) flag.Value {
-	*to = initial
-	return limited[int64]{to, func(s string) (int64, bool) {
-		n, err := strconv.ParseInt(s, 10, 64)
-		return n, err == nil && low <= n && n <= high
-	}, func(n int64) string { return strconv.FormatInt(n, 10) }, fmt.Sprintf("a number from %d to %d", low, high)}
-}
-
-// newSize returns a flag value for a number of bytes from low to high.
-func newSize(to *int64, initial, low, high int64) flag.Value {
-	*to = initial
-	takes := "bytes or a size such as 100MiB, at least " + text.FormatSize(low)
-	if high < math.MaxInt64 {
-		takes += " and at most " + text.FormatSize(high)
-	}
-	return limited[int64]{to, func(s string) (int64, bool) {
-		n, err := text.ParseSize(s)
-		return n, err == nil && low <= n && n <= high
-	}, text.FormatSize, takes}
-}
-
-// newDuration returns a flag value for a duration from low to high.
-func newDuration(to *time.Duration, initial, low, high time.Duration) flag.Value {
-	*to = initial
-	return limited[time.Duration]{to, func(s string) (time.Duration, bool) {
-		d, err := time.ParseDuration(s)
-		return d, err == nil && low <= d && d <= high
-	}, text.FormatDuration, fmt.Sprintf("a duration such as 90s, from %s to %s",
-		text.FormatDuration(low), text.FormatDuration(high))}
-}
-
-// newChoice returns a flag value for one of a few words; the first is the default.
-func newChoice(to *string, words ...string) flag.Value {
-	*to = words[0]
-	return limited[string]{to, func(s string) (string, bool) {
-		return s, slices.Contains(words, s)
-	}, func(s string) string { return s }, strings.Join(words, " or ")}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"pcapdaemon/capfile"
 	"pcapdaemon/encrypt"
@@ -42,6 +43,49 @@ type limits struct {
 	onlyReturns             bool              // captures go nowhere else
 	// encrypted says for whom captures are encrypted; nil: they are not.
 	encrypted *encrypt.Recipients
+}
+
+// nameInterfaces reads the list of -interfaces, in which wan=eth0 gives eth0 a second name.
+func (l *limits) nameInterfaces(list string) error {
+	entries, ok := splitNames(list)
+	if !ok {
+		return fmt.Errorf("-interfaces takes all, or interface names separated by commas, not %q", list)
+	}
+	l.aliases = map[string]string{}
+	for _, entry := range entries {
+		alias, device, named := strings.Cut(entry, "=")
+		switch {
+		case !named:
+			device = entry
+		case alias == "" || device == "" || strings.Contains(device, "="):
+			return fmt.Errorf("-interfaces takes second names as in wan=eth0, not %q", entry)
+		case alias == tap.AnyInterface || alias == defaultInterface || l.aliases[alias] != "":
+			return fmt.Errorf("-interfaces: %q cannot be a second name, it means something already", alias)
+		default:
+			l.aliases[alias] = device
+		}
+		l.interfaces = append(l.interfaces, device)
+	}
+	for alias := range l.aliases {
+		if slices.Contains(l.interfaces, alias) {
+			return fmt.Errorf("-interfaces: %q cannot be a second name, it means something already", alias)
+		}
+	}
+	return nil
+}
+
+// splitNames returns the names of a list with commas, each once; false means that
+// one is empty, or not UTF-8, which metrics and results have to be.
+func splitNames(list string) (names []string, ok bool) {
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name == "" || !utf8.ValidString(name) {
+			return nil, false
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, true
 }
 
 // bounds returns the ends of the request's captures. The error names the

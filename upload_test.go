@@ -27,6 +27,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/credential"
 	"pcapdaemon/sharktest"
 	"pcapdaemon/store"
 	"pcapdaemon/testbed"
@@ -774,7 +775,7 @@ func TestUploadLeavesMemory(t *testing.T) {
 func TestUploadVerifiesCertificate(t *testing.T) {
 	ca := testbed.NewCA(t)
 	s := sharktest.StartTLS(t, ca)
-	own, err := readCAs(ca.File, x509.NewCertPool())
+	own, err := credential.ReadCAs(ca.File)
 	if err != nil {
 		t.Fatal(err)
 	}
