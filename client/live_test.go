@@ -273,6 +273,16 @@ func TestLiveRequest(t *testing.T) {
 	}
 }
 
+// TestStreamMissing: what is missing is said, also if it is the end alone.
+func TestStreamMissing(t *testing.T) {
+	for received, want := range map[int64]string{3: "3 of 5 bytes have come", 5: "all bytes have come, but not that they are all"} {
+		s := &stream{received: received, capture: &progress{Result: result.Result{Counts: &result.Counts{Bytes: 5}}}}
+		if got := s.missing().Error(); got != want {
+			t.Errorf("want %s, got %s", want, got)
+		}
+	}
+}
+
 // TestSinkCutsWhatFailed: a disk that is full leaves a file that ends with the last whole write.
 func TestSinkCutsWhatFailed(t *testing.T) {
 	t.Parallel()

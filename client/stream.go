@@ -102,6 +102,9 @@ func (s *stream) isStalled(now time.Time) bool {
 func (s *stream) missing() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.received == s.capture.Bytes {
+		return errors.New("all bytes have come, but not that they are all")
+	}
 	return fmt.Errorf("%d of %d bytes have come", s.received, s.capture.Bytes)
 }
 
