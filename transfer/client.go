@@ -5,6 +5,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -57,7 +58,8 @@ type Request struct {
 // Send sends a request and returns the answer, whatever it says. It blocks until the
 // answer has been read, or the context has ended; nothing of the body is read after
 // that. A redirection is followed if it keeps method, scheme and host: elsewhere, the
-// request would be lost, or a token would be shown to a stranger. Errors that
+// request would be lost, or a token would be shown to a stranger. Success that is answered before all was
+// sent is an error: whoever says so cannot have the file. Errors that
 // another try cannot mend are permanent.
 func (c *Client) Send(ctx context.Context, r Request) (Answer, error) {
 	for redirects := 0; ; redirects++ {
@@ -100,6 +102,9 @@ func (c *Client) send(ctx context.Context, r Request) (Answer, error) {
 	if answer.Body, err = io.ReadAll(io.LimitReader(response.Body, maxBody)); err != nil {
 		answer.Cut = fmt.Errorf("read answer: %w", err)
 	}
+	if answer.Code/100 == 2 && body.taken() < r.Length {
+		return Answer{}, cmp.Or(answer.Cut, fmt.Errorf("%s, before all was sent", response.Status))
+	}
 	return answer, nil
 }
 
@@ -109,6 +114,7 @@ func (c *Client) send(ctx context.Context, r Request) (Answer, error) {
 type body struct {
 	mu     sync.Mutex
 	reader io.Reader // nil once closed
+	size   int64     // bytes that were read
 }
 
 // Read implements io.Reader.
@@ -118,7 +124,16 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.reader == nil {
 		return 0, os.ErrClosed
 	}
-	return b.reader.Read(p)
+	n, err := b.reader.Read(p)
+	b.size += int64(n)
+	return n, err
+}
+
+// taken returns how many bytes were read.
+func (b *body) taken() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.size
 }
 
 // Close implements io.Closer; no Read touches the content after it.

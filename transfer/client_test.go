@@ -125,6 +125,35 @@ func TestAnswerWithoutEnd(t *testing.T) {
 	}
 }
 
+// TestEarlySuccess: who answers before having read everything has not stored it, but may refuse it.
+func TestEarlySuccess(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for _, status := range []string{"201 Created", "403 Forbidden"} {
+		answered, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			_, _ = conn.Read(make([]byte, 10))
+			fmt.Fprintf(conn, "HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n", status)
+			<-answered
+		}()
+		answer, err := send(t, "http://"+listener.Addr().String()+"/a", make([]byte, 64<<20))
+		close(answered)
+		<-done
+		if isEarly := err != nil && strings.Contains(err.Error(), "before all was sent"); isEarly != (status[0] == '2') {
+			t.Errorf("%s: got %d, %v", status, answer.Code, err)
+		}
+	}
+}
+
 func TestRedact(t *testing.T) {
 	for said, want := range map[string]string{
 		"no a%2fb here": "no <secret> here", "a/b, A%2FB and c": "<secret>, <secret> and <secret>", "nothing": "nothing",
