@@ -104,7 +104,7 @@ func (d *daemon) watchCapture(ctx context.Context) {
 			d.log.Info("captures are possible again")
 		}
 		d.health.SetCapture(err)
-		if err == nil { // an interface that comes and goes is no error
+		if err == nil { // an interface that vanishes later is no error
 			return
 		}
 		select {

@@ -87,7 +87,7 @@ func (j *job) over() bool {
 	return j.stopped || j.capture != nil && j.capture.deadline.excludes(time.Now())
 }
 
-// result returns what one of the requesters is told.
+// result returns the result of one of the requesters, in a state.
 func (j *job) result(a requester, node, state string) result.Result {
 	r := a.request.result(node, a.iface, state)
 	r.Started, r.Since = result.Stamp(j.started), result.Stamp(j.since)
@@ -206,7 +206,7 @@ func (s *jobs) returnKey(j *job, id string) string {
 }
 
 // announce tells all who have asked so far that their capture has started. Whoever
-// comes later is told by join. As many as share a capture take long to encode,
+// comes later gets that from join. As many as share a capture take long to encode,
 // so that is not done under the lock, which the receive loop takes too.
 func (s *jobs) announce(j *job) {
 	for told := 0; ; {

@@ -296,7 +296,7 @@ func (c *client) fetched(f fetched) {
 	c.view.ended(f.capture.Result, f.file)
 }
 
-// change notes whether anything can be heard. It is told of every attempt.
+// change notes whether anything can be heard. It is called after every attempt to connect.
 func (c *client) change(ctx context.Context, err error) {
 	if err != nil {
 		if c.session.lost.IsZero() {

@@ -18,7 +18,7 @@ var Fields = []string{"node", "nodere", "interface", "bpf", "timeout", "packets"
 // UnknownField is what is said of a field that no request may have. The error names the one that may be meant.
 type UnknownField string
 
-// Error implements error. It is costly, so that it is not done for fields of which nobody is told.
+// Error implements error. It is costly, and so not done for fields that no error names.
 func (u UnknownField) Error() string {
 	if meant := text.Nearest(string(u), Fields); meant != "" {
 		return "unknown field; did you mean " + meant + "?"

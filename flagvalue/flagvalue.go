@@ -1,6 +1,6 @@
 // Package flagvalue has values for package flag that say what they take when they refuse
-// something. Each writes where it is told to, sets that to its default at once, and is used
-// from one goroutine. It knows no flag of the program.
+// something. Each writes to the variable that it is given, which it sets to the default at once.
+// They are used from one goroutine. The package knows no flag of the program.
 package flagvalue
 
 import (

@@ -38,7 +38,7 @@ func NewClient(ctx context.Context, server *Server, channel, answers string) (*C
 	c := &Client{server: server, channel: channel, answers: make(chan []byte),
 		changes: make(chan error, 1), cancel: cancel, done: make(chan struct{})}
 	quiet := logrus.New()
-	quiet.SetOutput(io.Discard) // whoever waits for answers is told by Changes
+	quiet.SetOutput(io.Discard) // Changes says it to whoever waits for answers
 	heard := make(chan Message)
 	listener := Subscriber{Server: server, Channel: answers, Messages: heard, State: c.change, Log: quiet,
 		longest: shortDelay, keep: maxAnswer}
@@ -94,7 +94,7 @@ func (c *Client) collect(ctx context.Context, heard <-chan Message) {
 	}
 }
 
-// change tells how the listening stands; only the newest counts.
+// change passes on whether anything can be heard; only the newest counts.
 func (c *Client) change(err error) {
 	select {
 	case <-c.changes:

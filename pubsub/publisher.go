@@ -52,7 +52,7 @@ type Publisher struct {
 }
 
 // NewPublisher returns a publisher that runs until Close. If state is not nil,
-// it is told when messages can be published (nil) and why they cannot.
+// it is called with nil when messages can be published, and else with why they cannot.
 func NewPublisher(server *Server, channel string, state func(error), log logrus.FieldLogger) *Publisher {
 	if state == nil {
 		state = func(error) {}

@@ -21,7 +21,7 @@ type Subscriber struct {
 	// TooLong, if not nil, is called for each message that is longer than MaxMessage,
 	// before it is handed over.
 	TooLong func()
-	// State is told when the subscription begins (nil) and why there is none.
+	// State is called with nil when the subscription begins, and else with why there is none.
 	State func(error)
 	// Before, if not nil, is called when the server was reached, before each
 	// subscription. Its context ends after a short time.

@@ -40,8 +40,8 @@ func (h *Health) set(part *error, err error) {
 	h.Notify()
 }
 
-// Notify says that something has changed, also what Health does not know of. As long as nobody
-// takes the token from Changed, further changes are the same news.
+// Notify puts a token into Changed, unless one is there already. It may also be called for changes
+// that Health does not know of.
 func (h *Health) Notify() {
 	select {
 	case h.Changed <- struct{}{}:

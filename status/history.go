@@ -63,8 +63,8 @@ func (h *History) Add(r result.Result) {
 	h.past = slices.Delete(h.past, 0, max(0, len(h.past)-maxHistory))
 }
 
-// share notes who else shares a capture that is remembered already: whoever asked
-// first is told first.
+// share notes who else shares a capture. It is remembered already: the result of whoever asked
+// first comes first.
 func (h *History) share(r result.Result) {
 	for i := range h.past {
 		if p := &h.past[i]; p.ID == r.Shared && p.State == r.State && p.Started == r.Started {

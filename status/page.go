@@ -118,7 +118,7 @@ func (p *page) render(now time.Time, still bool) ([]byte, error) {
 	return html.Bytes(), nil
 }
 
-// percent tells how far a capture is towards the limit that is nearest.
+// percent returns how far a capture is towards the limit that is nearest.
 func (c RunningCapture) percent(now time.Time) int {
 	if c.Started.IsZero() {
 		return 0
@@ -186,7 +186,7 @@ func link(address string) string {
 	return address
 }
 
-// ago tells how long ago something was.
+// ago returns in words how long ago something was.
 func ago(then, now time.Time) string { return seconds(now.Sub(then)) + " ago" }
 
 // clock writes when something was, in UTC, with the day unless it is today's.

@@ -96,16 +96,16 @@ type Archive interface {
 	Unused(name string) string
 }
 
-// An Observer is told how deliveries go; several may go on at one time.
+// An Observer takes note of how deliveries go. Its methods may be called from any goroutine.
 type Observer interface {
-	// Delivered tells how storing a capture file at a destination ended.
+	// Delivered is called when storing a capture file at a destination has ended; nil: it is there.
 	Delivered(destination string, took time.Duration, err error)
-	// Retried tells of a try that failed and of the wait for the next one.
+	// Retried is called when a try has failed, with the wait for the next one.
 	Retried(r File, err error, wait time.Duration)
-	// Removed tells of old captures that have made room, and their bytes.
+	// Removed is called when old captures have made room, with their size in bytes.
 	Removed(names []string, size int64)
-	// Troubled tells of what went wrong with the files of a destination,
-	// beside the delivery of any capture file.
+	// Troubled is called for what went wrong with the files of a destination, aside from
+	// the delivery of any capture file.
 	Troubled(err error)
 }
 
@@ -229,7 +229,7 @@ func (d *Delivery) Free() uint64 {
 	return s.free
 }
 
-// NearlyFull returns in words that the directory's file system has little space
+// NearlyFull returns an error that says so if the directory's file system has little space
 // left, or nil. It may be called at any time.
 func (d *Delivery) NearlyFull() error {
 	if dir := d.directory(); dir != nil {

@@ -46,11 +46,12 @@ type List interface {
 // OpenList makes a list whose first piece is given. Its name begins with the key.
 type OpenList func(ctx context.Context, key string, first []byte) (List, error)
 
-// A LiveObserver is told how captures are sent while they are made; several may be at one time.
+// A LiveObserver takes note of captures that are sent while they are made. Its methods may be called
+// from any goroutine.
 type LiveObserver interface {
-	// Sent tells of a piece that was sent.
+	// Sent is called for each piece that was sent, with its size.
 	Sent(bytes int)
-	// GivenUp tells of a reader who has taken too little for too long.
+	// GivenUp is called when a reader has taken too little for too long.
 	GivenUp()
 }
 

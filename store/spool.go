@@ -22,7 +22,7 @@ type spool struct {
 	remotes  []Remote
 	local    Archive // for what is refused; nil: that stays in the spool
 	observer Observer
-	// settled is told what became of a capture file in the end, with the note
+	// settled is called with what became of a capture file in the end, and the note
 	// that came with it.
 	settled func(note []byte, place Place, err error)
 
