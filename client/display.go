@@ -75,9 +75,9 @@ func (d *display) say(text string) {
 func (d *display) close() { d.show(nil) }
 
 // draw implements view.
-func (d *display) draw(f *session, now time.Time) {
+func (d *display) draw(s *session, now time.Time) {
 	columns, lines := d.terminal.size()
-	if rows := drawRows(f, now, columns-1, lines-1); len(d.staying) > 0 || !slices.Equal(rows, d.drawn) {
+	if rows := drawRows(s, now, columns-1, lines-1); len(d.staying) > 0 || !slices.Equal(rows, d.drawn) {
 		d.show(rows)
 	}
 }
@@ -111,18 +111,18 @@ func (d *display) show(rows []string) {
 
 // drawRows returns a line for each capture that is under way, none wider than
 // columns and no more than lines.
-func drawRows(f *session, now time.Time, columns, lines int) []string {
+func drawRows(s *session, now time.Time, columns, lines int) []string {
 	var rows []row
-	for _, t := range f.captures {
+	for _, t := range s.captures {
 		if t.fetching || !t.Over() {
-			rows = append(rows, f.row(t, now))
+			rows = append(rows, s.row(t, now))
 		}
 	}
 	if len(rows) == 0 {
-		if f.over(now) {
+		if s.over(now) {
 			return nil
 		}
-		return []string{clip(fmt.Sprintf("waiting for answers: %d of %d hosts", f.hosts(), f.listeners), columns)}
+		return []string{clip(fmt.Sprintf("waiting for answers: %d of %d hosts", s.hosts(), s.listeners), columns)}
 	}
 	var rest []row
 	if lines = max(lines, 2); len(rows) > lines {
@@ -168,15 +168,15 @@ type row struct {
 }
 
 // row returns what is shown of a capture. What a host says is foreign text.
-func (f *session) row(t *progress, now time.Time) row {
+func (s *session) row(t *progress, now time.Time) row {
 	var limits result.Limits
 	if t.Limits != nil {
 		limits = *t.Limits
 	}
-	lasting, _ := f.spans.believe(t.Limits)
+	lasting, _ := s.spans.believe(t.Limits)
 	r := row{node: text.Printable(t.Node), state: text.Printable(t.State),
 		packets: t.Packets, bytes: t.Bytes, left: max(lasting-now.Sub(t.heard), 0)}
-	if len(f.request.asked.Interfaces) != 1 {
+	if len(s.request.asked.Interfaces) != 1 {
 		r.iface = " " + text.Printable(t.Interface)
 	}
 	switch {
@@ -185,7 +185,7 @@ func (f *session) row(t *progress, now time.Time) row {
 		return r
 	case t.silent:
 		r.state = "silent"
-	case !f.stopped.IsZero():
+	case !s.stopped.IsZero():
 		r.state = "ending"
 	}
 	for _, limit := range [][2]float64{

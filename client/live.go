@@ -206,11 +206,11 @@ func (l *live) busy() bool {
 }
 
 // look looks how everything stands, and gives up what does not come.
-func (l *live) look(f *session, now time.Time) {
-	l.merger.Expect(!f.gathered(now))
-	for _, s := range l.streams {
-		if f.lost.IsZero() && s.isStalled(now) {
-			s.cancel(s.missing())
+func (l *live) look(s *session, now time.Time) {
+	l.merger.Expect(!s.gathered(now))
+	for _, stream := range l.streams {
+		if s.lost.IsZero() && stream.isStalled(now) {
+			stream.cancel(stream.missing())
 		}
 	}
 }

@@ -79,8 +79,8 @@ func (*rowsView) fetched(result.Result, string)        {}
 func (v *rowsView) ended(r result.Result, file string) { v.say(r.Describe(file)) }
 func (v *rowsView) say(words string)                   { v.said.WriteString(words + "\n") }
 func (*rowsView) close()                               {}
-func (v *rowsView) draw(f *session, now time.Time) {
-	for _, row := range drawRows(f, now, 79, 23) {
+func (v *rowsView) draw(s *session, now time.Time) {
+	for _, row := range drawRows(s, now, 79, 23) {
 		if width(row) > 79 || strings.ContainsFunc(row, isUnprintable) {
 			v.t.Errorf("want a line that fits, got %q", row)
 		}

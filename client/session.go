@@ -86,33 +86,33 @@ func newSession(q request, listeners int, s spans, now time.Time) *session {
 
 // take notes a result, and returns the capture if it is of one. What is not
 // for this request, or is known already, is no news: results may come twice.
-func (f *session) take(r result.Result, now time.Time) (t *progress, news bool) {
+func (s *session) take(r result.Result, now time.Time) (t *progress, news bool) {
 	r.Presence = nil // of a capture there is none
 	size := textSize(r)
-	if r.ID != f.request.id || size > maxTexts {
+	if r.ID != s.request.id || size > maxTexts {
 		return nil, false
 	}
 	key := progressKey{r.Node, r.Interface, time.Time(r.Started).UnixNano()}
-	if t := f.known[key]; t != nil {
+	if t := s.known[key]; t != nil {
 		t.latest = now
 		return t, t.take(r)
 	}
-	if f.kept += size + resultCost; f.kept > maxKept {
+	if s.kept += size + resultCost; s.kept > maxKept {
 		return nil, false
 	}
 	switch {
 	case r.State == result.Refused:
-		f.refused++
+		s.refused++
 	case !r.Started.IsZero():
-		capture, delivery := f.spans.believe(r.Limits)
+		capture, delivery := s.spans.believe(r.Limits)
 		t = &progress{Result: r, heard: now, latest: now, end: now.Add(capture), deadline: now.Add(capture + delivery)}
-		f.captures, f.known[key] = append(f.captures, t), t
+		s.captures, s.known[key] = append(s.captures, t), t
 	}
-	f.answered = now
-	if f.answers[r.Node] == nil {
-		f.answers[r.Node] = map[string]int{}
+	s.answered = now
+	if s.answers[r.Node] == nil {
+		s.answers[r.Node] = map[string]int{}
 	}
-	f.answers[r.Node][r.Interface]++
+	s.answers[r.Node][r.Interface]++
 	return t, true
 }
 
@@ -130,11 +130,11 @@ func (t *progress) take(r result.Result) bool {
 
 // hosts returns how many hosts have said all that is to be expected: a word
 // for each interface, or one for all.
-func (f *session) hosts() int {
+func (s *session) hosts() int {
 	n := 0
-	for _, answers := range f.answers {
-		if len(f.request.asked.Interfaces) > 0 {
-			n += slices.Min(f.each(answers))
+	for _, answers := range s.answers {
+		if len(s.request.asked.Interfaces) > 0 {
+			n += slices.Min(s.each(answers))
 		}
 		n += answers[""]
 	}
@@ -142,48 +142,48 @@ func (f *session) hosts() int {
 }
 
 // each returns how many hosts of one name have answered for each interface.
-func (f *session) each(answers map[string]int) []int {
+func (s *session) each(answers map[string]int) []int {
 	var counts []int
-	for _, iface := range f.request.asked.Interfaces {
+	for _, iface := range s.request.asked.Interfaces {
 		counts = append(counts, answers[iface])
 	}
 	return counts
 }
 
 // gathered reports whether no further host is to be expected.
-func (f *session) gathered(now time.Time) bool {
-	since, wait := f.answered, nextAnswer
-	if f.request.exact() && len(f.answers) > 0 {
+func (s *session) gathered(now time.Time) bool {
+	since, wait := s.answered, nextAnswer
+	if s.request.exact() && len(s.answers) > 0 {
 		wait = lastAnswer
 	}
-	if !f.stopped.IsZero() {
+	if !s.stopped.IsZero() {
 		wait = lastAnswer
-		if f.stopped.After(since) {
-			since = f.stopped
+		if s.stopped.After(since) {
+			since = s.stopped
 		}
 	}
-	return f.hosts() >= f.listeners || now.Sub(since) >= wait
+	return s.hosts() >= s.listeners || now.Sub(since) >= wait
 }
 
 // over reports whether no more results are to be expected.
-func (f *session) over(now time.Time) bool {
+func (s *session) over(now time.Time) bool {
 	switch {
-	case !f.lost.IsZero() && now.Before(f.outlast()):
+	case !s.lost.IsZero() && now.Before(s.outlast()):
 		return false
-	case f.lost.IsZero() && !f.gathered(now):
+	case s.lost.IsZero() && !s.gathered(now):
 		return false
 	}
-	return !slices.ContainsFunc(f.captures, func(t *progress) bool { return f.awaits(t, now) })
+	return !slices.ContainsFunc(s.captures, func(t *progress) bool { return s.awaits(t, now) })
 }
 
 // outlast returns until when somebody waits who cannot hear anything: where hosts have said how long
 // their captures may take, a little longer than that.
-func (f *session) outlast() (latest time.Time) {
-	unknown := f.lost.Add(f.spans.capture + f.spans.delivery)
-	if !f.gathered(f.lost) {
+func (s *session) outlast() (latest time.Time) {
+	unknown := s.lost.Add(s.spans.capture + s.spans.delivery)
+	if !s.gathered(s.lost) {
 		return unknown
 	}
-	for _, t := range f.unfinished() {
+	for _, t := range s.unfinished() {
 		if t.Limits == nil {
 			return unknown
 		}
@@ -196,18 +196,18 @@ func (f *session) outlast() (latest time.Time) {
 
 // awaits reports whether the last result of a capture can still come. Of a host that has fallen
 // silent it is not expected by somebody who wants to leave.
-func (f *session) awaits(t *progress, now time.Time) bool {
-	return !t.Over() && now.Before(t.deadline) && (f.stopped.IsZero() || !t.silent)
+func (s *session) awaits(t *progress, now time.Time) bool {
+	return !t.Over() && now.Before(t.deadline) && (s.stopped.IsZero() || !t.silent)
 }
 
 // fallSilent returns the captures of which nothing is heard any more since the last call, though
 // they should still be running.
-func (f *session) fallSilent(now time.Time) (fallen []*progress) {
-	patience := silentPeriods * f.spans.period
-	if patience == 0 || !f.lost.IsZero() {
+func (s *session) fallSilent(now time.Time) (fallen []*progress) {
+	patience := silentPeriods * s.spans.period
+	if patience == 0 || !s.lost.IsZero() {
 		return nil
 	}
-	for _, t := range f.captures {
+	for _, t := range s.captures {
 		spoken := t.latest.Add(patience)
 		if !t.Over() && !t.silent && !now.Before(spoken) && !spoken.After(t.end) && !t.isFull(now) {
 			t.silent = true
@@ -231,10 +231,10 @@ func (t *progress) isFull(now time.Time) bool {
 }
 
 // stop notes that the captures have been asked to end.
-func (f *session) stop(now time.Time) {
-	f.stopped = now
-	for _, t := range f.captures {
-		_, delivery := f.spans.believe(t.Limits)
+func (s *session) stop(now time.Time) {
+	s.stopped = now
+	for _, t := range s.captures {
+		_, delivery := s.spans.believe(t.Limits)
 		if latest := now.Add(delivery); t.deadline.After(latest) {
 			t.deadline = latest
 		}
@@ -245,32 +245,32 @@ func (f *session) stop(now time.Time) {
 }
 
 // lose notes that from now on nothing can be heard.
-func (f *session) lose(now time.Time) {
-	if f.lost.IsZero() {
-		f.lost = now
+func (s *session) lose(now time.Time) {
+	if s.lost.IsZero() {
+		s.lost = now
 	}
 }
 
 // regain notes that from now on everything can be heard again. What hosts have
 // to say comes when they are back too.
-func (f *session) regain(now time.Time) {
-	f.lose(now) // an outage that was shorter than the look at it
-	if !f.gathered(f.lost) {
-		f.answered = now.Add(reconnection)
+func (s *session) regain(now time.Time) {
+	s.lose(now) // an outage that was shorter than the look at it
+	if !s.gathered(s.lost) {
+		s.answered = now.Add(reconnection)
 	}
-	for _, t := range f.captures {
+	for _, t := range s.captures {
 		t.latest = now
 		if earliest := now.Add(reconnection + lateness); t.deadline.Before(earliest) {
 			t.deadline = earliest
 		}
 	}
-	f.lost = time.Time{}
+	s.lost = time.Time{}
 }
 
 // unfinished returns the captures that have not told their end.
-func (f *session) unfinished() []*progress {
+func (s *session) unfinished() []*progress {
 	var unfinished []*progress
-	for _, t := range f.captures {
+	for _, t := range s.captures {
 		if !t.Over() {
 			unfinished = append(unfinished, t)
 		}
@@ -279,12 +279,12 @@ func (f *session) unfinished() []*progress {
 }
 
 // outcome returns what the answers amount to.
-func (f *session) outcome() Outcome {
+func (s *session) outcome() Outcome {
 	failed := func(t *progress) bool { return !t.Over() || t.State == result.Failed }
 	switch {
-	case len(f.answers) == 0:
+	case len(s.answers) == 0:
 		return Unanswered
-	case f.refused > 0 || slices.ContainsFunc(f.captures, failed):
+	case s.refused > 0 || slices.ContainsFunc(s.captures, failed):
 		return Failed
 	}
 	return Done
@@ -300,11 +300,11 @@ func textSize(r result.Result) (bytes int) {
 }
 
 // whyNobody says why no host may have answered, and what to look at next.
-func (f *session) whyNobody() string {
+func (s *session) whyNobody() string {
 	const showNames = "; pcapdaemon -rollcall shows the names"
-	q, why := f.request, ""
+	q, why := s.request, ""
 	switch {
-	case f.listeners == 0:
+	case s.listeners == 0:
 		return "nobody listens; check -redisnode or -redisurl, and -redischannel"
 	case q.exact():
 		why = "no host is called " + text.Quote(q.value) + showNames
@@ -317,5 +317,5 @@ func (f *session) whyNobody() string {
 	default:
 		why = "none with this -resultchannel (redis-cli SUBSCRIBE counts as one that listens)" + showNames
 	}
-	return fmt.Sprintf("%d %s, but %s", f.listeners, english.PluralWord(f.listeners, "listens", "listen"), why)
+	return fmt.Sprintf("%d %s, but %s", s.listeners, english.PluralWord(s.listeners, "listens", "listen"), why)
 }

@@ -18,7 +18,7 @@ type view interface {
 	// say shows what is no result.
 	say(text string)
 	// draw shows how everything stands.
-	draw(f *session, now time.Time)
+	draw(s *session, now time.Time)
 	// close shows what is left to be shown.
 	close()
 }
