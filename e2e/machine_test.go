@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -184,6 +185,29 @@ func (m *machine) awaitCapture(t testing.TB) {
 	testbed.Eventually(t, 5*time.Second, "a capture runs", func() bool {
 		return strings.Contains(m.show("StatusText"), "; 1 ")
 	})
+}
+
+// look asks web1 for all of the past of an interface and returns the results.
+func (m *machine) look(t testing.TB, iface string) string {
+	t.Helper()
+	m.awaitSubscribed(t)
+	return m.run(t, "pcapdaemon", "-publish",
+		`{"node":"web1","interface":"`+iface+`","lookback":3600,"timeout":1,"bpf":"tcp port 6379"}`)
+}
+
+// since returns from when on the recorded past of lo is whole.
+func (m *machine) since(t testing.TB) time.Time {
+	t.Helper()
+	result := m.look(t, "lo")
+	found := regexp.MustCompile(`"since":"([^"]+)"`).FindStringSubmatch(result)
+	if found == nil || !strings.Contains(result, `"state":"done"`) {
+		t.Fatalf("want a capture with since, got %s", result)
+	}
+	at, err := time.Parse(time.RFC3339Nano, found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
 }
 
 // files returns the captures that the service has kept.

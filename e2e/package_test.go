@@ -265,7 +265,7 @@ func TestPackageLife(t *testing.T) {
 			t.Errorf("want a service that is %s, got %s", active, got)
 		}
 	}
-	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\n"
+	const ours = "PCAPDAEMON_WRITELOCAL=true\nPCAPDAEMON_NODE=web1\nPCAPDAEMON_RECORD=lo\nPCAPDAEMON_RECORDSIZE=8MiB\n"
 	settings := m.path("/etc/pcapdaemon/env")
 
 	t.Run("installed without systemd running", func(t *testing.T) {
@@ -294,15 +294,18 @@ func TestPackageLife(t *testing.T) {
 		m.run(t, "redis-cli", "PUBLISH", "capture", `{"node":"web1","interface":"lo"}`)
 		m.awaitCapture(t)
 		m.run(t, "redis-cli", "PING")
-		before := m.show("MainPID")
+		before, since := m.show("MainPID"), m.since(t)
 
 		install(t, "v1.1.0")
 		state(t, "enabled", "active")
 		if m.show("MainPID") == before {
 			t.Error("the old program still runs")
 		}
-		if got := m.files(t); len(got) != 1 {
-			t.Errorf("want the capture delivered, got %q", got)
+		if got := m.since(t); !got.Equal(since) {
+			t.Errorf("want the recorded past kept, since %v, got since %v", since, got)
+		}
+		if got := m.files(t); len(got) != 3 {
+			t.Errorf("want the captures delivered, got %q", got)
 		}
 		if got, err := os.ReadFile(settings); err != nil || string(got) != ours {
 			t.Errorf("want the settings kept, got %q (%v)", got, err)

@@ -3,7 +3,6 @@ package e2e
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -30,24 +29,6 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	look := func(iface string) string {
-		t.Helper()
-		m.awaitSubscribed(t)
-		return m.run(t, "pcapdaemon", "-publish", `{"node":"web1","interface":"`+iface+`","lookback":3600,"timeout":1,"bpf":"tcp port 6379"}`)
-	}
-	since := func() time.Time {
-		t.Helper()
-		result := look("lo")
-		found := regexp.MustCompile(`"since":"([^"]+)"`).FindStringSubmatch(result)
-		if found == nil || !strings.Contains(result, `"state":"done"`) {
-			t.Fatalf("want a capture with since, got %s", result)
-		}
-		at, err := time.Parse(time.RFC3339Nano, found[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return at
-	}
 	makeLink := func() {
 		m.run(t, "sh", "-c", "ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up")
 	}
@@ -55,10 +36,10 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 	set("8MiB", "")
 	m.run(t, "systemd-run", "--unit=redis", "redis-server", "--save", "")
 	m.run(t, "systemctl", "start", "pcapdaemon")
-	first := since()
+	first := m.since(t)
 	m.configure(t, "RestartSec=2s")
 	m.run(t, "systemctl", "restart", "pcapdaemon")
-	if got := since(); !got.Equal(first) {
+	if got := m.since(t); !got.Equal(first) {
 		t.Errorf("after a restart: want since %v, got %v", first, got)
 	}
 	before := m.show("MainPID")
@@ -68,15 +49,15 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 	testbed.Eventually(t, 30*time.Second, "another process is ready", func() bool {
 		return m.show("MainPID") != before && m.show("ActiveState") == "active"
 	})
-	if got := since(); !got.Equal(first) {
+	if got := m.since(t); !got.Equal(first) {
 		t.Errorf("after a kill: want since %v, got %v", first, got)
 	}
-	if got := look("v0"); !strings.Contains(got, "v0 was not there from") {
+	if got := m.look(t, "v0"); !strings.Contains(got, "v0 was not there from") {
 		t.Errorf("want the absence of the interface that was made again, got %s", got)
 	}
 	set("16MiB", "")
 	m.run(t, "systemctl", "restart", "pcapdaemon")
-	second := since()
+	second := m.since(t)
 	if !second.After(first) {
 		t.Errorf("with another size: want it anew, got since %v", second)
 	}
@@ -85,7 +66,7 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 	}
 	set("16MiB", "PCAPDAEMON_FILTER=not port 9\n")
 	m.run(t, "systemctl", "restart", "pcapdaemon")
-	filtered := since()
+	filtered := m.since(t)
 	if !filtered.After(second) {
 		t.Errorf("with another filter: want it anew, got since %v", filtered)
 	}
@@ -94,7 +75,7 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 	}
 	m.run(t, "systemctl", "stop", "pcapdaemon")
 	m.run(t, "systemctl", "start", "pcapdaemon")
-	if third := since(); !third.After(filtered) {
+	if third := m.since(t); !third.After(filtered) {
 		t.Errorf("after a stop: want it forgotten, got since %v", third)
 	}
 }
