@@ -148,6 +148,35 @@ func TestLoopbackOnce(t *testing.T) {
 	})
 }
 
+// TestNothingReceivedUnderFlood: a filter that no packet passes receives none and
+// drops none, even if the kernel's buffer was full before it was there.
+func TestNothingReceivedUnderFlood(t *testing.T) {
+	t.Parallel()
+	l := newLink(t)
+	startSender(t, l.other, "v1", 0, 1400)
+	l.recorded.Do(t, func() {
+		const snap = 1500 // or the kernel's buffer would have larger blocks, and not be full at once
+		filter, err := NewCompiler().Compile(t.Context(), loopbackName, snap, "tcp port 9999")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for range 10 {
+			live, err := Open(Options{Interface: "v0", Filter: filter, Snap: snap, BufferSize: 1 << 13})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			packets := take(t, live, 1, ReadTimeout/2)
+			stats, err := live.Stats()
+			if len(packets) != 0 || stats != (Stats{}) || err != nil {
+				t.Errorf("want nothing, got %d packets, %+v, %v", len(packets), stats, err)
+			}
+			live.Close()
+		}
+	})
+}
+
 // TestFilterOfUserSpace: what the kernel cannot run is judged all the same.
 func TestFilterOfUserSpace(t *testing.T) {
 	testbed.NeedRoot(t)
