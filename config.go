@@ -260,8 +260,8 @@ func (c *config) checkValues() error {
 	case strings.ContainsFunc(c.filter, unicode.IsControl) || utf8.RuneCountInString(c.filter) > maxFilter:
 		return fmt.Errorf("-filter takes a pcap-filter(7) expression of at most %d characters, "+
 			"without control characters", maxFilter)
-	case c.node == "" || utf8.RuneCountInString(c.node) > maxName:
-		return fmt.Errorf("-node takes a name of 1 to %d characters", maxName)
+	case c.node == "" || utf8.RuneCountInString(c.node) > maxName || strings.ContainsFunc(c.node, unicode.IsControl):
+		return fmt.Errorf("-node takes a name of 1 to %d characters, without control characters", maxName)
 	case c.delivery.writeLocal && c.delivery.dir == "":
 		return errors.New("-writelocal needs a -destdir")
 	case c.limits.defaultTimeout > c.limits.timeout:
@@ -379,14 +379,20 @@ func absoluteDirectory(flag string, path *string) error {
 	return nil
 }
 
+// makeState makes a directory in one that systemd has made for what the daemon
+// keeps (systemd.exec(5)). Elsewhere a directory that is missing is a mistake.
+func makeState(dir string) {
+	if slices.Contains(filepath.SplitList(os.Getenv("STATE_DIRECTORY")), filepath.Dir(dir)) {
+		_ = os.Mkdir(dir, 0o750) // what is wrong with it is said by whoever needs it
+	}
+}
+
 // check completes what is needed to deliver captures.
 func (c *deliveryConfig) check(raw rawConfig) error {
 	if err := absoluteDirectory("-destdir", &c.dir); err != nil {
 		return err
 	}
-	if c.spool != "" {
-		_ = os.Mkdir(c.spool, 0o750) // what is wrong with it is said below
-	}
+	makeState(c.spool)
 	if err := absoluteDirectory("-spooldir", &c.spool); err != nil {
 		return err
 	}

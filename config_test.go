@@ -89,10 +89,33 @@ func TestConfigFits(t *testing.T) {
 	}
 }
 
+// TestConfigMakesSpool: a spool that is missing is made in the directory that
+// systemd has made for the daemon, and nowhere else.
+func TestConfigMakesSpool(t *testing.T) {
+	state := t.TempDir()
+	t.Setenv("STATE_DIRECTORY", "/nowhere:"+state)
+	for spool, taken := range map[string]bool{
+		filepath.Join(state, "spool"):          true,
+		filepath.Join(state, "more", "spool"):  false,
+		filepath.Join(t.TempDir(), "mistyped"): false,
+	} {
+		_, err := parseConfig([]string{"-upload", "-cstoken", "abc", "-spooldir", spool}, io.Discard)
+		if (err == nil) != taken || !taken && !mentions(err, "-spooldir takes a directory") {
+			t.Errorf("%s: want it taken %v, got %v", spool, taken, err)
+		}
+		if _, err := os.Stat(spool); (err == nil) != taken {
+			t.Errorf("%s: want it there %v, got %v", spool, taken, err)
+		}
+	}
+}
+
 // TestConfigOfDirectories: the spool is not the directory of captures, whose old ones are removed.
 func TestConfigOfDirectories(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
+	if err := os.Mkdir("spool", 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for spool, taken := range map[string]bool{dir: false, dir + "/": false, ".": false, "spool": true, t.TempDir(): true} {
 		_, err := parseConfig([]string{"-upload", "-cstoken", "abc", "-destdir", dir, "-spooldir", spool}, io.Discard)
 		if (err == nil) != taken || !taken && !mentions(err, "-spooldir takes another directory than -destdir") {

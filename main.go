@@ -24,6 +24,7 @@ import (
 	"pcapdaemon/result"
 	"pcapdaemon/status"
 	"pcapdaemon/tap"
+	"pcapdaemon/text"
 )
 
 // version is set by the linker.
@@ -57,7 +58,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer, stderr *os.File) int 
 		fmt.Fprintln(stderr, "pcapdaemon:", err)
 		return exitFailed
 	case err != nil:
-		fmt.Fprintln(stderr, "pcapdaemon:", err)
+		fmt.Fprintln(stderr, "pcapdaemon:", text.Escape(err.Error()))
 		return exitUsage
 	case c.mode == versioning:
 		return printVersion(stdout, stderr)
