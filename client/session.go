@@ -306,12 +306,15 @@ func (s *session) whyNobody() string {
 	switch {
 	case s.listeners == 0:
 		return "nobody listens; check -redisnode or -redisurl, and -redischannel"
+	case q.asked.Stop != "": // whoever has none says nothing
+		why = "no capture of id " + text.Quote(q.id) + " runs"
+		if q.exact() || q.field == "nodere" {
+			why += " on a host of " + q.field + " " + text.Quote(q.value)
+		}
 	case q.exact():
 		why = "no host is called " + text.Quote(q.value) + showNames
 	case q.field == "nodere":
 		why = "no name matches " + text.Quote(q.value) + showNames
-	case q.asked.Stop != "":
-		why = "no capture of id " + text.Quote(q.id) + " runs"
 	case q.rollCall:
 		why = "none with this -resultchannel (redis-cli SUBSCRIBE counts as one that listens)"
 	default:

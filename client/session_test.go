@@ -321,6 +321,10 @@ func TestWhyNobody(t *testing.T) {
 		"2 listen, but none with this -resultchannel (redis-cli SUBSCR": {listeners: 2, request: request{field: "node", value: "any"}},
 		`2 listen, but no capture of id "x" runs`: {listeners: 2, request: request{field: "node", value: "any", id: "x",
 			asked: Asked{Stop: "x"}}},
+		`1 listens, but no capture of id "x" runs on a host of node "a"`: {listeners: 1, request: request{field: "node",
+			value: "a", id: "x", asked: Asked{Stop: "x"}}},
+		`1 listens, but no capture of id "x" runs on a host of nodere "^a"`: {listeners: 1, request: request{field: "nodere",
+			value: "^a", id: "x", asked: Asked{Stop: "x"}}},
 	} {
 		if got := f.whyNobody(); !strings.HasPrefix(got, want) {
 			t.Errorf("want %s, got %s", want, got)
