@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -14,12 +15,16 @@ import (
 // A Namespace is a network namespace with loopback up.
 type Namespace struct{ Name string }
 
+// namespaces counts the namespaces of this process: tests that run at the same
+// time may call theirs by the same name.
+var namespaces atomic.Int64
+
 // NewNamespace makes a namespace that goes with the test.
 func NewNamespace(t testing.TB, name string) Namespace {
 	t.Helper()
 	NeedRoot(t)
 	NeedTools(t, "ip")
-	ns := Namespace{fmt.Sprintf("pcapd-%s-%d", name, os.Getpid())}
+	ns := Namespace{fmt.Sprintf("pcapd-%s-%d-%d", name, os.Getpid(), namespaces.Add(1))}
 	run := func(args ...string) {
 		t.Helper()
 		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
