@@ -42,7 +42,7 @@ build: ## build ./pcapdaemon
 # With CI=true nothing may be skipped, so that all is installed that tests can need.
 test: ## run all tests; those that open interfaces need root
 	@packaging/deps build test $(if $(filter true,$(CI)),extra)
-	@echo "Compiling and running the tests: about four minutes on two cores, and two more the first time."
+	@echo "Compiling and running the tests: about five minutes on two cores, and two more the first time."
 	@go run ./packaging/progress -count=1 -p 2 $(TESTFLAGS) -timeout 15m ./tap ./pubsub $$(go list ./... | grep -v '/e2e$$') -- \
 		-count=1 -timeout 15m ./e2e
 
