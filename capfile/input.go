@@ -25,14 +25,38 @@ type Input struct {
 
 // A batch is packets that have come together, as blocks.
 type batch struct {
-	blocks  []byte
+	blocks  []byte // what is left of them
 	arrived time.Time
+	memory  []byte // that they are in
+}
+
+// maxSpare is how many batches the memory is kept of: new memory costs more than what is copied into it.
+const maxSpare = 32
+
+// lend returns memory for the blocks of a batch that is about so large.
+func (m *Merger) lend(size int) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := len(m.spare) - 1
+	if last < 0 || cap(m.spare[last]) < size {
+		return make([]byte, 0, size)
+	}
+	memory := m.spare[last]
+	m.spare = m.spare[:last]
+	return memory
+}
+
+// takeBack keeps the memory of a batch that was written. The caller holds the lock.
+func (m *Merger) takeBack(memory []byte) {
+	if len(m.spare) < maxSpare {
+		m.spare = append(m.spare, memory[:0])
+	}
 }
 
 // Write takes the next piece of the capture file. As long as too much waits to be written it blocks. An
 // error says what is wrong with the capture, not with the merged file.
 func (in *Input) Write(piece []byte) (int, error) {
-	in.blocks = make([]byte, 0, len(piece)+len(piece)/4)
+	in.blocks = in.merger.lend(len(piece) + len(piece)/4)
 	var packets int64
 	err := in.reader.Read(piece, func(p packet) {
 		if packets == 0 {
@@ -83,8 +107,8 @@ func (in *Input) describe() {
 	m.wake()
 }
 
-// shift removes the first packet that waits, and returns its block. The caller puts the
-// input where it belongs then.
+// shift removes the first packet that waits, and returns its block, which is to be copied
+// before the lock is given up. The caller puts the input where it belongs then.
 func (in *Input) shift() []byte {
 	first := &in.batches[0]
 	size := binary.LittleEndian.Uint32(first.blocks[4:])
@@ -93,6 +117,7 @@ func (in *Input) shift() []byte {
 	in.size -= int(size)
 	in.merger.size -= int(size)
 	if len(first.blocks) == 0 {
+		in.merger.takeBack(first.memory)
 		in.batches[0] = batch{} // what is below the slice would be kept alive with it
 		in.batches = in.batches[1:]
 	}

@@ -34,6 +34,7 @@ type Merger struct {
 	blocks    []byte     // to be written before the packets
 	pending   inputHeap  // inputs with packets
 	size      int        // bytes that are pending
+	spare     [][]byte   // memory of batches that were written, for later ones; at most maxSpare
 	awaited   int        // inputs of which nothing is pending, and something may come
 	expecting bool       // more inputs may come
 	closing   bool
@@ -221,7 +222,7 @@ func (m *Merger) add(in *Input, packets int64) {
 	if m.err != nil || m.closing || in.ended {
 		return
 	}
-	in.batches = append(in.batches, batch{blocks, time.Now()})
+	in.batches = append(in.batches, batch{blocks, time.Now(), blocks})
 	in.size += len(blocks)
 	m.size += len(blocks)
 	in.packets += packets
