@@ -342,7 +342,7 @@ func TestSpoolAtStop(t *testing.T) {
 			a.heard.await(t, 5*time.Second, "started")
 			time.Sleep(100 * time.Millisecond)
 			a.stop(t, d)
-			end := a.heard.next(t, time.Second)
+			end := a.heard.next(t, 5*time.Second)
 			end.check(t, says{"id": "x", "state": test.state, "stop": "shutdown", "file": nil})
 			if test.state == "done" {
 				end.check(t, says{"error": nil})

@@ -95,7 +95,7 @@ func TestSecondSignal(t *testing.T) {
 		return strings.Contains(d.Output.String(), "stopping")
 	})
 	d.Signal(t, syscall.SIGTERM)
-	d.Wait(t, time.Second)
+	d.Wait(t, 3*time.Second)
 }
 
 // TestHangUpIgnored: what nohup starts outlives the terminal.

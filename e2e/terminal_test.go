@@ -151,7 +151,7 @@ func TestTerminalIsLeft(t *testing.T) {
 		return strings.Contains(client.Output.String(), "stop not published: ")
 	})
 	screen.Type(t, "\x03")
-	if code := client.Wait(t, time.Second); code != 1 {
+	if code := client.Wait(t, 3*time.Second); code != 1 {
 		t.Errorf("want exit code 1, got %d", code)
 	}
 	if want := "pcapdaemon -publish node=any stop=mine"; !strings.Contains(client.Output.String(), want) {
