@@ -61,7 +61,8 @@ type client struct {
 // come or none is to be expected any more.
 func Ask(o Options, request []byte, stdout, stderr io.Writer) Outcome {
 	screen := openTerminal(stdout)
-	q, err := newRequest(request, o.Judge, asker{by: whoAmI(), watches: screen != nil, fetches: o.Dir != "", live: o.Packets != nil})
+	q, err := newRequest(request, o.Judge,
+		asker{by: whoAmI(), watches: screen != nil, fetches: o.Dir != "", live: o.Packets != nil})
 	if err != nil {
 		fmt.Fprintf(stderr, "pcapdaemon: %s: %v\n", o.Name, err)
 		return Misused

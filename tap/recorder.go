@@ -150,7 +150,8 @@ func (r *Recorder) examine(ctx context.Context) (link int, code program, err err
 	}
 	if filter != nil {
 		if int(filter.link) != link {
-			return 0, nil, fmt.Errorf("bpf: filter %q: it is for link type %d, the interface has %d", filter.expression, filter.link, link)
+			return 0, nil, fmt.Errorf("bpf: filter %q: it is for link type %d, the interface has %d",
+				filter.expression, filter.link, link)
 		}
 		code = filter.code
 	}

@@ -56,7 +56,8 @@ func (a Answer) Reason(redact func(string) string) string {
 func (a Answer) Failure(words string) error {
 	err := fmt.Errorf("%d %s: %s", a.Code, http.StatusText(a.Code), words)
 	switch {
-	case a.Code == http.StatusRequestTimeout, a.Code == http.StatusTooEarly, a.Code == http.StatusTooManyRequests, a.Code >= 500:
+	case a.Code == http.StatusRequestTimeout, a.Code == http.StatusTooEarly,
+		a.Code == http.StatusTooManyRequests, a.Code >= 500:
 		if wait := retryAfter(a.Header.Get("Retry-After")); wait > 0 {
 			return postponed{err, wait}
 		}
