@@ -146,11 +146,8 @@ func parseConfig(args []string, stdout io.Writer) (config, error) {
 			c.exposed = append(c.exposed, f.Name)
 		}
 	})
-	err := ff.Parse(fs, nil, ff.WithEnvVarPrefix("PCAPDAEMON"))
+	err := c.readVariables(fs)
 	if err != nil {
-		return c, errors.Unwrap(err)
-	}
-	if err := checkVariables(fs); err != nil {
 		return c, err
 	}
 	raw.given = map[string]bool{}
@@ -167,20 +164,25 @@ func parseVariables() (config, extcap.Settings, error) {
 	var c config
 	var raw rawConfig
 	fs := flags(&c, &raw)
-	err := ff.Parse(fs, nil, ff.WithEnvVarPrefix("PCAPDAEMON"))
-	if err != nil {
-		err = errors.Unwrap(err)
-	} else {
-		err = checkVariables(fs)
-	}
-	if c.redis.results == noChannel {
-		c.redis.results = ""
-	}
+	err := c.readVariables(fs)
 	if raw.redisURL == "" {
 		raw.redisURL = "redis://" + net.JoinHostPort(strings.Trim(raw.redisNode, "[]"), strconv.FormatInt(raw.redisPort, 10))
 	}
 	return c, extcap.Settings{RedisURL: raw.redisURL, CAFile: raw.redisCAFile, Requests: c.redis.requests,
 		Results: c.redis.results}, err
+}
+
+// readVariables sets what the command line has left from the environment. With an error,
+// what could be read is there.
+func (c *config) readVariables(fs *flag.FlagSet) error {
+	err := ff.Parse(fs, nil, ff.WithEnvVarPrefix("PCAPDAEMON"))
+	if c.redis.results == noChannel {
+		c.redis.results = ""
+	}
+	if err != nil {
+		return errors.Unwrap(err)
+	}
+	return checkVariables(fs)
 }
 
 // newServer returns the server of an address and of a file of CA certificates. Its error does not
@@ -193,9 +195,6 @@ func newServer(address, caFile string) (*pubsub.Server, error) {
 
 // check completes the config from raw and refuses what cannot work together.
 func (c *config) check(raw rawConfig) error {
-	if c.redis.results == noChannel {
-		c.redis.results = ""
-	}
 	c.lowerDefaults(raw.given)
 	c.delivery.store.given = raw.storeURL != ""
 	c.limits.onlyReturns = !c.delivery.upload && !c.delivery.writeLocal && !c.delivery.store.given

@@ -177,9 +177,8 @@ func runClient(c config, stdin io.Reader, stdout, stderr io.Writer) int {
 	o := clientOptions(c)
 	switch {
 	case c.packets == standardStream:
-		// Standard output is for packets alone, and a reader that closes it ends the captures, not the program.
+		// Standard output is for packets alone.
 		o.Packets, stdout = os.Stdout, stderr
-		signal.Ignore(syscall.SIGPIPE)
 		if client.IsTerminal(o.Packets) {
 			fmt.Fprintln(stderr, "pcapdaemon: -w - writes packets, and standard output is a terminal")
 			return exitUsage

@@ -123,9 +123,7 @@ func (l *live) heard(t *progress) error {
 		l.streams[t] = &stream{capture: t, over: true}
 		return fmt.Errorf("%s %s: no packets were sent live", t.Node, t.Interface)
 	case s != nil && t.Over() && !s.over && s.told.IsZero():
-		s.told = time.Now()
-		t.fetching = true
-		s.final <- t.Result
+		s.conclude()
 	}
 	return nil
 }
@@ -140,9 +138,7 @@ func (l *live) start(t *progress) error {
 	}
 	l.seen[t.Key] = true
 	if t.Over() { // its beginning was not heard
-		s.told = time.Now()
-		t.fetching = true
-		s.final <- t.Result
+		s.conclude()
 	}
 	s.most = maxStream
 	for _, bound := range []int64{l.most, t.limit()} {
@@ -170,9 +166,10 @@ func (l *live) start(t *progress) error {
 
 // judge refuses a key that is none of this request, and of this node.
 func (l *live) judge(r result.Result) error {
+	if err := checkKey(l.prefix, r); err != nil {
+		return err
+	}
 	switch {
-	case checkKey(l.prefix, r) != nil:
-		return checkKey(l.prefix, r)
 	case !strings.HasSuffix(r.Key, pubsub.ListSuffix):
 		return fmt.Errorf("key %s is not of this request", r.Key)
 	case l.seen[r.Key]:

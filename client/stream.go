@@ -37,6 +37,12 @@ type stream struct {
 	received int64     // bytes
 }
 
+// conclude takes the last result of the capture. It is called once.
+func (s *stream) conclude() {
+	s.told, s.capture.fetching = time.Now(), true
+	s.final <- s.capture.Result
+}
+
 // follow reads the capture and returns the file of its own, if there is one. It ends with the context.
 func (s *stream) follow(ctx context.Context) (file string, err error) {
 	err = s.live.lists.ReadList(ctx, s.first.Key, s.take)

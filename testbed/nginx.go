@@ -2,13 +2,11 @@ package testbed
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 )
 
 // An Nginx is a real web server that takes files by PUT.
@@ -46,14 +44,7 @@ http {
 		t.Fatal(err)
 	}
 	n.Process = Start(t, exec.Command(path, "-p", root, "-e", "stderr", "-c", config))
-	Eventually(t, 10*time.Second, "nginx listens", func() bool {
-		conn, err := net.Dial("tcp", n.Address())
-		if err != nil {
-			return n.HasExited()
-		}
-		conn.Close()
-		return true
-	})
+	n.awaitListening(t, n.Address())
 	return n
 }
 

@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,6 +124,19 @@ func (p *Process) HasExited() bool {
 	default:
 		return false
 	}
+}
+
+// awaitListening waits until the program takes connections at an address, or has ended.
+func (p *Process) awaitListening(t testing.TB, address string) {
+	t.Helper()
+	Eventually(t, 10*time.Second, filepath.Base(p.Path)+" listens", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return p.HasExited()
+		}
+		conn.Close()
+		return true
+	})
 }
 
 // Wait returns the exit code.

@@ -1,13 +1,11 @@
 package testbed
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 )
 
 // A Versity is a real S3 service over a directory.
@@ -40,14 +38,7 @@ func StartVersity(t testing.TB, bucket string, options ...string) *Versity {
 		options...)
 	args = append(args, "posix", "--sidecar", t.TempDir(), v.Root)
 	v.Process = Start(t, exec.Command(path, args...))
-	Eventually(t, 10*time.Second, "versitygw listens", func() bool {
-		conn, err := net.Dial("tcp", v.Address())
-		if err != nil {
-			return v.HasExited()
-		}
-		conn.Close()
-		return true
-	})
+	v.awaitListening(t, v.Address())
 	return v
 }
 
