@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/google/gopacket"
 	"github.com/google/gopacket/pcap"
 	"github.com/google/gopacket/pcapgo"
 	"golang.org/x/sys/unix"
@@ -64,6 +65,11 @@ func parse(t testing.TB, records []byte) []Packet {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return packetsOf(file)
+}
+
+// packetsOf returns the packets of a file that is open.
+func packetsOf(file gopacket.PacketDataSource) []Packet {
 	var packets []Packet
 	for {
 		data, info, err := file.ReadPacketData()

@@ -98,12 +98,5 @@ func readFile(t *testing.T, name string) []Packet {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	var packets []Packet
-	for {
-		data, info, err := file.ReadPacketData()
-		if err != nil {
-			return packets
-		}
-		packets = append(packets, Packet{info, data})
-	}
+	return packetsOf(file)
 }
