@@ -118,10 +118,10 @@ func (f *fetcher) fetch(ctx context.Context, r result.Result) (file string, err 
 			err = fmt.Errorf("%s %s: %w", r.Node, r.Interface, err)
 		}
 	}()
-	switch {
-	case checkKey(f.prefix, r) != nil:
-		return "", checkKey(f.prefix, r)
-	case f.most > 0 && r.Bytes > f.most:
+	if err := checkKey(f.prefix, r); err != nil {
+		return "", err
+	}
+	if f.most > 0 && r.Bytes > f.most {
 		return "", fmt.Errorf("a file of %d bytes is larger than the %d that were asked for", r.Bytes, f.most)
 	}
 	from, release := f.open(ctx, r.Key)

@@ -301,7 +301,10 @@ func textSize(r result.Result) (bytes int) {
 
 // whyNobody says why no host may have answered, and what to look at next.
 func (s *session) whyNobody() string {
-	const showNames = "; pcapdaemon -rollcall shows the names"
+	const (
+		showNames = "; pcapdaemon -rollcall shows the names"
+		mute      = "none with this -resultchannel (redis-cli SUBSCRIBE counts as one that listens)"
+	)
 	q, why := s.request, ""
 	switch {
 	case s.listeners == 0:
@@ -316,9 +319,9 @@ func (s *session) whyNobody() string {
 	case q.field == "nodere":
 		why = "no name matches " + text.Quote(q.value) + showNames
 	case q.rollCall:
-		why = "none with this -resultchannel (redis-cli SUBSCRIBE counts as one that listens)"
+		why = mute
 	default:
-		why = "none with this -resultchannel (redis-cli SUBSCRIBE counts as one that listens)" + showNames
+		why = mute + showNames
 	}
 	return fmt.Sprintf("%d %s, but %s", s.listeners, english.PluralWord(s.listeners, "listens", "listen"), why)
 }
