@@ -20,6 +20,8 @@ const (
 	reserveShare, mostReserve = 128, 4
 	// reserveRest is how long nothing has to be taken before the reserve is filled up.
 	reserveRest = time.Second
+	// From fewChunks lent ones on, huge pages are mapped until hugeAhead chunks are ready.
+	fewChunks, hugeAhead = 4, 4
 	// lowestPriority is a nice value.
 	lowestPriority = 19
 )
@@ -36,31 +38,22 @@ type Pool struct {
 	idle [][]byte
 	trim *time.Timer
 	fill *time.Timer // fills the reserve up; nil: there is none
+	// feeding is set while huge pages are being mapped.
+	feeding bool
+	huge    hugePages
 }
 
 // NewPool returns a pool of so many bytes at most, in whole chunks: of less than ChunkSize it
 // lends nothing. It takes memory when chunks are wanted, and keeps those that are given
 // back for 15 s.
 func NewPool(limit int64) *Pool {
-	p := &Pool{limit: int(limit / ChunkSize)}
+	p := &Pool{limit: int(limit / ChunkSize), huge: hugePages{get: mapHuge}}
 	p.reserve = min(p.limit/reserveShare, mostReserve)
 	p.trim = time.AfterFunc(chunkRest, func() { p.release(p.reserve) })
 	if p.reserve > 0 {
 		p.fill = time.AfterFunc(0, p.replenish)
 	}
 	return p
-}
-
-// mapChunk returns a chunk whose pages are there, or nil when the kernel has no
-// memory. Populating 256 pages in one call costs a third less than faulting them
-// one by one.
-func mapChunk() []byte {
-	chunk, err := unix.Mmap(-1, 0, ChunkSize, unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
-	if err != nil {
-		return nil
-	}
-	return chunk
 }
 
 // replenish fills the reserve up, on a thread that waits for all others and ends
@@ -84,15 +77,45 @@ func (p *Pool) wantsMore() bool {
 	return len(p.idle) < p.reserve && 2*p.lent < p.limit
 }
 
-// keep adds a new chunk to those that are kept, unless that were too many.
-func (p *Pool) keep(chunk []byte) bool {
+// feed maps huge pages for who takes one chunk after the other, who does not wait for
+// them: it may take the kernel milliseconds to find one. The lock is held.
+func (p *Pool) feed() {
+	if p.feeding || !p.wantsHuge() {
+		return
+	}
+	p.feeding = true
+	go func() {
+		for p.wantsHugeStill() {
+			p.keep(p.huge.next()...)
+		}
+	}()
+}
+
+// wantsHuge reports whether many chunks are taken, few are ready, and there may be
+// huge pages. The lock is held.
+func (p *Pool) wantsHuge() bool {
+	return p.lent >= fewChunks && len(p.idle) < hugeAhead && p.lent+len(p.idle)+2 <= p.limit && p.huge.quick()
+}
+
+// wantsHugeStill reports whether huge pages are to be mapped still; if not, feed has to be called again.
+func (p *Pool) wantsHugeStill() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lent+len(p.idle) >= p.limit {
-		_ = unix.Munmap(chunk)
+	p.feeding = p.wantsHuge()
+	return p.feeding
+}
+
+// keep adds new chunks to those that are kept, unless that were too many.
+func (p *Pool) keep(chunks ...[]byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lent+len(p.idle)+len(chunks) > p.limit {
+		for _, chunk := range chunks {
+			unmapChunk(chunk)
+		}
 		return false
 	}
-	p.idle = append(p.idle, chunk)
+	p.idle = append(p.idle, chunks...)
 	return true
 }
 
@@ -121,6 +144,7 @@ func (p *Pool) take() []byte {
 		return nil
 	}
 	p.lent++
+	p.feed()
 	return chunk
 }
 
@@ -133,6 +157,7 @@ func (p *Pool) takeReady() []byte {
 		return nil
 	}
 	p.lent++
+	p.feed()
 	return p.takeIdle()
 }
 
@@ -155,7 +180,7 @@ func (p *Pool) release(most int) {
 	defer p.mu.Unlock()
 	for len(p.idle) > most {
 		last := len(p.idle) - 1
-		_ = unix.Munmap(p.idle[last]) // fails only for what Mmap did not return
+		unmapChunk(p.idle[last])
 		p.idle = p.idle[:last]
 	}
 }

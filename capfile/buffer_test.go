@@ -207,6 +207,7 @@ func kept(p *Pool) int {
 func TestPoolHasAReserve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool(4 * reserveShare * ChunkSize)
+		p.huge.get = noHugePages
 		defer p.Release()
 		time.Sleep(2 * reserveRest)
 		synctest.Wait()
@@ -244,6 +245,7 @@ func TestReserveIsInTheBudget(t *testing.T) {
 			t.Errorf("small: want no chunk ready, got %d", got)
 		}
 		p := NewPool(reserveShare * ChunkSize)
+		p.huge.get = noHugePages
 		defer p.Release()
 		b := NewBuffer(p)
 		defer b.Free()
