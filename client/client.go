@@ -49,6 +49,7 @@ type client struct {
 	dir      string        // that the fetcher fetches into
 	live     *live         // nil: packets stay where they are
 	grace    time.Duration // for captures that were asked to end; 0: there is no hurry
+	quiet    bool          // only what is missing or wrong is said
 
 	session   *session
 	published time.Time // just before the request was
@@ -110,7 +111,8 @@ func consult(in interruption, o Options, q request, v view) (Outcome, error) {
 
 // newClient returns a client that has no exchange yet.
 func newClient(o Options, q request, v view) *client {
-	asking := &client{channel: o.Requests, request: q, spans: q.spans(o), view: v, grace: o.Grace}
+	asking := &client{channel: o.Requests, request: q, spans: q.spans(o), view: v,
+		grace: o.Grace, quiet: o.Quiet}
 	switch {
 	case o.Packets != nil:
 		asking.live = newLive(o, q.id, q.asked.Bytes)
@@ -129,10 +131,17 @@ func (c *client) ask(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.view.say(fmt.Sprintf("request %s: %d %s on %s", text.Printable(c.request.id), listeners,
+	c.mention(fmt.Sprintf("request %s: %d %s on %s", text.Printable(c.request.id), listeners,
 		english.PluralWord(listeners, "host listens", "hosts listen"), c.channel))
 	c.session = newSession(c.request, listeners, c.spans, time.Now())
 	return nil
+}
+
+// mention says how asking goes on, to whoever wants to know that.
+func (c *client) mention(text string) {
+	if !c.quiet {
+		c.view.say(text)
+	}
 }
 
 // wait shows the answers until the last one, and returns the outcome.
@@ -176,11 +185,11 @@ func (c *client) leave() Outcome {
 	case !c.leaving.IsZero() && !c.failed:
 		return Done
 	case c.request.begins && c.leaving.IsZero():
-		c.view.say("left before the results came; what still runs can be stopped, with the flags of this command, by: " +
+		c.mention("left before the results came; what still runs can be stopped, with the flags of this command, by: " +
 			c.request.stopByHand())
 	}
 	if c.request.returns {
-		c.view.say("what is returned can be fetched within 10 minutes, with those flags, by: " + c.request.fetchByHand(c.dir))
+		c.mention("what is returned can be fetched within 10 minutes, with those flags, by: " + c.request.fetchByHand(c.dir))
 	}
 	return Failed
 }
@@ -327,8 +336,5 @@ func (c *client) stop(ctx context.Context) {
 		return
 	}
 	c.session.stop(time.Now())
-	if c.grace > 0 {
-		return
-	}
-	c.view.say("asked the captures to stop; press Ctrl-C again to leave without their results")
+	c.mention("asked the captures to stop; press Ctrl-C again to leave without their results")
 }

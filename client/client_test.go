@@ -429,6 +429,39 @@ func TestClientIsInterrupted(t *testing.T) {
 	}
 }
 
+// TestQuietClient: it says what is missing or wrong, and nothing else.
+func TestQuietClient(t *testing.T) {
+	for name, test := range map[string]struct{ events, says string }{
+		"all goes well":           {"a started 1;1s;a done 1", ""},
+		"asked to end":            {"a started 1;1s;once;200ms;a done 1", ""},
+		"left":                    {"a started 1;1s;once;100ms;twice", ""},
+		"left, and one is silent": {"a started 1;b started 2;1s;once;b done 2", "a eth0: no result\n"},
+		"a stop that is lost":     {"a started 1;away;once;200ms;a done 1", "stop not published: gone\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newFakeExchange(3)
+				once, interrupt := context.WithCancel(t.Context())
+				twice, leave := context.WithCancel(t.Context())
+				defer leave()
+				defer interrupt()
+				var out, errs bytes.Buffer
+				c := newTestClient(e, jsonLines{&out, &errs})
+				c.quiet = true
+				if err := c.ask(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				go e.play(t, test.events, map[string]func(){"once": interrupt, "twice": leave,
+					"away": func() { e.err = errors.New("gone") }})
+				c.wait(interruption{once, twice})
+				if got := errs.String(); got != test.says {
+					t.Errorf("want %q, got %q", test.says, got)
+				}
+			})
+		})
+	}
+}
+
 // TestClientIsInterruptedWithoutCaptures: who has begun nothing has nothing to stop.
 func TestClientIsInterruptedWithoutCaptures(t *testing.T) {
 	e := newFakeExchange(1)

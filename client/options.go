@@ -25,6 +25,8 @@ type Options struct {
 	// Grace is how long the client waits, after it was asked to end its captures, for what is
 	// left of them; 0: as long as it takes.
 	Grace time.Duration
+	// Quiet is set if only what is missing or wrong is said, and not how asking goes on.
+	Quiet bool
 	// Capture is how long a capture may last where neither the request nor its host
 	// says so, and Delivery how long its delivery may take.
 	Capture, Delivery time.Duration

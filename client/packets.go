@@ -40,7 +40,7 @@ func (c *client) look(now time.Time) {
 // sayMixed says once when some readers cannot take the file.
 func (c *client) sayMixed() {
 	if line := c.live.describeMixed(); line != "" {
-		c.view.say(line)
+		c.mention(line)
 	}
 }
 

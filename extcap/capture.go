@@ -68,7 +68,7 @@ func (p Program) ask(o options, fifo *os.File, n *notes) (client.Outcome, error)
 	if err != nil {
 		return client.Misused, err
 	}
-	ask.Packets, ask.Application, ask.Grace = fifo, name+" "+p.Version, leaveTime
+	ask.Packets, ask.Application, ask.Grace, ask.Quiet = fifo, name+" "+p.Version, leaveTime, true
 	return client.Ask(ask, request, results(n.hear), &lines{take: n.say}), nil
 }
 
@@ -93,9 +93,6 @@ func (p Program) openFifo(path string) (*os.File, error) {
 	}
 }
 
-// chatter is how lines of the client begin that are for who looks at a terminal.
-var chatter = []string{"request ", "asked the captures to stop", "left before ", "link types or snapshot lengths differ"}
-
 // notes are what is to be said of a capture when it ends.
 type notes struct {
 	hosts []string // of those that refused or failed, in their own words
@@ -112,8 +109,7 @@ func (n *notes) hear(r result.Result) {
 
 // say takes a line of the client.
 func (n *notes) say(line []byte) {
-	isChatter := func(beginning string) bool { return strings.HasPrefix(string(line), beginning) }
-	if !slices.ContainsFunc(chatter, isChatter) && len(n.said) < mostSaid {
+	if len(n.said) < mostSaid {
 		n.said = append(n.said, string(line))
 	}
 }
