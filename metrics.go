@@ -74,7 +74,7 @@ func newMetrics(version string) *metrics {
 	for _, outcome := range []string{outcomeAccepted, outcomeShared, outcomeRefused, outcomeOtherNode, outcomeMalformed} {
 		m.requests.WithLabelValues(outcome)
 	}
-	for _, name := range append(store.Names(), (&cloudshark{}).Name(), object.DestinationName) {
+	for _, name := range append(store.Names(), sharkName, object.DestinationName) {
 		m.deliveries.WithLabelValues(name, "ok")
 		m.deliveries.WithLabelValues(name, "error")
 		m.seconds.WithLabelValues(name)
@@ -147,8 +147,8 @@ func (w deliveryObserver) Delivered(destination string, took time.Duration, err 
 }
 
 // Retried implements store.Observer.
-func (w deliveryObserver) Retried(r store.File, err error, wait time.Duration) {
-	fields := logrus.Fields{"request": r.ID, "file": r.Name, "wait": wait}
+func (w deliveryObserver) Retried(destination string, r store.File, err error, wait time.Duration) {
+	fields := logrus.Fields{"request": r.ID, "file": r.Name, "destination": destination, "wait": wait}
 	w.log.WithFields(fields).WithError(err).Warn("upload will be tried again")
 }
 

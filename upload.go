@@ -57,6 +57,9 @@ func labels(r request, node, iface string) []store.Label {
 	return labels
 }
 
+// sharkName is what deliveries to CloudShark are counted under.
+const sharkName = "cloudshark"
+
 // A cloudshark is a CloudShark appliance or service. The token is part of
 // the address, so no error may show it.
 type cloudshark struct {
@@ -70,11 +73,11 @@ type cloudshark struct {
 func newCloudshark(c sharkConfig, observer store.Observer) *cloudshark {
 	return &cloudshark{scheme: c.scheme, host: c.host, token: c.token, agent: "pcapdaemon/" + version,
 		client: transfer.NewClient(c.cas, c.insecure, transfer.NewStallTimeouts(c.timeout)),
-		tries:  transfer.Tries{Timeout: c.timeout, Observer: observer}}
+		tries:  transfer.Tries{Destination: sharkName, Timeout: c.timeout, Observer: observer}}
 }
 
 // Name implements store.Destination.
-func (*cloudshark) Name() string { return "cloudshark" }
+func (*cloudshark) Name() string { return sharkName }
 
 // Store uploads a capture file. It tries until CloudShark has it, refuses it, or
 // the time is up.

@@ -26,6 +26,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/sirupsen/logrus"
+
 	"pcapdaemon/capfile"
 	"pcapdaemon/credential"
 	"pcapdaemon/sharktest"
@@ -275,7 +277,7 @@ type retryObserver struct {
 func (*retryObserver) Delivered(string, time.Duration, error) {}
 
 // Retried implements observer.
-func (o *retryObserver) Retried(_ store.File, err error, wait time.Duration) {
+func (o *retryObserver) Retried(_ string, _ store.File, err error, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.retries, o.waits = append(o.retries, err), append(o.waits, wait)
@@ -769,6 +771,29 @@ func TestUploadLeavesMemory(t *testing.T) {
 		}
 		buf.Free()
 		p.Release() // unmapped: a late read would be the end of this process
+	}
+}
+
+// TestRetryIsLogged: with several destinations, one has to know which of them fails.
+func TestRetryIsLogged(t *testing.T) {
+	s := sharktest.Start(t, func(w http.ResponseWriter, _ *http.Request, try int) bool {
+		if try == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return try == 1
+	})
+	var lines strings.Builder
+	log := logrus.New()
+	log.SetOutput(&lines)
+	c := sharkConfig{scheme: "http", host: s.Address(), token: sharktest.Token, timeout: time.Minute}
+	r, _ := newCaptureFile(100)
+	if _, err := newCloudshark(c, deliveryObserver{newMetrics("test"), log}).Store(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"tried again", "destination=cloudshark", "request=r1", "file=web1-eth0.pcap", "503"} {
+		if !strings.Contains(lines.String(), want) {
+			t.Errorf("want %s in the log, got %s", want, lines.String())
+		}
 	}
 }
 

@@ -61,7 +61,8 @@ type server interface {
 func New(a Address, o Options) *Destination {
 	d := &Destination{address: a, agent: o.Agent,
 		client: transfer.NewClient(o.CAs, false, transfer.NewStallTimeouts(o.Timeout)),
-		tries:  transfer.Tries{Timeout: o.Timeout, Observer: o.Observer}, plain: new(atomic.Bool)}
+		tries:  transfer.Tries{Destination: DestinationName, Timeout: o.Timeout, Observer: o.Observer},
+		plain:  new(atomic.Bool)}
 	if a.IsBucket() {
 		d.server = &bucket{region: a.region, keys: o.Keys}
 	} else {

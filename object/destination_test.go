@@ -82,13 +82,13 @@ type observer struct {
 func (*observer) Delivered(string, time.Duration, error) {}
 
 // Retried implements store.Observer.
-func (o *observer) Retried(_ store.File, err error, wait time.Duration) {
+func (o *observer) Retried(to string, _ store.File, err error, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.first != nil && len(o.retries) == 0 {
 		o.first()
 	}
-	o.retries, o.waits = append(o.retries, err), append(o.waits, wait)
+	o.retries, o.waits = append(o.retries, fmt.Errorf("%s: %w", to, err)), append(o.waits, wait)
 }
 
 // Removed implements store.Observer.
@@ -305,6 +305,9 @@ func TestPutIsRetried(t *testing.T) {
 			began := time.Now()
 			if _, err := d.Store(t.Context(), r); err != nil {
 				t.Fatal(err)
+			}
+			if len(told.retries) == 1 && !strings.HasPrefix(told.retries[0].Error(), "store: ") {
+				t.Errorf("want the destination named, got %v", told.retries[0])
 			}
 			if len(told.retries) != 1 || time.Since(began) < test.least {
 				t.Errorf("want one retry after %v, got %v after %v", test.least, told.retries, time.Since(began))

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -83,8 +84,12 @@ func (w *twin) check(t *testing.T, answers [2]error, spool, directory bool) {
 	r.Name, r.Note = "x.pcap", []byte("note")
 	away, refused := false, false
 	var want, end Place
+	var again []string // what is said of those that are tried again
 	for i, err := range answers {
-		away = away || err != nil && !IsRefusal(err)
+		if err != nil && !IsRefusal(err) {
+			away = true
+			again = append(again, w.sharks[i].title+": away")
+		}
 		refused = refused || IsRefusal(err)
 		url := "http://" + w.sharks[i].title + r.Name
 		if err == nil {
@@ -102,6 +107,10 @@ func (w *twin) check(t *testing.T, answers [2]error, spool, directory bool) {
 	checkEqual(t, "says why it is kept", want.Kept, strings.Contains(got.Why, "away"))
 	got.Why = ""
 	checkEqual(t, "place", want, got)
+	if !want.Kept {
+		again = nil
+	}
+	checkEqual(t, "failures", fmt.Sprint(again), fmt.Sprint(w.seen.retries))
 	checkEqual(t, "failed", refused || away && !spool, err != nil)
 	if err != nil {
 		checkEqual(t, "names the refusal", refused, strings.Contains(err.Error(), "refused"))

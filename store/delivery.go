@@ -100,8 +100,9 @@ type Archive interface {
 type Observer interface {
 	// Delivered is called when storing a capture file at a destination has ended; nil: it is there.
 	Delivered(destination string, took time.Duration, err error)
-	// Retried is called when a try has failed, with the wait for the next one.
-	Retried(r File, err error, wait time.Duration)
+	// Retried is called when a try to store a file at a destination has failed, with the wait
+	// for the next one.
+	Retried(destination string, r File, err error, wait time.Duration)
 	// Removed is called when old captures have made room, with their size in bytes.
 	Removed(names []string, size int64)
 	// Troubled is called for what went wrong with the files of a destination, aside from

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -97,10 +98,10 @@ func (o *countingObserver) Delivered(string, time.Duration, error) {
 }
 
 // Retried implements observer.
-func (o *countingObserver) Retried(_ File, err error, wait time.Duration) {
+func (o *countingObserver) Retried(to string, _ File, err error, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.retries, o.waits = append(o.retries, err), append(o.waits, wait)
+	o.retries, o.waits = append(o.retries, fmt.Errorf("%s: %w", to, err)), append(o.waits, wait)
 }
 
 // Removed implements observer.

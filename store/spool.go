@@ -148,7 +148,7 @@ func (s *spool) conclude(c *copies) (Place, error) {
 	for _, a := range c.answers {
 		if !a.isFinal() {
 			why = errors.Join(why, a.err)
-			c.observer.Retried(c.file, a.err, s.release(p, a.name, a.err))
+			c.observer.Retried(a.name, c.file, a.err, s.release(p, a.name, a.err))
 		}
 	}
 	place.Kept, place.Why = true, why.Error()

@@ -149,7 +149,7 @@ func (s *spool) try(ctx context.Context, p *entry, remote int) {
 	got := answer{to.Name(), remote == 0, place, err}
 	if !got.isFinal() {
 		if wait := s.release(p, got.name, err); !s.silent("upload to " + got.name) {
-			s.observer.Retried(r, err, wait)
+			s.observer.Retried(got.name, r, err, wait)
 		}
 		return
 	}

@@ -29,6 +29,7 @@ func TestSpoolOfTwo(t *testing.T) {
 		s.work(t, time.Minute)
 		checkEqual(t, "at the store", 10, len(store.got))
 		checkEqual(t, "ends", 0, len(s.ends))
+		checkEqual(t, "failures", "[cloudshark: context canceled]", fmt.Sprint(s.seen.retries))
 		for name, p := range s.entries {
 			checkEqual(t, name+" waits for", []string{"cloudshark"}, p.Pending)
 		}

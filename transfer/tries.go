@@ -14,9 +14,10 @@ import (
 
 // Tries say how often one capture file is sent.
 type Tries struct {
-	Timeout  time.Duration // for all of them, the waits between them included
-	Single   bool          // whoever wants another try asks for it
-	Observer store.Observer
+	Destination string        // its name, for the observer
+	Timeout     time.Duration // for all of them, the waits between them included
+	Single      bool          // whoever wants another try asks for it
+	Observer    store.Observer
 }
 
 // Do calls try until it succeeds, its error is permanent, or the next wait would pass
@@ -36,7 +37,7 @@ func (t Tries) Do(ctx context.Context, r store.File, try func(context.Context) e
 	}
 	options := []backoff.RetryOption{
 		backoff.WithMaxElapsedTime(t.Timeout),
-		backoff.WithNotify(func(err error, wait time.Duration) { t.Observer.Retried(r, err, wait) }),
+		backoff.WithNotify(func(err error, wait time.Duration) { t.Observer.Retried(t.Destination, r, err, wait) }),
 	}
 	if t.Single {
 		options = append(options, backoff.WithMaxTries(1))
