@@ -339,7 +339,7 @@ func (d *daemon) overview(past *status.History) func() status.State {
 	return func() status.State {
 		state := status.State{Node: d.config.node, Version: version, Trouble: d.health.Trouble(),
 			Channel: d.config.redis.requests, Server: d.config.redis.server.String(),
-			Recorded: d.recorders.overview(), Running: d.jobs.overview(), Recent: past.Recent()}
+			Remark: d.jobs.delivery.Remark(), Recorded: d.recorders.overview(), Running: d.jobs.overview(), Recent: past.Recent()}
 		if d.jobs.delivery.HasDirectory() {
 			state.Directory = &status.Directory{Free: d.jobs.delivery.Free()}
 		}

@@ -64,7 +64,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 			return exitFailed
 		}
 		serving.Go(func() {
-			to := status.Endpoint{Registry: d.metrics.registry, Health: health.Trouble, Remarks: d.jobs.delivery.NearlyFull,
+			to := status.Endpoint{Registry: d.metrics.registry, Health: health.Trouble, Remarks: d.jobs.delivery.Remark,
 				Page: status.NewPage(d.overview(past)), Hosts: c.hosts(),
 				Log: stdlog.New(warnings{log}, "", 0)}
 			if err := to.Serve(open, listener); err != nil {

@@ -45,6 +45,7 @@ type page struct {
 type State struct {
 	Node, Version string
 	Trouble       error // what is wrong; nil: subscribed
+	Remark        error // what somebody should look after; nil: nothing
 	Channel       string
 	Server        string     // of Redis, without secrets
 	Directory     *Directory // nil: there is none

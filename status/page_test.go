@@ -85,6 +85,8 @@ func TestPageShows(t *testing.T) {
 			"web1 subscribed Running No capture is running. Results None since the start. pcapdaemon v1.2.3 · "},
 		"where no request can be received": {State{Node: "web1", Trouble: errors.New("not subscribed: no")},
 			"web1 not subscribed: no Running"},
+		"what to look after": {State{Node: "web1", Remark: errors.New("1 capture in /spool")},
+			"web1 subscribed 1 capture in /spool Running"},
 		"whom it listens to": {State{Channel: "capture", Server: "127.0.0.1:6379"},
 			"subscribed channel capture at 127.0.0.1:6379 Running"},
 		"where captures go": {State{Directory: &Directory{3 << 30}, Spool: &Spool{2, 5 << 20, now.Add(-24 * time.Hour)}},

@@ -5,8 +5,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -157,7 +159,8 @@ type Options struct {
 	// Timeout is how long they may take, all at once; they see to it themselves.
 	Timeout time.Duration
 	// Spool is the absolute path of the directory for captures whose upload has to
-	// wait, and SpoolSize its bound in bytes; empty: none, and so it is without Remotes.
+	// wait, and SpoolSize its bound in bytes; empty: none. Without Remotes nothing is put there,
+	// and what is there already is left.
 	Spool     string
 	SpoolSize int64
 	// Redis keeps what is returned to requesters; nil: nothing is.
@@ -182,7 +185,7 @@ func New(o Options) *Delivery {
 		to.local = &Directory{path: o.Dir, disk: disk, node: o.Node,
 			maxSize: o.DirSize, maxAge: o.DirAge, observer: o.Observer}
 	}
-	if len(o.Remotes) > 0 && o.Spool != "" {
+	if o.Spool != "" {
 		to.spool = newSpool(spoolDirectory{o.Spool, disk}, o.Remotes)
 		to.spool.maxSize, to.spool.local = o.SpoolSize, to.local
 		to.spool.settled, to.spool.observer = o.Settled, o.Observer
@@ -207,8 +210,8 @@ func (d *Delivery) Run(ctx, stop context.Context) {
 	}
 }
 
-// Spools reports whether there is a spool.
-func (d *Delivery) Spools() bool { return d.spool != nil }
+// Spools reports whether captures may have to wait in a spool.
+func (d *Delivery) Spools() bool { return d.spool != nil && len(d.remotes) > 0 }
 
 // SpoolStats returns how many captures wait in the spool, how many bytes they
 // have, and since when the oldest one waits. It may be called at any time, if there is a spool.
@@ -230,13 +233,20 @@ func (d *Delivery) Free() uint64 {
 	return s.free
 }
 
-// NearlyFull returns an error that says so if the directory's file system has little space
-// left, or nil. It may be called at any time.
-func (d *Delivery) NearlyFull() error {
+// Remark returns what an operator should look after, or nil: a directory whose file system has
+// little space left, and captures in the spool that nobody takes any more. It may be called at any time.
+func (d *Delivery) Remark() error {
+	var full, stranded error
 	if dir := d.directory(); dir != nil {
-		return dir.nearlyFull()
+		full = dir.nearlyFull()
 	}
-	return nil
+	if d.spool != nil {
+		stranded = d.spool.remark()
+	}
+	if full != nil && stranded != nil {
+		return fmt.Errorf("%w; %w", full, stranded)
+	}
+	return cmp.Or(full, stranded)
 }
 
 // Written returns how many bytes have reached the disk so far.

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/dustin/go-humanize/english"
 )
 
 // A spool keeps capture files whose upload has to wait, on the disk, and uploads
@@ -29,7 +32,8 @@ type spool struct {
 	mu        sync.Mutex
 	entries   map[string]*entry    // by name in the spool
 	uncleared []*entry             // settled, but still on the disk
-	unclaimed map[string]bool      // names of entries for destinations that there are no more
+	unclaimed map[string]string    // destinations that there are no more, by names of entries that wait for them
+	stranded  int                  // of unclaimed, when that was logged
 	size      int64                // bytes of the entries, and of those being written
 	changed   chan struct{}        // closed when another entry may be due; nil: nobody waits for that
 	told      map[string]time.Time // when failures were told, by what they concern
@@ -38,7 +42,7 @@ type spool struct {
 // newSpool returns a spool in a directory, without bound, from which remote destinations take.
 func newSpool(dir spoolDirectory, remotes []Remote) *spool {
 	return &spool{spoolDirectory: dir, maxSize: math.MaxInt64, remotes: remotes,
-		entries: map[string]*entry{}, unclaimed: map[string]bool{}, told: map[string]time.Time{}}
+		entries: map[string]*entry{}, unclaimed: map[string]string{}, told: map[string]time.Time{}}
 }
 
 // name is what deliveries to the spool are counted under.
@@ -224,10 +228,37 @@ func (s *spool) claims(p *entry) bool {
 func (s *spool) leave(p *entry) {
 	s.forget(p)
 	s.mu.Lock()
-	s.unclaimed[p.file] = true
+	defer s.mu.Unlock()
+	s.unclaimed[p.file] = strings.Join(p.Pending, " and ")
+}
+
+// remark says what is left on the disk, and what can be done about it, or returns nil.
+func (s *spool) remark() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.unclaimed) == 0 {
+		return nil
+	}
+	missing := slices.Compact(slices.Sorted(maps.Values(s.unclaimed)))
+	return fmt.Errorf("%s in %s: waiting for %s, not configured any more; configure it again, or move the files away",
+		english.Plural(len(s.unclaimed), "capture", ""), s.path, strings.Join(missing, ", "))
+}
+
+// tellStranded tells what is left on the disk, once, and again when it has become more. What is
+// not in the directory any more was moved away.
+func (s *spool) tellStranded(directory []os.DirEntry) {
+	there := map[string]bool{}
+	for _, entry := range directory {
+		there[entry.Name()] = true
+	}
+	s.mu.Lock()
+	maps.DeleteFunc(s.unclaimed, func(name, _ string) bool { return !there[name+waitingSuffix] })
+	more := len(s.unclaimed) > s.stranded
+	s.stranded = len(s.unclaimed)
 	s.mu.Unlock()
-	s.observer.Troubled(fmt.Errorf("%s in %s waits for %s, which is no destination any more: it is left there",
-		p.file, s.path, strings.Join(p.Pending, " and ")))
+	if more {
+		s.observer.Troubled(s.remark())
+	}
 }
 
 // silent reports whether a failure of this kind was told not long ago: when

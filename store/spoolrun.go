@@ -206,6 +206,7 @@ func (s *spool) look() {
 			s.reject(name, fmt.Errorf("read %s in %s: no metadata: %w", name, s.path, errDamaged))
 		}
 	}
+	s.tellStranded(entries)
 }
 
 // adopt takes up an entry that is in the directory, unless it is known.
@@ -243,7 +244,7 @@ func (s *spool) takeUp(p *entry) bool {
 func (s *spool) knows(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.entries[name] != nil || s.unclaimed[name]
+	return s.entries[name] != nil || s.unclaimed[name] != ""
 }
 
 // reject sets aside what cannot become an entry. Nobody can be told of it but the operator.

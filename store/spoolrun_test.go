@@ -1,8 +1,11 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -55,9 +58,9 @@ func TestSpoolOfOthers(t *testing.T) {
 		has   string // the destination that is left
 		said  string
 	}{
-		"none is left":  {fate{Pending: []string{"store"}}, "cloudshark", "waits for store, which"},
-		"one is left":   {both, "store", "waits for cloudshark, which"},
-		"other is left": {both, "cloudshark", "waits for store, which"},
+		"none is left":  {fate{Pending: []string{"store"}}, "cloudshark", "1 capture in %s: waiting for store, not"},
+		"one is left":   {both, "store", "1 capture in %s: waiting for cloudshark, not"},
+		"other is left": {both, "cloudshark", "1 capture in %s: waiting for store, not"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -71,9 +74,11 @@ func TestSpoolOfOthers(t *testing.T) {
 				for range 2 {
 					s := newTestSpool(dir, sharks[test.has])
 					s.work(t, time.Hour)
-					if said := fmt.Sprint(s.seen.troubles); len(s.seen.troubles) != 1 || !strings.Contains(said, test.said) {
-						t.Errorf("want %q said once, got %s", test.said, said)
+					want := fmt.Sprintf(test.said, dir)
+					if said := fmt.Sprint(s.seen.troubles); len(s.seen.troubles) != 1 || !strings.Contains(said, want) {
+						t.Errorf("want %q said once, got %s", want, said)
 					}
+					checkEqual(t, "remark", fmt.Sprint(s.seen.troubles), fmt.Sprint([]error{s.remark()}))
 					captures, size, _ := s.stats()
 					checkEqual(t, "statistics", "0 0", fmt.Sprint(captures, size))
 					checkEqual(t, "ends", 0, len(s.ends))
@@ -98,6 +103,40 @@ func TestSpoolOfOthers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSpoolOfNobody: what waits in the spool of a daemon that has no remote destinations any
+// more is said in one line, and stays.
+func TestSpoolOfNobody(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 20 {
+		r, _ := newRecording(100)
+		r.Name = fmt.Sprintf("%d.pcap", i)
+		if err := newTestSpool(dir).insert(r, both); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		seen := &countingObserver{}
+		d := New(Options{Spool: dir, SpoolSize: 1 << 20, Observer: seen})
+		checkEqual(t, "captures may wait", false, d.Spools())
+		checkEqual(t, "before it has looked", nil, d.Remark())
+		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		d.Run(ctx, ctx)
+		want := "20 captures in " + dir + ": waiting for cloudshark and store, not configured any more; " +
+			"configure it again, or move the files away"
+		checkEqual(t, "log", "["+want+"]", fmt.Sprint(seen.troubles))
+		checkEqual(t, "remark", want, fmt.Sprint(d.Remark()))
+		checkEqual(t, "files", 40, len(files(t, dir)))
+		for i := range 20 {
+			if err := os.Remove(filepath.Join(dir, fmt.Sprintf("%d.pcap.waybill", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.spool.look()
+		checkEqual(t, "remark when they were moved away", nil, d.Remark())
+	})
 }
 
 // TestSpoolOfEarlierVersions: metadata that names no destination is for CloudShark.
