@@ -17,10 +17,11 @@ type imports struct{ ours, others []string }
 
 // borders holds for each folder what its files, tests aside, may know.
 var borders = map[string]imports{
-	"text":       {nil, []string{"github.com/dustin/go-humanize"}},
-	"flagvalue":  {[]string{"text"}, nil},
-	"credential": {nil, nil},
-	"result":     {[]string{"text"}, []string{"github.com/dustin/go-humanize"}},
+	"text":        {nil, []string{"github.com/dustin/go-humanize"}},
+	"flagvalue":   {[]string{"text"}, nil},
+	"credential":  {nil, nil},
+	"descriptors": {nil, []string{"golang.org/x/sys/unix"}},
+	"result":      {[]string{"text"}, []string{"github.com/dustin/go-humanize"}},
 	"tap": {[]string{"text"}, []string{"github.com/google/gopacket", "github.com/google/gopacket/pcap",
 		"golang.org/x/sys/unix", "C", "unsafe"}},
 	"pubsub": {[]string{"text"}, []string{"github.com/gomodule/redigo/redis", "github.com/sirupsen/logrus",

@@ -14,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/descriptors"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/status"
@@ -121,6 +122,9 @@ func (d *daemon) watchCapture(ctx context.Context) {
 func (d *daemon) checkCapture(ctx context.Context, refused func(iface string, err error)) error {
 	if err := tap.CheckCapability(); err != nil {
 		return err
+	}
+	if d.jobs.most < 1 {
+		return fmt.Errorf("the limit of open files, %d, is too low: raise LimitNOFILE= or ulimit -n", descriptors.Limit())
 	}
 	interfaces := d.config.limits.capturable()
 	if len(interfaces) == 0 {

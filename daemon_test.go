@@ -165,6 +165,7 @@ func (b *bench) checkGivenBack(t *testing.T) {
 	for what, left := range map[string]int64{
 		"bytes of memory": b.jobs.pool.Held(),
 		"slots":           int64(b.jobs.count()),
+		"held captures":   b.jobs.held,
 		"running":         int64(len(b.jobs.running)),
 		"to be shared":    int64(len(b.jobs.newest)),
 		"roll calls":      int64(len(b.rollCalls)),

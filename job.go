@@ -128,7 +128,7 @@ func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 		}
 		return
 	}
-	defer j.buffer.Free()
+	defer s.close(j)
 	s.begin(j, source, start)
 	s.sendLive(life, j)
 	var announcing sync.WaitGroup
@@ -142,7 +142,9 @@ func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 	}
 	outcome := s.capture(recording, j)
 	announcing.Wait()
-	s.working.Go(source.Close) // takes tens of milliseconds
+	var closing sync.WaitGroup
+	defer closing.Wait()
+	closing.Go(source.Close) // takes tens of milliseconds
 	requesters := s.end(j)
 	s.release()
 	s.metrics.capture(outcome)
@@ -160,7 +162,7 @@ func (s *jobs) open(life lifetime, j *job) (source, time.Time, error) {
 	}
 	source, start, err := open(j.born, j.bounds.timeout)
 	if err != nil {
-		j.buffer.Free()
+		s.close(j)
 		s.release()
 	}
 	return source, start, err

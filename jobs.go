@@ -9,13 +9,16 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/sirupsen/logrus"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/descriptors"
 	"pcapdaemon/object"
 	"pcapdaemon/result"
 	"pcapdaemon/status"
 	"pcapdaemon/store"
+	"pcapdaemon/tap"
 	"pcapdaemon/text"
 )
 
@@ -34,6 +37,9 @@ type jobs struct {
 	pool     *capfile.Pool
 	prepare  preparer // a test stands in for the system here
 	delivery *store.Delivery
+	// most is how many captures may be open, those being delivered included: as many as
+	// surely find the descriptors that they need.
+	most int64
 	// onlyReturns is set if captures that are not for their requester would go nowhere.
 	onlyReturns bool
 	results     outlet
@@ -43,6 +49,7 @@ type jobs struct {
 
 	mu      sync.Mutex
 	slots   int               // taken
+	held    int64             // captures that run or are being delivered
 	running map[*job]struct{} // those being opened included, those being delivered not
 	newest  map[shareKey]*job // of those that run; later ones with the same key may share it
 	failed  atomic.Int64      // captures that ended as failed
@@ -65,7 +72,32 @@ func newJobs(c config, o jobsOptions) *jobs {
 		capacity: c.capacity, pool: capfile.NewPool(c.capacity.memory), prepare: o.prepare, results: o.results,
 		metrics: o.metrics, log: o.log, changed: o.changed, running: map[*job]struct{}{}, newest: map[shareKey]*job{}}
 	s.delivery, s.onlyReturns = store.New(s.deliveryOptions(c)), c.limits.onlyReturns
+	s.most = s.budget(c).Captures(descriptors.Limit())
 	return s
+}
+
+// Descriptors that are needed beside those of captures, at most.
+const (
+	// alwaysOpen are standard streams, Go's poller, two connections to Redis and a third one to a
+	// sentinel, two dials, the endpoint's listener, the lock of the spool and two files of it, systemd's
+	// socket, and a look-up of an interface.
+	alwaysOpen = 16
+	// perRecorder are its socket, its memory, and two while it is opened.
+	perRecorder = 4
+	// perFilter are a look-up, and a handle or the connections of a resolver.
+	perFilter = 3
+	// perVisitor are a connection to the endpoint, and a file that its answer is read from.
+	perVisitor = 2
+)
+
+// budget says which descriptors are needed.
+func (s *jobs) budget(c config) descriptors.Budget {
+	b := descriptors.Budget{Always: alwaysOpen + perRecorder*int64(len(c.record.interfaces)),
+		Passing: perFilter * tap.MostCompiled, Capture: tap.LiveDescriptors + s.delivery.Descriptors()}
+	if c.listen != "" {
+		b.Passing += perVisitor * status.MaxConnections
+	}
+	return b
 }
 
 // deliveryOptions returns where captures go.
@@ -146,10 +178,15 @@ func (s *jobs) admit(j *job) error {
 	if int64(s.slots) == s.capacity.captures {
 		return fmt.Errorf("-maxcaptures %d are running already", s.capacity.captures)
 	}
+	if s.held >= s.most {
+		return fmt.Errorf("the limit of open files, %d, allows %s at one time, those being delivered included: "+
+			"raise LimitNOFILE= or ulimit -n", descriptors.Limit(), english.Plural(int(s.most), "capture", ""))
+	}
 	if j.buffer = capfile.NewBuffer(s.pool); j.buffer == nil {
 		return fmt.Errorf("-maxmemory %s is in use already", text.FormatSize(s.capacity.memory))
 	}
 	s.slots++
+	s.held++
 	s.changed()
 	return nil
 }
@@ -160,6 +197,14 @@ func (s *jobs) release() {
 	s.slots--
 	s.mu.Unlock()
 	s.changed()
+}
+
+// close gives back the memory and the descriptors of a capture that is delivered, or was never open.
+func (s *jobs) close(j *job) {
+	j.buffer.Free()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held--
 }
 
 // end closes a capture for further requesters and for stops, and returns its requesters.

@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"pcapdaemon/descriptors"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/status"
@@ -66,7 +67,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 		serving.Go(func() {
 			to := status.Endpoint{Registry: d.metrics.registry, Health: health.Trouble, Remarks: d.jobs.delivery.Remark,
 				Page: status.NewPage(d.overview(past)), Hosts: c.hosts(),
-				Log: stdlog.New(warnings{log}, "", 0)}
+				Connections: int(max(1, descriptors.Limit()/visitors)), Log: stdlog.New(warnings{log}, "", 0)}
 			if err := to.Serve(open, listener); err != nil {
 				log.WithError(err).Error("endpoint closed")
 			}
@@ -79,11 +80,18 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 
 	log.WithFields(logrus.Fields{"version": version, "node": c.node, "redis": c.redis.server.String(),
 		"channel": c.redis.requests}).Info("started")
+	if most := d.jobs.most; most < c.capacity.captures {
+		log.WithFields(logrus.Fields{"limit": descriptors.Limit(), "captures": most, "maxcaptures": c.capacity.captures}).
+			Warn("limit of open files is too low for -maxcaptures")
+	}
 	notify("READY=1")
 	health.Notify()
 	d.receive(life, messages)
 	return d.stop(life)
 }
+
+// visitors is the part of the descriptors that connections to the endpoint may have.
+const visitors = 16
 
 // published is the outlet that publishes results for whoever listens.
 type published struct{ to *pubsub.Publisher }

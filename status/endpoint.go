@@ -29,12 +29,14 @@ type Endpoint struct {
 	// be asked: a browser that was told another name for its address asks for
 	// somebody else.
 	Hosts []string
-	Log   *log.Logger // of the server's own errors; nil: the standard one
+	// Connections is how many there may be at one time, MaxConnections at most.
+	Connections int
+	Log         *log.Logger // of the server's own errors; nil: the standard one
 }
 
-// maxConnections is how many connections there are at one time: captures and
+// MaxConnections is how many connections there are at one time: captures and
 // deliveries need descriptors, too.
-const maxConnections = 64
+const MaxConnections = 64
 
 // Serve answers until the context ends, which is no error, or the listener fails. It closes the
 // listener and all connections, also those in the middle of an answer. Whoever comes while
@@ -43,7 +45,7 @@ func (e Endpoint) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{Handler: e.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: time.Minute, IdleTimeout: 5 * time.Second, ErrorLog: e.Log}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.Serve(netutil.LimitListener(listener, maxConnections)); ctx.Err() == nil {
+	if err := server.Serve(netutil.LimitListener(listener, min(e.Connections, MaxConnections))); ctx.Err() == nil {
 		return err
 	}
 	return nil

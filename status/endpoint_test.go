@@ -39,10 +39,11 @@ func newEndpoint(trouble error) Endpoint {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewBuildInfoCollector())
 	return Endpoint{
-		Registry: registry,
-		Health:   func() error { return trouble },
-		Remarks:  func() error { return nil },
-		Page:     NewPage(func() State { return State{Node: "web1", Trouble: trouble} }),
+		Connections: MaxConnections,
+		Registry:    registry,
+		Health:      func() error { return trouble },
+		Remarks:     func() error { return nil },
+		Page:        NewPage(func() State { return State{Node: "web1", Trouble: trouble} }),
 	}
 }
 
@@ -140,7 +141,7 @@ func TestEndpointConnections(t *testing.T) {
 	defer serving.Wait()
 	defer cancel()
 	serving.Go(func() { _ = newEndpoint(nil).Serve(ctx, listener) })
-	for range maxConnections + 36 {
+	for range MaxConnections + 36 {
 		conn, err := net.Dial("tcp", listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)

@@ -308,6 +308,22 @@ func (d *Delivery) Longest(size int64, returned bool) time.Duration {
 	return longest
 }
 
+// Descriptors returns how many descriptors Deliver, and Send, may need for one file at one time.
+func (d *Delivery) Descriptors() int64 {
+	const directory, remote, spooled, redis = 2, 2, 3, 2 // a file and its directory; a connection and another that is tried
+	needed := int64(remote * len(d.remotes))
+	if d.local != nil {
+		needed += directory
+	}
+	if d.spool != nil {
+		needed += spooled
+	}
+	if d.back != nil {
+		needed += redis
+	}
+	return needed
+}
+
 // over returns the time that so many bytes take, of which so many pass each second.
 func over(size, perSecond int64) time.Duration {
 	return time.Duration(float64(size) / float64(perSecond) * float64(time.Second))

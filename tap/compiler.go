@@ -22,6 +22,8 @@ const (
 	shortFilter = 128
 	// So many filters of a kind are compiled at a time.
 	shortPlaces, longPlaces, namedPlaces = 8, 2, 16
+	// MostCompiled is how many filters are compiled at a time, of all kinds.
+	MostCompiled = shortPlaces + 2*longPlaces + namedPlaces
 	// compileNice is the nice value of threads that compile long filters.
 	compileNice = 10
 )

@@ -26,6 +26,10 @@ const (
 	// brings the last packet sooner.
 	ReadTimeout = 100 * time.Millisecond
 
+	// LiveDescriptors is how many descriptors a Live has: its socket, libpcap's event to wake
+	// it up, and a socket that says when the interface changes. One more is needed to open it.
+	LiveDescriptors = 4
+
 	// MaxSnap is the longest snapshot length that libpcap takes, in bytes.
 	MaxSnap = 262144
 )
