@@ -128,7 +128,10 @@ func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 		}
 		return
 	}
-	defer s.close(j)
+	var closing sync.WaitGroup
+	defer s.giveBack()
+	defer closing.Wait()
+	defer j.buffer.Free()
 	s.begin(j, source, start)
 	s.sendLive(life, j)
 	var announcing sync.WaitGroup
@@ -142,8 +145,6 @@ func (s *jobs) run(life lifetime, recording context.Context, j *job) {
 	}
 	outcome := s.capture(recording, j)
 	announcing.Wait()
-	var closing sync.WaitGroup
-	defer closing.Wait()
 	closing.Go(source.Close) // takes tens of milliseconds
 	requesters := s.end(j)
 	s.release()
@@ -162,8 +163,9 @@ func (s *jobs) open(life lifetime, j *job) (source, time.Time, error) {
 	}
 	source, start, err := open(j.born, j.bounds.timeout)
 	if err != nil {
-		s.close(j)
+		j.buffer.Free()
 		s.release()
+		s.giveBack()
 	}
 	return source, start, err
 }

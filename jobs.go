@@ -199,9 +199,8 @@ func (s *jobs) release() {
 	s.changed()
 }
 
-// close gives back the memory and the descriptors of a capture that is delivered, or was never open.
-func (s *jobs) close(j *job) {
-	j.buffer.Free()
+// giveBack gives back the descriptors of a capture that is delivered, or was never open.
+func (s *jobs) giveBack() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held--
