@@ -10,6 +10,8 @@ import (
 	"net"
 	"strconv"
 	"time"
+
+	"pcapdaemon/text"
 )
 
 // What a reply may be. A server is believed neither a length nor a number of
@@ -127,6 +129,8 @@ func (r *replyReader) next() error {
 		return err
 	}
 	switch line[0] {
+	case '-': // shown to people, who see neither what controls their terminal nor pages of it
+		r.line = []byte("-" + text.Printable(string(line[1:len(line)-len("\r\n")])) + "\r\n")
 	case '$':
 		return r.beginString()
 	case '*':

@@ -146,5 +146,8 @@ func masterAddress(entry any) (host string, port int, err error) {
 		return "", 0, errors.New("no address")
 	}
 	_, err = redis.Scan(master, &host, &port)
+	if err == nil && !isHost(host) {
+		err = fmt.Errorf("no address but %.100q", host)
+	}
 	return host, port, err
 }

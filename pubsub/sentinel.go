@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
+
+	"pcapdaemon/text"
 )
 
 // sentinelTimeout is how long a sentinel has for an answer before the next one
@@ -86,10 +89,15 @@ func (s *Server) ask(sentinel redis.Conn) (string, error) {
 		return "", fmt.Errorf("knows no master %q", s.Master)
 	case err != nil:
 		return "", err
-	case len(answer) != 2 || len(answer[0]) > maxHost:
+	case len(answer) != 2 || !isHost(answer[0]) || len(answer[1]) > len("65535"):
 		return "", fmt.Errorf("says %.100q for an address", answer[:min(len(answer), 3)])
 	}
 	return net.JoinHostPort(answer[0], answer[1]), nil
+}
+
+// isHost reports whether a server may name a host so: it is shown to people when it is not reached.
+func isHost(name string) bool {
+	return len(name) <= maxHost && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // openMaster connects to a server that says that it is a master. The connection
@@ -125,7 +133,7 @@ func checkMaster(conn redis.Conn) error {
 	}
 	role, err := redis.String(answer[0], nil)
 	if err == nil && role != "master" {
-		err = fmt.Errorf("is no master but a %.20s", role)
+		err = fmt.Errorf("is no master but a %.20s", text.Printable(role))
 	}
 	return err
 }
