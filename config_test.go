@@ -247,6 +247,26 @@ func TestConfigReadsFiles(t *testing.T) {
 	}
 }
 
+// TestConfigFindsToken: the token is what flags say, else what systemd keeps among the daemon's credentials.
+func TestConfigFindsToken(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	file := filepath.Join(t.TempDir(), "token")
+	for path, token := range map[string]string{filepath.Join(dir, "cstoken"): "kept", file: "filed"} {
+		if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want, args := range map[string][]string{
+		"kept": nil, "filed": {"-cstokenfile", file}, "given": {"-cstoken", "given"},
+	} {
+		c, err := parseConfig(append([]string{"-upload"}, args...), io.Discard)
+		if got := c.delivery.shark.token; got != want || err != nil {
+			t.Errorf("want %s, got %s, %v", want, got, err)
+		}
+	}
+}
+
 // TestConfigTakesWords: a request may be given in words behind the flags.
 func TestConfigTakesWords(t *testing.T) {
 	dir := t.TempDir()
@@ -405,6 +425,11 @@ func TestLimitsAlternativeNames(t *testing.T) {
 			}
 			if found := l.capturable(); len(found) != 1 || found[0].Name != "va" {
 				t.Errorf("%s: want va alone, got %v", list, found)
+			}
+			c, err := parseConfig([]string{"-maxreturn", "1MiB", "-interfaces", list, "-record", "x-alternative-name,x-alt,va"},
+				io.Discard)
+			if got := strings.Join(c.record.interfaces, " "); got != "va" || err != nil {
+				t.Errorf("%s: want va recorded once, got %q, %v", list, got, err)
 			}
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"maps"
 	"net"
 	"net/http"
@@ -726,6 +727,18 @@ func TestLogGivesUp(t *testing.T) {
 			t.Errorf("want the line in the end, got %q", got)
 		}
 	})
+}
+
+// TestWarnings: what libraries log by lines are warnings in the format of the log.
+func TestWarnings(t *testing.T) {
+	var out strings.Builder
+	log := logrus.New()
+	log.SetOutput(&out)
+	log.SetFormatter(&logrus.JSONFormatter{DisableTimestamp: true})
+	stdlog.New(warnings{log}, "", 0).Printf("http: Accept error: %v", syscall.EMFILE)
+	if want, got := `{"level":"warning","msg":"http: Accept error: too many open files"}`+"\n", out.String(); want != got {
+		t.Errorf("want %s, got %s", want, got)
+	}
 }
 
 // The tests that run in parallel wait for clients, servers and hosts to lose patience.

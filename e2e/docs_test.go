@@ -127,6 +127,38 @@ func TestHelpIsGrouped(t *testing.T) {
 	}
 }
 
+// TestPapersSay: what nobody would find out by trying stands in the papers.
+func TestPapersSay(t *testing.T) {
+	text := map[string]string{}
+	for _, name := range []string{readme, operations, manPage} {
+		text[name] = unroff(read(t, name))
+	}
+	_, start, _ := strings.Cut(text[readme], "\n## Quick start\n")
+	text["quick start"], _, _ = strings.Cut(start, "\n## ")
+	for _, test := range []struct{ paper, words string }{
+		{"quick start", "-publish node=any interface=default"},
+		{readme, "On two cores, `make test` takes"},
+		{readme, "There is none yet."},
+		{operations, "`redis-cli SUBSCRIBE capture`, is counted as a host"},
+		{manPage, "Whatever subscribes to the channel counts as a host that listens"},
+		{manPage, "at most 15 s longer"},
+	} {
+		if !strings.Contains(text[test.paper], test.words) {
+			t.Errorf("%s: want %q", test.paper, test.words)
+		}
+	}
+	_, roll, found := strings.Cut(text[readme], "\n$ pcapdaemon -rollcall\n")
+	roll, _, _ = strings.Cut(roll, "```")
+	for line := range strings.Lines(roll) {
+		if n := len(strings.TrimSuffix(line, "\n")); n > 60 && !strings.HasPrefix(line, "request ") {
+			t.Errorf("want a roll call in 60 columns, got %d: %s", n, line)
+		}
+	}
+	if !found {
+		t.Errorf("%s shows no roll call", readme)
+	}
+}
+
 // TestFlagsInTextExist: what papers and settings name in passing is a flag, or a variable of one.
 func TestFlagsInTextExist(t *testing.T) {
 	known := []string{"PCAPDAEMON_FLAG"} // for any

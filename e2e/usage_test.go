@@ -56,6 +56,7 @@ func TestWrongUsage(t *testing.T) {
 		"format":                    {append(local, "-logformat", "xml"), "-logformat"},
 		"address to listen on":      {append(local, "-listen", "9100"), "-listen"},
 		"interfaces with a gap":     {append(local, "-interfaces", "a,,b"), "-interfaces"},
+		"recorded name is no text":  {append(local, "-record", "x\xff"), "-record"},
 		"no node name":              {append(local, "-node", ""), "-node"},
 		"node name of two lines":    {append(local, "-node", "a\nb"), "-node"},
 		"directory of two lines":    {[]string{"-writelocal", "-destdir", dir + "/no\nsuch"}, "-destdir"},

@@ -6,11 +6,15 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,6 +113,35 @@ func TestEndpointEnds(t *testing.T) {
 	}
 }
 
+// A busyListener cannot accept at first: no descriptor is left.
+type busyListener struct {
+	*pipeListener
+	tries atomic.Int64
+}
+
+// Accept implements net.Listener.
+func (l *busyListener) Accept() (net.Conn, error) {
+	if l.tries.Add(1) == 1 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.pipeListener.Accept()
+}
+
+// TestEndpointLogs: what the server has to say goes to the log that it is given.
+func TestEndpointLogs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &busyListener{pipeListener: &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}}
+		var said strings.Builder
+		e := newEndpoint(nil)
+		e.Log = log.New(&said, "", 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := e.Serve(ctx, l); err != nil || !strings.HasPrefix(said.String(), "http: Accept error: accept: accept4: too many") {
+			t.Errorf("want the error in the log, got %v and %q", err, said.String())
+		}
+	})
+}
+
 // TestEndpointHosts: a page of somebody else that calls this host by a name of its own reads nothing.
 func TestEndpointHosts(t *testing.T) {
 	e := newEndpoint(nil)
@@ -130,30 +163,40 @@ func TestEndpointHosts(t *testing.T) {
 	}
 }
 
-// TestEndpointConnections: as many idle connections as there may be keep nobody out for long.
+// TestEndpointConnections: as many idle connections as there may be keep nobody out for
+// long, and more than those are not taken.
 func TestEndpointConnections(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var serving sync.WaitGroup
-	defer serving.Wait()
-	defer cancel()
-	serving.Go(func() { _ = newEndpoint(nil).Serve(ctx, listener) })
-	for range MaxConnections + 36 {
-		conn, err := net.Dial("tcp", listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		var serving sync.WaitGroup
+		defer serving.Wait()
+		defer cancel()
+		serving.Go(func() { _ = newEndpoint(nil).Serve(ctx, l) })
+		var taken atomic.Int64
+		began := time.Now()
+		for range 2 * MaxConnections {
+			ours, theirs := net.Pipe()
+			defer ours.Close()
+			serving.Go(func() {
+				select {
+				case l.conns <- theirs:
+					taken.Add(1)
+				case <-ctx.Done():
+				}
+			})
 		}
-		defer conn.Close()
-	}
-	client := http.Client{Timeout: 30 * time.Second}
-	answer, err := client.Get("http://" + listener.Addr().String() + "/healthz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
+		if synctest.Wait(); taken.Load() > MaxConnections {
+			t.Errorf("want %d connections taken at most, got %d", MaxConnections, taken.Load())
+		}
+		for taken.Load() < 2*MaxConnections && time.Since(began) < time.Minute {
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("want idle ones closed soon, took %v", took)
+		}
+	})
 }
 
 // TestEndpointGuards: what a browser must not do with an answer, every answer says.
