@@ -589,6 +589,58 @@ func TestRenamed(t *testing.T) {
 	})
 }
 
+// TestRenamedWhileUp: it is noticed when the kernel says so, or else by looking, and
+// nothing that comes by the new name is captured.
+func TestRenamedWhileUp(t *testing.T) {
+	t.Parallel()
+	for name, deafen := range map[string]func(*Live) (restore func()){
+		"upsaid": func(l *Live) func() {
+			l.copying.seen = 1 << 62 // it never looks by itself
+			return func() {}
+		},
+		"uplook": func(l *Live) func() {
+			changes := l.copying.link.changes
+			l.copying.link.changes = -1
+			return func() { l.copying.link.changes = changes }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ns, far := testbed.NewNamespace(t, name), testbed.NewNamespace(t, name+"far")
+			e := newExchange(t, ns, far)
+			ns.Do(t, func() {
+				live, err := listen(question{iface: "v0", snap: MaxSnap, expression: "udp"})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer live.Close()
+				defer deafen(live)()
+				e.send(t, 5)
+				ns.IP(t, "link", "set", "v0", "name", "private0")
+				packets, lost := 0, time.Time{} // what the kernel still holds comes after the first error
+				for began := time.Now(); lost.IsZero() && time.Since(began) < 10*time.Second || time.Since(lost) < 3*ReadTimeout; {
+					if _, err = live.Next(); err == nil {
+						packets++
+					} else if lost.IsZero() && !errors.Is(err, ErrTimeout) {
+						lost = time.Now()
+					}
+				}
+				if packets != 10 || err == nil || !strings.Contains(err.Error(), "called private0") {
+					t.Errorf("want 10 packets from before and the new name, got %d, %v", packets, err)
+				}
+				e.send(t, 5)
+				for range 3 { // what the kernel holds back comes within a read timeout
+					time.Sleep(ReadTimeout)
+					if _, err := live.Next(); err == nil {
+						t.Error("want no packets from after, got one")
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestDropsAreTheKernels: packets for which there is no room count as dropped by the
 // kernel, not by the interface as well.
 func TestDropsAreTheKernels(t *testing.T) {
