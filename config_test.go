@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,6 +245,20 @@ func TestConfigReadsFiles(t *testing.T) {
 	c, err := parseConfig([]string{"-upload", "-cstokenfile", token}, nil)
 	if err != nil || c.delivery.shark.token != "0123abc" || len(c.exposed) > 0 {
 		t.Errorf("want the token of the file and nothing exposed, got %q, %v, %v", c.delivery.shark.token, c.exposed, err)
+	}
+}
+
+// TestConfigHosts: the endpoint may be asked by the names of the host and of -listen.
+func TestConfigHosts(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := config{node: "web1", listen: "web1.example:9100"}
+	for _, want := range []string{host, "web1", "web1.example"} {
+		if got := c.hosts(); !slices.Contains(got, want) {
+			t.Errorf("want %s, got %q", want, got)
+		}
 	}
 }
 

@@ -138,10 +138,10 @@ func TestPapersSay(t *testing.T) {
 	for _, test := range []struct{ paper, words string }{
 		{"quick start", "-publish node=any interface=default"},
 		{readme, "On two cores, `make test` takes"},
-		{readme, "There is none yet."},
+		{readme, "The project has none yet"},
 		{operations, "`redis-cli SUBSCRIBE capture`, is counted as a host"},
 		{manPage, "Whatever subscribes to the channel counts as a host that listens"},
-		{manPage, "at most 15 s longer"},
+		{manPage, "it waits until 10 s after what its host has promised"},
 	} {
 		if !strings.Contains(text[test.paper], test.words) {
 			t.Errorf("%s: want %q", test.paper, test.words)
