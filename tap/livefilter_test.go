@@ -142,6 +142,10 @@ func TestLoopbackOnce(t *testing.T) {
 					t.Errorf("%s %q: want %d packets, got %d, received %d, %v", iface, filter, want, len(packets),
 						stats.Received, err)
 				}
+				kernel, err := live.counts()
+				if got := kernel.Received - live.before.Received; got != int64(want) || err != nil {
+					t.Errorf("%s %q: want room taken for %d packets, got %d, %v", iface, filter, want, got, err)
+				}
 				live.Close()
 			}
 		}
