@@ -407,8 +407,8 @@ func TestLimitsDevice(t *testing.T) {
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%s: want %q, got %q, %v", name, want, got, err)
 		}
-		if err != nil && !strings.Contains(err.Error(), "-interfaces") {
-			t.Errorf("%s: want -interfaces in the error, got %v", name, err)
+		if err != nil && !strings.Contains(err.Error(), "is not in -interfaces; those that may be captured on: wan, eth1") {
+			t.Errorf("%s: want those of -interfaces in the error, got %v", name, err)
 		}
 	}
 	if got := l.alias("eth0") + l.alias("eth1"); got != "wan" {

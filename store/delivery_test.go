@@ -434,9 +434,9 @@ func TestLongest(t *testing.T) {
 		returned bool
 		want     time.Duration
 	}{
-		"a file":                     {Options{}, false, 9 * time.Second},
+		"a file":                     {Options{Timeout: time.Hour}, false, 9 * time.Second},
 		"an upload, then a file":     {Options{Remotes: []Remote{{Destination: &fakeDestination{}}}, Timeout: 5 * time.Minute}, false, 309 * time.Second},
-		"to the requester":           {Options{}, true, 26 * time.Second},
+		"to the requester":           {Options{Timeout: time.Hour}, true, 26 * time.Second},
 		"both, of which one is long": {Options{Remotes: []Remote{{Destination: &fakeDestination{}}}, Timeout: time.Minute}, true, 69 * time.Second},
 	} {
 		if got := New(test.options).Longest(size, test.returned); got != test.want {
