@@ -44,6 +44,8 @@ int main(void)
 	const geometry g = {blocks, size, 4, size, blocks + 6};
 	ring r = {.state = calloc(1, ring_state_size(&g)), .segments = malloc(4 * size), .blocks = calloc(blocks, size)};
 	ring_begin(&r, &g);
+	const packet_view loss = {.stamp = 1, .lost = 1}; // has no data
+	ring_put(&r, &loss);
 	for (int64_t n = 1; n <= blocks; n++) {
 		chunk *c = &r.state->chunks[(n + 1) % g.entries];
 		*c = (chunk){.number = n + 1, .packets = INT_MAX, .sequence = n, .place = n - 1, .used = size, .last = INT64_MAX};
