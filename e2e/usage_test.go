@@ -25,7 +25,7 @@ func TestWrongUsage(t *testing.T) {
 		args    []string
 		culprit string
 	}{
-		"no destination":            {nil, "-upload"},
+		"no destination":            {nil, "-maxreturn"},
 		"no directory":              {[]string{"-writelocal"}, "-destdir"},
 		"directory is missing":      {[]string{"-writelocal", "-destdir", dir + "/no"}, "-destdir"},
 		"directory is a file":       {[]string{"-writelocal", "-destdir", file}, "-destdir"},
