@@ -76,7 +76,7 @@ func Ask(o Options, request []byte, stdout, stderr io.Writer) Outcome {
 		err = errors.New("interrupted before the request was published")
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %v\n", o.Server, err)
+		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %s\n", o.Server, text.Escape(err.Error()))
 	}
 	if out.complain(stderr, o.Name) {
 		return Failed

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -538,6 +539,40 @@ func TestPrintingFails(t *testing.T) {
 		var errs bytes.Buffer
 		if code := test.ask(&errs); code != Failed || strings.Count(errs.String(), "no space left on device") != 1 {
 			t.Errorf("%s: want outcome %d and one reason, got %d, %s", name, Failed, code, errs.String())
+		}
+	}
+}
+
+// TestServerErrorsArePlain: what a server says instead of an answer controls no terminal, whatever was asked.
+func TestServerErrorsArePlain(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for conn, err := listener.Accept(); err == nil; conn, err = listener.Accept() {
+			fmt.Fprint(conn, "-ERR \x1b[2J\u009b\u202e\xff\r\n")
+			defer conn.Close()
+		}
+	}()
+	o := Options{Server: &pubsub.Server{Addresses: []string{listener.Addr().String()}}, Requests: "capture",
+		Results: "capture-results", Judge: judgeJSON, Ends: []os.Signal{syscall.SIGTERM}}
+	request := []byte(`{"node":"a","interface":"eth0"}`)
+	for name, ask := range map[string]func(stderr io.Writer) Outcome{
+		"asking": func(stderr io.Writer) Outcome { return Ask(o, request, io.Discard, stderr) },
+		"announcing": func(stderr io.Writer) Outcome {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			return Announce(ctx, o, request, io.Discard, stderr)
+		},
+		"fetching": func(stderr io.Writer) Outcome { return Fetch(o, "r1", io.Discard, stderr) },
+	} {
+		var errs bytes.Buffer
+		ask(&errs)
+		if want := "ERR \\x1b[2J\\u009b\\u202e\ufffd\n"; !strings.HasSuffix(errs.String(), want) {
+			t.Errorf("%s: want %q, got %q", name, want, errs.String())
 		}
 	}
 }
