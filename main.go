@@ -286,7 +286,7 @@ func judgeForClient(message []byte) (client.Asked, error) {
 		return value
 	}
 	return client.Asked{ID: r.ID, By: r.By, Node: text("node"), NodeRE: text("nodere"), Interfaces: r.Interfaces,
-		Timeout: r.Timeout, Progress: r.Progress, Bytes: r.Bytes, Stop: r.Stop, RollCall: r.RollCall}, nil
+		Timeout: r.Timeout, Progress: r.Progress, Packets: r.Packets, Bytes: r.Bytes, Stop: r.Stop, RollCall: r.RollCall}, nil
 }
 
 // A printer is the outlet of -request.

@@ -118,7 +118,7 @@ func newClient(o Options, q request, v view) *client {
 		asking.live = newLive(o, q.id, q.asked.Bytes)
 	case o.Dir != "":
 		asking.dir = o.Dir
-		asking.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), o.Results+":"+q.id+":", q.asked.Bytes)
+		asking.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), o.Results+":"+q.id+":")
 		asking.fetcher.identities = o.Identities
 	}
 	return asking
@@ -270,16 +270,32 @@ func (c *client) take(ctx context.Context, message []byte) {
 	}
 	c.view.heard(message)
 	c.hearLive(t, r)
+	excessive := c.checkCounts(t)
 	switch {
 	case r.State == result.Refused:
 		c.view.ended(r, "")
 	case t == nil || !t.Over() || c.live.holds(t):
+	case excessive:
+		c.view.ended(r, "")
 	case c.fetcher.wants(r):
 		c.fetcher.start(ctx, t)
 	default:
 		c.checkReturned(t)
 		c.view.ended(r, "")
 	}
+}
+
+// checkCounts says that a capture that has ended has more than it may have, if so, and reports whether it has.
+func (c *client) checkCounts(t *progress) bool {
+	if t == nil || !t.Over() || c.live.holds(t) { // its bytes are counted as they come
+		return false
+	}
+	err := t.checkCounts(c.request.asked)
+	if err != nil {
+		c.failed = true
+		c.view.say(fmt.Sprintf("%s: %v", t.name(), err))
+	}
+	return err != nil
 }
 
 // checkReturned says that a capture should have been returned and was not, if so. A

@@ -37,7 +37,6 @@ type fetcher struct {
 	keys    keys
 	dir     *store.Directory
 	prefix  string // of all keys that are ours
-	most    int64  // bytes that were asked for; 0: what hosts grant
 	pending int    // files that are on their way
 	seen    map[string]bool
 	// identities open what is encrypted; nil: that stays as it is.
@@ -55,10 +54,9 @@ type fetched struct {
 	err     error
 }
 
-// newFetcher returns a fetcher that touches only keys with a prefix, and takes no
-// file of more bytes than most, unless that is 0.
-func newFetcher(from keys, into *store.Directory, prefix string, most int64) *fetcher {
-	return &fetcher{keys: from, dir: into, prefix: prefix, most: most, seen: map[string]bool{},
+// newFetcher returns a fetcher that touches only keys with a prefix.
+func newFetcher(from keys, into *store.Directory, prefix string) *fetcher {
+	return &fetcher{keys: from, dir: into, prefix: prefix, seen: map[string]bool{},
 		slots: make(chan struct{}, fetchers), ended: make(chan fetched)}
 }
 
@@ -120,9 +118,6 @@ func (f *fetcher) fetch(ctx context.Context, r result.Result) (file string, err 
 	}()
 	if err := checkKey(f.prefix, r); err != nil {
 		return "", err
-	}
-	if f.most > 0 && r.Bytes > f.most {
-		return "", fmt.Errorf("a file of %d bytes is larger than the %d that were asked for", r.Bytes, f.most)
 	}
 	from, release := f.open(ctx, r.Key)
 	defer release()

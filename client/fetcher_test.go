@@ -65,7 +65,7 @@ func TestFetch(t *testing.T) {
 	r := testbed.StartRedis(t)
 	server := setUser(t, r, "asker", fetchingACL)
 	dir := t.TempDir()
-	f := newFetcher(server, store.NewDirectory(dir), "capture-results:r1:", 0)
+	f := newFetcher(server, store.NewDirectory(dir), "capture-results:r1:")
 	for _, want := range []string{"x.pcap", "x-2.pcap"} {
 		r.Do(t, "SET", "capture-results:r1:a:eth0", "abc")
 		file, err := f.fetch(t.Context(), returned(t, "capture-results:r1:a:eth0", "x.pcap"))
@@ -113,7 +113,7 @@ func TestFetchFails(t *testing.T) {
 			r.Do(t, "SET", test.key, test.value)
 		}
 		dir := t.TempDir()
-		f := newFetcher(test.server, store.NewDirectory(dir), "capture-results:r1:", 0)
+		f := newFetcher(test.server, store.NewDirectory(dir), "capture-results:r1:")
 		file, err := f.fetch(t.Context(), returned(t, test.key, "x.pcap"))
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "a eth0: ") {
 			t.Errorf("%s: want an error with %q, got %v", name, test.want, err)
@@ -136,7 +136,7 @@ func TestFetchIntoFullDirectory(t *testing.T) {
 	big := strings.Repeat("x", 1<<20)
 	r.Do(t, "SET", "capture-results:r1:a:k", big)
 	server := &pubsub.Server{Addresses: []string{r.Address()}}
-	f := newFetcher(server, store.NewDirectory(dir), "capture-results:r1:", 0)
+	f := newFetcher(server, store.NewDirectory(dir), "capture-results:r1:")
 	done := returned(t, "capture-results:r1:a:k", "x.pcap")
 	done.Bytes = int64(len(big))
 	if _, err := f.fetch(t.Context(), done); err == nil || !strings.Contains(err.Error(), "no space left") {
@@ -191,7 +191,7 @@ func TestFetchIsLeft(t *testing.T) {
 		e := newFakeExchange(2)
 		c := newTestClient(e, jsonLines{io.Discard, io.Discard})
 		c.request.begins = begins
-		c.fetcher = newFetcher(stuckVault{}, store.NewDirectory(dir), "capture-results:r1:", 0)
+		c.fetcher = newFetcher(stuckVault{}, store.NewDirectory(dir), "capture-results:r1:")
 		if err := c.ask(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +219,7 @@ func TestFetchIsLeft(t *testing.T) {
 func TestFetchIsShown(t *testing.T) {
 	e := newFakeExchange(1)
 	c := newTestClient(e, jsonLines{io.Discard, io.Discard})
-	c.fetcher = newFetcher(stuckVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:", 0)
+	c.fetcher = newFetcher(stuckVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:")
 	if err := c.ask(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestFetchOnce(t *testing.T) {
 	e := newFakeExchange(1)
 	c := newTestClient(e, jsonLines{io.Discard, io.Discard})
 	var from countingStore
-	c.fetcher = newFetcher(&from, store.NewDirectory(t.TempDir()), "capture-results:r1:", 0)
+	c.fetcher = newFetcher(&from, store.NewDirectory(t.TempDir()), "capture-results:r1:")
 	if err := c.ask(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func TestFileIsMissed(t *testing.T) {
 		e := newFakeExchange(1)
 		c := newTestClient(e, jsonLines{io.Discard, &errs})
 		c.request.returns = test.returns
-		c.fetcher = newFetcher(readVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:", 0)
+		c.fetcher = newFetcher(readVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:")
 		if err := c.ask(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -356,24 +356,64 @@ func TestFileIsMissed(t *testing.T) {
 	}
 }
 
-// TestFetcherBelievesNoHost: a host can claim no other one's key, and send no
-// more than was asked for.
+// TestFetcherBelievesNoHost: a host can claim no other one's key.
 func TestFetcherBelievesNoHost(t *testing.T) {
-	f := newFetcher(readVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:", 1000)
-	for name, test := range map[string]struct {
-		key   string
-		bytes int64
-		want  string
-	}{
-		"another node's key":  {"capture-results:r1:b:eth0", 3, "another node's"},
-		"a longer name's key": {"capture-results:r1:ab:eth0", 3, "another node's"},
-		"another request's":   {"capture-results:r2:a:eth0", 3, "not of this request"},
-		"more than asked for": {"capture-results:r1:a:eth0", 500_000_000, "larger than the 1000"},
+	f := newFetcher(readVault{}, store.NewDirectory(t.TempDir()), "capture-results:r1:")
+	for name, test := range map[string]struct{ key, want string }{
+		"another node's key":  {"capture-results:r1:b:eth0", "another node's"},
+		"a longer name's key": {"capture-results:r1:ab:eth0", "another node's"},
+		"another request's":   {"capture-results:r2:a:eth0", "not of this request"},
 	} {
 		r := returned(t, test.key, "x.pcap")
-		r.Bytes = test.bytes
 		if _, err := f.fetch(t.Context(), r); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: want %q, got %v", name, test.want, err)
 		}
 	}
 }
+
+// TestCountsAreHeldToWhatWasAsked: a host may have no more than was asked for, nor than it
+// has granted; nothing of that is fetched.
+func TestCountsAreHeldToWhatWasAsked(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		packets, bytes int64
+		want           string
+	}{
+		"what was asked":              {5, 900, ""},
+		"more packets than asked":     {6, 900, "6 packets, more than the 5 that it may have"},
+		"more bytes than asked":       {5, 500_000_000, "500000000 bytes, more than the 1000 that it may have"},
+		"more bytes than granted":     {5, 901, "901 bytes, more than the 900 that it may have"},
+		"a file of less than nothing": {5, -1, "the file is longer than its result says"},
+	} {
+		var errs strings.Builder
+		e, dir := newFakeExchange(1), t.TempDir()
+		c := newTestClient(e, jsonLines{io.Discard, &errs})
+		c.request.asked.Packets, c.request.asked.Bytes, c.request.returns = 5, 1000, true
+		c.fetcher = newFetcher(sizedVault(test.bytes), store.NewDirectory(dir), "capture-results:r1:")
+		if err := c.ask(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		e.answers <- say(t, `"node":"a","interface":"eth0","state":"started","limits":{"packets":9,"bytes":900}`).Encode()
+		e.answers <- say(t, `"node":"a","interface":"eth0","state":"done","key":"capture-results:r1:a:eth0","packets":%d,"bytes":%d`,
+			test.packets, test.bytes).Encode()
+		code := c.wait(interruption{t.Context(), t.Context()})
+		if (code == Done) != (test.want == "") || !strings.Contains(errs.String(), test.want) {
+			t.Errorf("%s: want %q, got outcome %d, %s", name, test.want, code, errs.String())
+		}
+		if got := len(listDir(t, dir)); (got == 1) != (test.want == "") {
+			t.Errorf("%s: want no file, got %d", name, got)
+		}
+	}
+}
+
+// A sizedVault has files of so many bytes.
+type sizedVault int64
+
+// Fetch implements keys.
+func (v sizedVault) Fetch(_ context.Context, _ string, to io.Writer) (int64, error) {
+	n, err := to.Write(make([]byte, max(v, 1)))
+	return int64(n), err
+}
+
+// Remove implements keys.
+func (sizedVault) Remove(context.Context, string) error { return nil }

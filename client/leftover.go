@@ -24,7 +24,7 @@ func Fetch(o Options, id string, stdout, stderr io.Writer) Outcome {
 	defer release()
 	out := &printed{to: stdout}
 	l := leftover{id: id, prefix: o.Results + ":" + id + ":", shown: newView(request{}, openTerminal(stdout), out, stderr)}
-	l.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), l.prefix, 0)
+	l.fetcher = newFetcher(o.Server, store.NewDirectory(o.Dir), l.prefix)
 	l.fetcher.identities = o.Identities
 	l.list = o.Server.Keys
 	err := o.Server.Ping(in.once) // one that is not there is not waited for

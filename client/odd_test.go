@@ -133,7 +133,7 @@ func TestOddHosts(t *testing.T) {
 		"a roll call": func(c *client, out, errs io.Writer, _ string) { c.view = &roll{out: out, err: errs, table: true} },
 		"fetching": func(c *client, _, _ io.Writer, dir string) {
 			c.request.returns = true
-			c.fetcher = newFetcher(watchedVault{t, "capture-results:r1:good:k"}, store.NewDirectory(dir), "capture-results:r1:", 1000)
+			c.fetcher = newFetcher(watchedVault{t, "capture-results:r1:good:k"}, store.NewDirectory(dir), "capture-results:r1:")
 		},
 		"live": func(c *client, _, _ io.Writer, dir string) {
 			file, err := os.Create(filepath.Join(dir, "all.pcapng"))

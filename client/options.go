@@ -45,6 +45,7 @@ type Asked struct {
 	Interfaces   []string
 	Timeout      int64  // seconds; 0: not given
 	Progress     int64  // seconds between results on the way; 0: none are asked for
+	Packets      int64  // 0: not given
 	Bytes        int64  // of the file; 0: not given
 	Stop         string // id of captures to be ended; nothing is captured
 	RollCall     bool   // nothing is captured

@@ -51,6 +51,8 @@ func (c *client) streamed(s *stream) {
 	if s.err != nil {
 		c.failed = true
 		c.view.say(text.Escape(s.err.Error()))
+	} else {
+		c.checkCounts(s.capture)
 	}
 	if s.file != "" {
 		c.view.fetched(s.capture.Result, s.file)

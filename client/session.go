@@ -128,6 +128,25 @@ func (t *progress) take(r result.Result) bool {
 	return true
 }
 
+// checkCounts returns an error if the capture has more than was asked for, or more than its host has granted.
+func (t *progress) checkCounts(asked Asked) error {
+	var granted result.Limits
+	if t.Limits != nil {
+		granted = *t.Limits
+	}
+	for _, c := range []struct {
+		what          string
+		has, may, was int64
+	}{{"packets", t.Packets, granted.Packets, asked.Packets}, {"bytes", t.Bytes, granted.Bytes, asked.Bytes}} {
+		for _, most := range []int64{c.was, c.may} {
+			if most > 0 && c.has > most {
+				return fmt.Errorf("%d %s, more than the %d that it may have", c.has, c.what, most)
+			}
+		}
+	}
+	return nil
+}
+
 // hosts returns how many hosts have said all that is to be expected: a word
 // for each interface, or one for all.
 func (s *session) hosts() int {
