@@ -580,13 +580,13 @@ func TestServerErrorsArePlain(t *testing.T) {
 // TestLinesArePlain: what hosts say controls no terminal that the lines end up on.
 func TestLinesArePlain(t *testing.T) {
 	var out bytes.Buffer
-	jsonLines{&out, io.Discard}.heard([]byte("{ \"id\":\"a\u009b2J\x7f\xff\u00e9\"}"))
+	jsonLines{&out, io.Discard}.heard([]byte("{ \"id\":\"a\u009b2J\x7f\xff\u202e\u2066\u2028\u00e9\"}"))
 	jsonLines{&out, io.Discard}.fetched(result.Result{Node: "b\u009b2J\x7f\xff"}, "/x")
 	if want := `"node":"b\u009b2J\u007f\ufffd"`; !strings.Contains(out.String(), want) {
 		t.Errorf("want %s, got %q", want, out.String())
 	}
 	out.Truncate(strings.Index(out.String(), "\n") + 1)
-	if want := `{"id":"a\u009b2J\u007f\ufffd\u00e9"}` + "\n"; strings.ReplaceAll(out.String(), "\u00e9", `\u00e9`) != want {
+	if want := `{"id":"a\u009b2J\u007f\ufffd\u202e\u2066\u2028\u00e9"}` + "\n"; strings.ReplaceAll(out.String(), "\u00e9", `\u00e9`) != want {
 		t.Errorf("want %q, got %q", want, out.String())
 	}
 }

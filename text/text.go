@@ -68,7 +68,7 @@ func PlainJSON(line []byte) []byte {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			plain = append(plain, `\ufffd`...)
-		case unicode.IsControl(r):
+		case unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp):
 			plain = fmt.Appendf(plain, `\u%04x`, r)
 		default:
 			plain = append(plain, line[:size]...)
