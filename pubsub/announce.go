@@ -65,7 +65,7 @@ func announce(conn redis.Conn, channel string, message []byte) (listeners int, e
 	}
 	listeners, err = redis.Int(redis.DoWithTimeout(conn, pingPeriod, "PUBLISH", channel, message))
 	if err != nil {
-		return 0, fmt.Errorf("publish on %s: %w", channel, err)
+		return 0, fmt.Errorf("publish on %s: %w", channel, explainOdd(conn, err))
 	}
 	return listeners, nil
 }

@@ -112,7 +112,7 @@ func (c *Client) Publish(ctx context.Context, request []byte) (listeners int, er
 	defer conn.Close()
 	listeners, err = redis.Int(redis.DoWithTimeout(conn, pingPeriod, "PUBLISH", c.channel, request))
 	if err != nil {
-		return 0, fmt.Errorf("publish on %s: %w", c.channel, err)
+		return 0, fmt.Errorf("publish on %s: %w", c.channel, explainOdd(conn, err))
 	}
 	return listeners, nil
 }

@@ -73,7 +73,7 @@ func (k *keyScan) run(ctx context.Context, conn redis.Conn, alive func()) error 
 		answer, err := redis.Values(redis.DoWithTimeout(conn, answerTimeout, "SCAN", cursor,
 			"MATCH", k.match, "COUNT", scanCount))
 		if err != nil {
-			return err
+			return explainOdd(conn, err)
 		}
 		var names []string
 		if _, err := redis.Scan(answer, &cursor, &names); err != nil {
@@ -113,7 +113,7 @@ func clusterNodes(conn redis.Conn) ([]string, error) {
 	case errors.As(err, &refusal):
 		return nil, nil
 	case err != nil:
-		return nil, err
+		return nil, explainOdd(conn, err)
 	}
 	var nodes []string
 	for _, entry := range ranges {

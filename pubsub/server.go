@@ -207,6 +207,15 @@ func ping(conn redis.Conn, timeout time.Duration) error {
 	return nil
 }
 
+// explainOdd returns an error that says what a server is that answers with something else than Redis
+// would, where redigo only says which type that has.
+func explainOdd(conn redis.Conn, err error) error {
+	if err != nil && strings.HasPrefix(err.Error(), "redigo") {
+		return fmt.Errorf("%s: %w", repliesOf(conn).address, errNotRedis)
+	}
+	return err
+}
+
 // failures is why none of several addresses is good: an error in one line.
 type failures []error
 

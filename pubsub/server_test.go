@@ -1,7 +1,9 @@
 package pubsub
 
 import (
+	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -141,5 +143,28 @@ func TestAUTHIsNotRepeated(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOddServersAreNamed: who answers in Redis's protocol, but something else, is said to be no Redis.
+func TestOddServersAreNamed(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{"+OK", "+PONG", "$-1", ":1", "*0", "*1\r\n$4\r\nPING", "*3\r\n$9\r\nsubscribe\r\n:1\r\n:1"} {
+		address := startFakeServer(t, func(to io.Writer, _ []string) { fmt.Fprint(to, answer, "\r\n") })
+		server := func() *Server { return &Server{Addresses: []string{address}} }
+		_, client := NewClient(t.Context(), server(), "capture", resultChannel)
+		_, publish := (&Client{server: server()}).Publish(t.Context(), []byte("x"))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_, announce := server().Announce(ctx, "capture", []byte("x"))
+		cancel()
+		_, keys := server().Keys(t.Context(), "x")
+		for who, err := range map[string]error{"client": client, "publish": publish, "announce": announce, "keys": keys} {
+			if answer == ":1" && who == "publish" { // is an answer to that
+				continue
+			}
+			if !errors.Is(err, errNotRedis) && !errors.Is(err, errReply) {
+				t.Errorf("%q, %s: want %q, got %v", answer, who, errNotRedis, err)
+			}
+		}
 	}
 }

@@ -123,7 +123,7 @@ func (s *Subscriber) session(ctx context.Context, long *cuts, subscribed func())
 				return ctx.Err()
 			}
 		case error:
-			return v
+			return explainOdd(conn, v)
 		}
 	}
 }

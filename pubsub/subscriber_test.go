@@ -406,8 +406,8 @@ func TestSubscriberBelievesNoOther(t *testing.T) {
 		"message before that":    {pubsubReply("message", "capture", "$1\r\nx"), "not subscribed", 0},
 		"long one of another one": {good + pubsubReply("message", "other", "$99999\r\n"+strings.Repeat("x", 99999)),
 			"not subscribed", 1},
-		"unknown":  {good + pubsubReply("unknown", "capture", ":1"), "unknown", 1},
-		"a status": {"+OK\r\n", "redigo", 0},
+		"unknown":  {good + pubsubReply("unknown", "capture", ":1"), errNotRedis.Error(), 1},
+		"a status": {"+OK\r\n", errNotRedis.Error(), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
