@@ -162,8 +162,12 @@ func (c *client) wait(in interruption) Outcome {
 	}
 	c.endFile(written)
 	c.view.close()
-	for _, t := range c.session.unfinished() {
+	unfinished := c.session.unfinished()
+	for _, t := range unfinished {
 		c.view.say(t.name() + ": no result")
+	}
+	if len(unfinished) > 0 {
+		c.sayFetchable()
 	}
 	code := c.session.outcome()
 	switch {
@@ -188,10 +192,15 @@ func (c *client) leave() Outcome {
 		c.mention("left before the results came; what still runs can be stopped, with the flags of this command, by: " +
 			c.request.stopByHand())
 	}
-	if c.request.returns {
-		c.mention("what is returned can be fetched within 10 minutes, with those flags, by: " + c.request.fetchByHand(c.dir))
-	}
+	c.sayFetchable()
 	return Failed
+}
+
+// sayFetchable says how to fetch what comes after the client has left.
+func (c *client) sayFetchable() {
+	if c.request.returns {
+		c.mention("what is returned can be fetched within 10 minutes, with the same flags, by: " + c.request.fetchByHand(c.dir))
+	}
 }
 
 // hear takes what comes until nothing more is to be expected; false means

@@ -381,13 +381,13 @@ func TestClientIsInterrupted(t *testing.T) {
 	}{
 		"once": {"a started 1;1s;once;200ms;a done 1", stop, Done, 2 * time.Second, "asked the captures to stop"},
 		"once, and one is silent": {"a started 1;b started 2;1s;once;b done 2", stop, Failed,
-			11 * time.Second, "a eth0: no result"},
+			11 * time.Second, "a eth0: no result\nwhat is returned can be fetched within 10 minutes"},
 		"once, nobody has answered": {"1s;once", stop, Unanswered, 2 * time.Second, "no host answered"},
 		"once, Redis is away": {"a started 1;4s;lost;once;9s;regained;200ms;a done 1", stop + "\n" + stop, Done,
 			14 * time.Second, "stop not published: gone"},
 		"twice": {"a started 1;1s;once;100ms;twice", stop, Failed, 1100 * time.Millisecond,
 			"pcapdaemon -publish node=any stop=r1\nwhat is returned can be fetched within 10 minutes, " +
-				"with those flags, by: pcapdaemon -destdir '/my dir' -fetch r1\n"},
+				"with the same flags, by: pcapdaemon -destdir '/my dir' -fetch r1\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
