@@ -100,10 +100,11 @@ func (f *fetcher) start(ctx context.Context, t *progress) {
 // checkKey returns an error if the key of a result is none of the request, whose keys begin with
 // a prefix, or another node's.
 func checkKey(prefix string, r result.Result) error {
+	device, ofNode := strings.CutPrefix(r.Key, prefix+r.Node+":")
 	switch {
 	case !strings.HasPrefix(r.Key, prefix):
 		return fmt.Errorf("key %s is not of this request", r.Key)
-	case !strings.HasPrefix(r.Key, prefix+r.Node+":"):
+	case !ofNode || strings.Contains(strings.TrimSuffix(device, pubsub.ListSuffix), ":"): // names of nodes may have colons
 		return fmt.Errorf("key %s is another node's", r.Key)
 	}
 	return nil

@@ -362,6 +362,7 @@ func TestFetcherBelievesNoHost(t *testing.T) {
 	for name, test := range map[string]struct{ key, want string }{
 		"another node's key":  {"capture-results:r1:b:eth0", "another node's"},
 		"a longer name's key": {"capture-results:r1:ab:eth0", "another node's"},
+		"a name's with colon": {"capture-results:r1:a:b:eth0", "another node's"},
 		"another request's":   {"capture-results:r2:a:eth0", "not of this request"},
 	} {
 		r := returned(t, test.key, "x.pcap")
