@@ -68,12 +68,14 @@ soak: build ## ten minutes of everything at once, or SOAK, a duration, and two h
 	go test -tags soak -run '^TestSoak' -timeout 60m -count=1 -v ./e2e
 
 # Folders whose unit tests are tried, each for so long at most; a point is package
-# main. How long a mutant may take is told from a run of the tests, which must not come
-# from the cache. What covers package main would be looked up in all packages and so
+# main. Tests that wait for seconds are left out: try what lived with them by hand, or
+# empty MUTANTSHORT. How long a mutant may take is told from a run of the tests, which
+# must not come from the cache. What covers package main would be looked up in all packages and so
 # in e2e: it is tried in a copy of the sources that has no other tests.
 MUTANTS := $(filter-out e2e testbed sharktest,$(patsubst %/,%,$(sort $(dir $(wildcard */*_test.go))))) .
 MUTANTTIME := 10m
-MUTATE = GOFLAGS="$$GOFLAGS -count=1" timeout -s INT $(MUTANTTIME) \
+MUTANTSHORT := -short
+MUTATE = GOFLAGS="$$GOFLAGS -count=1 $(MUTANTSHORT)" timeout -s INT $(MUTANTTIME) \
 	go run $(GREMLINS) unleash -S lt --timeout-coefficient 3
 mutants: ## change the code of MUTANTS, folders, and list the changes that no unit test notices
 	@packaging/deps build test

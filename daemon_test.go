@@ -878,6 +878,7 @@ func (w chanWriter) Write(p []byte) (int, error) {
 
 // TestGivenUpOnce: a filter that takes too long for the recorder is not tried once more without it.
 func TestGivenUpOnce(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	if !testbed.Inside(t, "givenup", "nameserver 127.0.0.1\noptions timeout:30\n") {
 		return

@@ -74,6 +74,7 @@ func join(a, b net.Conn) {
 
 // TestUploadStalls: a first connection that stands still is given up, and the second one works.
 func TestUploadStalls(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	patient := transfer.NewStallTimeouts(time.Minute)
 	stall := transfer.StallTimeouts{Stall: 400 * time.Millisecond, Answer: patient.Answer}
@@ -132,6 +133,7 @@ func TestUploadStalls(t *testing.T) {
 // TestUploadIsSlow: a peer that reads slowly, but reads, is never given up,
 // although the kernel has taken everything long before.
 func TestUploadIsSlow(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	s := sharktest.Start(t, func(_ http.ResponseWriter, r *http.Request, _ int) bool {
 		for range 30 {
@@ -154,6 +156,7 @@ func TestUploadIsSlow(t *testing.T) {
 // TestUploadProxyIsSilent: a proxy that takes the request for a connection and
 // says nothing is given up like any other silent peer.
 func TestUploadProxyIsSilent(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	ca := testbed.NewCA(t)
 	s := sharktest.StartTLS(t, ca)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestAnnounce(t *testing.T) {
+	t.Parallel()
 	good, hanging := testbed.StartRedis(t), testbed.StartRedis(t)
 	heard := good.Hear(t, "capture")
 	hanging.Signal(t, syscall.SIGSTOP)

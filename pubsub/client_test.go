@@ -61,6 +61,7 @@ func TestClientSurvivesARestart(t *testing.T) {
 
 // TestClientHearsWhatWaited: a publisher that is back first waits for who listens.
 func TestClientHearsWhatWaited(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	proxy := testbed.StartProxy(t, r.Address())
@@ -94,6 +95,7 @@ func nextChange(t *testing.T, c *Client) error {
 
 // TestClientWithoutServer: it does not wait for one to come.
 func TestClientWithoutServer(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	for name, address := range unreachable(t) {
 		began := time.Now()

@@ -104,6 +104,7 @@ func checkNoKeys(t *testing.T, r *testbed.Redis) {
 }
 
 func TestStoreAndFetch(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	permit(t, r, "host", hostACL+" "+hostKeysACL)
 	permit(t, r, "asker", askerACL+" "+askerKeysACL)
@@ -215,6 +216,7 @@ func TestStoreSurvives(t *testing.T) {
 
 // TestStoreDiesHalfWay: what a daemon leaves that does not live to the end expires.
 func TestStoreDiesHalfWay(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	whole := randomBytes(3*pieceSize + 99)
 	for nth := range 4 {
@@ -253,6 +255,7 @@ func TestStoreGivesUp(t *testing.T) {
 	})
 	for name, address := range unreachable(t) {
 		t.Run(name, func(t *testing.T) {
+			testbed.Long(t)
 			t.Parallel()
 			began := time.Now()
 			_, err := (&Server{Addresses: []string{address}}).Store(context.Background(), key, size, plain(whole))
@@ -332,6 +335,7 @@ func (w *disturbedWriter) Write(p []byte) (int, error) {
 }
 
 func TestFetchSurvives(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	proxy := testbed.StartProxy(t, r.Address())
 	whole := randomBytes(3 * pieceSize)
@@ -348,6 +352,7 @@ func TestFetchSurvives(t *testing.T) {
 // TestFetchOfAnotherValue: a value that is another one when the connection was replaced is not
 // put together with what came before.
 func TestFetchOfAnotherValue(t *testing.T) {
+	t.Parallel()
 	for name, pieces := range map[string]int{"longer": 5, "shorter": 2, "one piece": 1} {
 		t.Run(name, func(t *testing.T) {
 			r := testbed.StartRedis(t)
@@ -367,6 +372,7 @@ func TestFetchOfAnotherValue(t *testing.T) {
 }
 
 func TestFetchFails(t *testing.T) {
+	t.Parallel()
 	whole := randomBytes(3 * pieceSize)
 	for name, test := range map[string]struct{ commands, want string }{
 		"expired":          {"DEL " + key, errVanished.Error()},

@@ -226,6 +226,7 @@ func TestListExpires(t *testing.T) {
 
 // TestListIsBounded: at most 4 MiB wait; who is slow gets all of it all the same.
 func TestListIsBounded(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	w := openList(t, reach(r), "header")
 	const all = 40
@@ -363,6 +364,7 @@ func TestListSizes(t *testing.T) {
 // TestListSurvives: connections of either side break at every moment, and no piece is missing or
 // comes twice. The reader leaves some in the list, so that the writer finds them after it was cut off.
 func TestListSurvives(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	connect(t, r, fewClients)
@@ -624,6 +626,7 @@ func awaitTaken(t *testing.T, g *testbed.Group, list string) {
 
 // TestListSentinel: the list is on the master, and on the next one after that.
 func TestListSentinel(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	g := testbed.StartGroup(t, testbed.GroupConfig{})
 	server := func() *Server { return &Server{Addresses: g.SentinelAddresses(), Master: testbed.MasterName} }
@@ -653,6 +656,7 @@ func TestListSentinel(t *testing.T) {
 
 // TestListIdle: a connection that the server has closed meanwhile costs nothing.
 func TestListIdle(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	connect(t, r, fewClients)
 	w := openList(t, reach(r), "header")

@@ -15,6 +15,7 @@ import (
 
 // TestListReaderRefuses: pieces that no writer writes, and what is no list.
 func TestListReaderRefuses(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		command []any
 		culprit string
@@ -42,6 +43,7 @@ func TestListReaderRefuses(t *testing.T) {
 
 // TestListReaderStops: with what takes the pieces, or with its context.
 func TestListReaderStops(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	openList(t, reach(r), "a")
 	full := errors.New("disk full")

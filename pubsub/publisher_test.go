@@ -166,6 +166,7 @@ func TestPublisherDrainsABacklog(t *testing.T) {
 
 // TestPublisherDoesNotRepeat: a server that hangs and wakes publishes each message once.
 func TestPublisherDoesNotRepeat(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	heard := r.Hear(t, resultChannel)
@@ -182,6 +183,7 @@ func TestPublisherDoesNotRepeat(t *testing.T) {
 
 // TestPublisherLeavesAHangingServer: its address leads to another one by now.
 func TestPublisherLeavesAHangingServer(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	hanging, other := testbed.StartRedis(t), testbed.StartRedis(t)
 	late, heard := hanging.Hear(t, resultChannel), other.Hear(t, resultChannel)
@@ -215,6 +217,7 @@ func TestPublisherLeavesAHangingServer(t *testing.T) {
 // TestPublisherAsksAHangingServerOnce: each connection that it accepts is not
 // another copy of what it was sent.
 func TestPublisherAsksAHangingServerOnce(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	heard := r.Hear(t, resultChannel)
@@ -233,6 +236,7 @@ func TestPublisherAsksAHangingServerOnce(t *testing.T) {
 // TestPublisherIsCut: the order holds and nothing is missing when connections
 // end with thousands of messages waiting and under way.
 func TestPublisherIsCut(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	const all = 20_000
 	r := testbed.StartRedis(t)
@@ -259,6 +263,7 @@ func TestPublisherIsCut(t *testing.T) {
 
 // TestPublisherTellsItsState: outage by outage, to its owner and the log.
 func TestPublisherTellsItsState(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	states := make(chan error, 100)

@@ -19,6 +19,7 @@ const (
 )
 
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	r := testbed.StartRedis(t)
 	permit(t, r, "asker", askerACL+" "+askerScanACL)
 	const ours = `capture-results:a*b?[c]\d^e-f:`
@@ -50,6 +51,7 @@ func TestKeys(t *testing.T) {
 
 // TestKeysCluster: whichever nodes are known.
 func TestKeysCluster(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	nodes := testbed.StartCluster(t)
 	server := &Server{Addresses: []string{nodes[0].Address()}}

@@ -69,6 +69,7 @@ func (p *party) checkNothingLost(t *testing.T) {
 }
 
 func TestSentinelFailover(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	kill := func(t *testing.T, g *testbed.Group) { g.Servers[0].Signal(t, syscall.SIGKILL) }
 	for name, happen := range map[string]func(*testing.T, *testbed.Group){
@@ -103,6 +104,7 @@ func TestSentinelFailover(t *testing.T) {
 
 // TestSentinelsAreAway: what is connected stays, and what was the master last may be it still.
 func TestSentinelsAreAway(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	g := testbed.StartGroup(t, testbed.GroupConfig{})
 	var proxies []*testbed.Proxy
@@ -137,6 +139,7 @@ func TestSentinelsAreAway(t *testing.T) {
 // TestSentinelLies: one that names a replica is not believed, neither at the
 // start nor later; one that knows no master at all is no hindrance.
 func TestSentinelLies(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	g := testbed.StartGroup(t, testbed.GroupConfig{})
 	liar, ignorant := lie(t, g.Servers[1].Address()), testbed.StartRedis(t)
@@ -163,6 +166,7 @@ func TestSentinelLies(t *testing.T) {
 
 // TestSentinelLiesLater: the sentinel that was trusted goes away, and the next one lies.
 func TestSentinelLiesLater(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	g := testbed.StartGroup(t, testbed.GroupConfig{})
 	trusted := testbed.StartProxy(t, g.Sentinels[0].Address())
@@ -217,6 +221,7 @@ func lie(t *testing.T, address string) string {
 
 // TestSentinelTLSAndPasswords: both kinds of server have their own.
 func TestSentinelTLSAndPasswords(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	ca := testbed.NewCA(t)
 	g := testbed.StartGroup(t, testbed.GroupConfig{CA: ca, Password: "secret", SentinelPassword: "watch"})
@@ -257,6 +262,7 @@ func TestSentinelTLSAndPasswords(t *testing.T) {
 
 // TestServersInTurn: several addresses, of which some are dead or hang.
 func TestServersInTurn(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	good, other := testbed.StartRedis(t), testbed.StartRedis(t)
 	dead := testbed.DeadAddress(t)
@@ -289,6 +295,7 @@ func TestServersAllRefuse(t *testing.T) {
 // TestCluster: any node will do to publish and to subscribe, and a capture is
 // returned through the node that has its slot.
 func TestCluster(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	nodes := testbed.StartCluster(t)
 	var addresses []string

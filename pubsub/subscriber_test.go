@@ -82,6 +82,7 @@ func checkReceives(t *testing.T, r *testbed.Redis, messages <-chan []byte) {
 }
 
 func TestSubscriberSurvivesOutages(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	var log testbed.Transcript
@@ -133,6 +134,7 @@ func TestSubscriberLogsEachOutage(t *testing.T) {
 
 // TestSubscriberMovesOn: a server hangs, and its address leads to another one.
 func TestSubscriberMovesOn(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	hanging, other := testbed.StartRedis(t), testbed.StartRedis(t)
 	proxy := testbed.StartProxy(t, hanging.Address())
@@ -146,6 +148,7 @@ func TestSubscriberMovesOn(t *testing.T) {
 
 // TestSubscriberWithoutNames: the name server dies with the server, and stays dead.
 func TestSubscriberWithoutNames(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	server := &Server{Addresses: []string{fmt.Sprint("redis.example:", r.Port)}}
@@ -182,6 +185,7 @@ func TestSubscriberAwayAtStart(t *testing.T) {
 
 // TestSubscriberStays: silence on the channel is no outage.
 func TestSubscriberStays(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	var log testbed.Transcript
@@ -195,6 +199,7 @@ func TestSubscriberStays(t *testing.T) {
 }
 
 func TestSubscriberNoticesHangingServer(t *testing.T) {
+	testbed.Long(t)
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	messages, state := startSubscriber(t, reach(r), quietLog())

@@ -412,6 +412,7 @@ func TestDirectoryIsSwept(t *testing.T) {
 // TestDirectoryIsLarge: 50,000 captures are looked through, and removed, in less than half a
 // second; on a busy machine and with the race detector in ten.
 func TestDirectoryIsLarge(t *testing.T) {
+	testbed.Long(t)
 	const count = 50_000
 	testbed.NeedRoot(t)
 	d := newTestDirectory(t)

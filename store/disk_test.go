@@ -175,6 +175,7 @@ func TestDiskFails(t *testing.T) {
 
 // TestDiskIsSwept: what is being written is never taken for what was left.
 func TestDiskIsSwept(t *testing.T) {
+	testbed.Long(t)
 	d, dir := &disk{}, t.TempDir()
 	done := make(chan struct{})
 	var sweeping sync.WaitGroup

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pcapdaemon/testbed"
 )
 
 // TestEntryComesBack: metadata holds whatever its capture's upload needs, letter by letter.
@@ -116,6 +118,7 @@ func TestEntryOfOddFiles(t *testing.T) {
 // TestMetadataIsBounded: damaged metadata is not read into memory, however long it is,
 // and longer metadata than can be read is not written.
 func TestMetadataIsBounded(t *testing.T) {
+	testbed.Long(t)
 	sparse := filepath.Join(t.TempDir(), "sparse")
 	if err := os.WriteFile(sparse, nil, 0o600); err != nil {
 		t.Fatal(err)

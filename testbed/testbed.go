@@ -38,6 +38,15 @@ func NeedTools(t testing.TB, names ...string) {
 	}
 }
 
+// Long skips a test that takes seconds, mostly of waiting, where only the others are
+// wanted: go test -short, which tests of many changes use (make mutants).
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes long")
+	}
+}
+
 // Lack skips a test, or fails it where everything must be tested.
 func Lack(t testing.TB, what string) {
 	t.Helper()
