@@ -173,6 +173,7 @@ func TestRecordFromRing(t *testing.T) {
 	stream := testbed.StartStream(t, time.Millisecond)
 	// Of the stream alone, for what others send through lo may be more than the ring holds.
 	compiler := tap.NewCompiler()
+	t.Cleanup(func() { checkPlacesAreFree(t, compiler) })
 	filter, err := compiler.Compile(t.Context(), "lo", tap.MaxSnap, stream.Filter())
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 
 	"pcapdaemon/capfile"
 	"pcapdaemon/encrypt"
-	"pcapdaemon/status"
 	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
 )
@@ -192,9 +191,7 @@ func TestConfigRecordsOnce(t *testing.T) {
 	if want, got := "x0 x1", strings.Join(c.record.interfaces, " "); want != got {
 		t.Errorf("want %s recorded, got %s", want, got)
 	}
-	if _, err := newDaemon(c, discard{}, status.NewHealth(), quietLog()); err != nil {
-		t.Error(err)
-	}
+	newTestDaemon(t, c, discard{}, quietLog())
 }
 
 // TestConfigWithoutResults: by flag or variable, empty or by the word.

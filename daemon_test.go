@@ -141,10 +141,7 @@ func newBench(t *testing.T, change func(*config)) *bench {
 		change(&c)
 	}
 	b := &bench{memo: &memo{}, upload: &fakeStore{}, local: &fakeStore{title: "local"}}
-	var err error
-	if b.daemon, err = newDaemon(c, b.memo, status.NewHealth(), quietLog()); err != nil {
-		t.Fatal(err)
-	}
+	b.daemon = newTestDaemon(t, c, b.memo, quietLog())
 	b.deliver(func(*store.Options) {})
 	b.jobs.prepare = func(context.Context, wanted) (opener, error) { return b.opener(steady), nil }
 	ctx, cancel := context.WithCancel(t.Context())
@@ -154,28 +151,51 @@ func newBench(t *testing.T, change func(*config)) *bench {
 		cancel()
 		end()
 		b.jobs.working.Wait()
-		b.checkGivenBack(t)
-		b.jobs.pool.Release()
+		if left := b.open.Load(); left != 0 {
+			t.Errorf("want all sources closed, %d are open", left)
+		}
 	})
 	return b
 }
 
+// newTestDaemon returns a daemon that must be at rest and have given back all that it
+// has taken when the test ends.
+func newTestDaemon(t *testing.T, c config, results outlet, log *logrus.Logger) *daemon {
+	t.Helper()
+	d, err := newDaemon(c, results, status.NewHealth(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		checkGivenBack(t, d)
+		d.jobs.pool.Release()
+	})
+	return d
+}
+
 // checkGivenBack fails unless a daemon at rest has given back all that it has taken.
-func (b *bench) checkGivenBack(t *testing.T) {
+func checkGivenBack(t *testing.T, d *daemon) {
 	t.Helper()
 	for what, left := range map[string]int64{
-		"bytes of memory": b.jobs.pool.Held(),
-		"slots":           int64(b.jobs.count()),
-		"held captures":   b.jobs.held,
-		"running":         int64(len(b.jobs.running)),
-		"to be shared":    int64(len(b.jobs.newest)),
-		"roll calls":      int64(len(b.rollCalls)),
-		"sources":         b.open.Load(),
+		"bytes of memory": d.jobs.pool.Held(),
+		"slots":           int64(d.jobs.count()),
+		"held captures":   d.jobs.held,
+		"running":         int64(len(d.jobs.running)),
+		"to be shared":    int64(len(d.jobs.newest)),
+		"roll calls":      int64(len(d.rollCalls)),
 	} {
 		if left != 0 {
 			t.Errorf("want all given back, got %d %s", left, what)
 		}
 	}
+	checkPlacesAreFree(t, d.compiler)
+}
+
+// checkPlacesAreFree fails unless libpcap is soon done with each filter, also with
+// those that were given up.
+func checkPlacesAreFree(t *testing.T, compiler *tap.Compiler) {
+	t.Helper()
+	testbed.Eventually(t, 5*time.Second, "all places for filters are free", func() bool { return compiler.Compiling() == 0 })
 }
 
 // opener returns a function that opens sources with a read function, and counts those that are not closed.
@@ -758,10 +778,7 @@ func TestPolicyOfEachInterface(t *testing.T) {
 		capacity: capacity{captures: 1, memory: capfile.ChunkSize}}
 	log := logrus.New()
 	log.SetOutput(&lines)
-	d, err := newDaemon(c, discard{}, status.NewHealth(), log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := newTestDaemon(t, c, discard{}, log)
 	ns.Do(t, func() { d.watchCapture(t.Context()) })
 	if got := strings.Count(lines.String(), "nothing can be captured"); got != 1 || !strings.Contains(lines.String(), "interface=tun7") {
 		t.Errorf("want one line on tun7, got %s", lines.String())
@@ -1016,10 +1033,7 @@ func TestMetricsOfDisks(t *testing.T) {
 	c := config{node: "web1", limits: limits{snap: tap.MaxSnap}, capacity: capacity{captures: 1, memory: capfile.ChunkSize},
 		delivery: deliveryConfig{upload: true, dir: t.TempDir(), spool: t.TempDir(), spoolSize: 1 << 20,
 			shark: sharkConfig{scheme: "http", host: testbed.DeadAddress(t), token: sharktest.Token, timeout: time.Nanosecond}}}
-	d, err := newDaemon(c, discard{}, status.NewHealth(), quietLog())
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := newTestDaemon(t, c, discard{}, quietLog())
 	for name, want := range map[string]float64{"spool_captures": 0, "spool_bytes": 0, "spool_oldest_seconds": 0} {
 		if got := seriesOf(t, d)[name]; got != want {
 			t.Errorf("%s: want %v of an empty spool, got %v", name, want, got)
@@ -1064,10 +1078,7 @@ func TestMetricsOfRecorders(t *testing.T) {
 	stream := testbed.StartStream(t, time.Millisecond)
 	c := config{node: "web1", limits: limits{snap: tap.MaxSnap}, capacity: capacity{captures: 1, memory: capfile.ChunkSize},
 		filter: stream.Filter(), record: recordConfig{[]string{"lo", "nosuch0"}, leastRecord}}
-	d, err := newDaemon(c, discard{}, status.NewHealth(), quietLog())
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := newTestDaemon(t, c, discard{}, quietLog())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer d.recorders.run(ctx, quietLog())()
 	defer cancel()
@@ -1086,6 +1097,31 @@ func TestMetricsOfRecorders(t *testing.T) {
 		"recorder_packets_total nosuch0": 0, "recorder_bytes nosuch0": 0, "recorder_seconds nosuch0": 0} {
 		if got, there := got[name]; got != want || !there {
 			t.Errorf("%s: want %v, got %v", name, want, got)
+		}
+	}
+}
+
+// TestDaemonCompiles: whatever becomes of a request's filter, its place is free afterwards.
+func TestDaemonCompiles(t *testing.T) {
+	testbed.NeedRoot(t)
+	b := newBench(t, nil)
+	b.jobs.prepare = system{b.compiler, b.recorders, b.daemon.config.limits}.prepare
+	long := "port 1" + strings.Repeat(" or port 3", 200) // libpcap is busy for a second or so
+	for filter, state := range map[string]string{"udp port 9": result.Done, "udp porrt 9": result.Refused,
+		"host no-such-host.invalid": result.Refused, long: result.Refused} {
+		ctx, cancel := context.WithCancel(t.Context())
+		request := fmt.Sprintf(`{"node":"web1","interface":"lo","timeout":1,"bpf":%q}`, filter)
+		if err := b.handle(lifetime{ctx, b.life.delivering}, received(request)); err != nil {
+			t.Errorf("%s: %v", filter, err)
+		}
+		if filter == long {
+			testbed.Eventually(t, 5*time.Second, "it is being compiled", func() bool { return b.compiler.Compiling() > 0 })
+			cancel()
+		}
+		b.jobs.working.Wait()
+		cancel()
+		if got := b.memo.last(); got.State != state {
+			t.Errorf("%.30s: want %s, got %+v", filter, state, got)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func TestCheckPolicy(t *testing.T) {
 		"type mgt":                      "802.11",
 		"arp and ip":                    rejectsAll,
 	} {
-		c := NewCompiler()
+		c := newCompiler(t)
 		c.Policy = policy
 		err := c.CheckPolicy(t.Context())
 		if (err == nil) != (culprit == "") || err != nil && !strings.Contains(err.Error(), culprit) {

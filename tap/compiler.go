@@ -68,6 +68,12 @@ func (c *Compiler) Compile(ctx context.Context, iface string, snap int, expressi
 	return c.compile(ctx, question{iface: l.name, snap: snap, policy: policy(c.Policy), expression: expression})
 }
 
+// Compiling returns how many filters are being compiled at the moment, for whomever: each
+// has a place until libpcap is done, those that were given up too. Anyone may call it at any time.
+func (c *Compiler) Compiling() int {
+	return len(c.short) + len(c.long) + len(c.named) + len(c.longNamed)
+}
+
 // compile has a question answered within the bounds.
 func (c *Compiler) compile(ctx context.Context, q question) (*Filter, error) {
 	expression := q.expression

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,16 @@ import (
 
 	"pcapdaemon/testbed"
 )
+
+// newCompiler returns a compiler whose places all have to be free again soon after the test.
+func newCompiler(t testing.TB) *Compiler {
+	t.Helper()
+	c := NewCompiler()
+	t.Cleanup(func() {
+		testbed.Eventually(t, 5*time.Second, "all places for filters are free", func() bool { return c.Compiling() == 0 })
+	})
+	return c
+}
 
 func TestCompileRefuses(t *testing.T) {
 	testbed.NeedRoot(t)
@@ -29,7 +40,7 @@ func TestCompileRefuses(t *testing.T) {
 		"a NUL":                        {"lo", "udp\x00 and port 53", "bpf: filter"},
 		"a line":                       {"lo", "udp\nand port 53", "bpf: filter"},
 	} {
-		filter, err := NewCompiler().Compile(t.Context(), test.iface, MaxSnap, test.filter)
+		filter, err := newCompiler(t).Compile(t.Context(), test.iface, MaxSnap, test.filter)
 		if filter != nil || err == nil || !strings.Contains(err.Error(), test.culprit) {
 			t.Errorf("%s: want %q in the error, got %v", name, test.culprit, err)
 		}
@@ -45,8 +56,9 @@ const (
 var longFilter = "port 1" + strings.Repeat(" || 2", shortFilter/4)
 
 // newSlowCompiler returns a compiler for which each filter but the plain one takes a minute.
-func newSlowCompiler() *Compiler {
-	c := NewCompiler()
+func newSlowCompiler(t *testing.T) *Compiler {
+	t.Helper()
+	c := newCompiler(t)
 	c.ask = func(q question, answers chan<- answer) {
 		if q.expression != plainFilter {
 			time.Sleep(time.Minute)
@@ -99,7 +111,7 @@ func TestSlowFilters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, start := newSlowCompiler(), time.Now()
+				c, start := newSlowCompiler(t), time.Now()
 				time.AfterFunc(time.Second, func() {
 					if all := compileAll(t.Context(), c, 100, plainFilter); count(all, "") != 0 || time.Since(start) != time.Second {
 						t.Errorf("want plain filters at once, took %v: %v", time.Since(start)-time.Second, errors.Join(all...))
@@ -115,10 +127,14 @@ func TestSlowFilters(t *testing.T) {
 				if refused := count(all, "16 other filters"); refused != test.refused {
 					t.Errorf("want %d refused, got %d: %v", test.refused, refused, all)
 				}
-				time.Sleep(time.Minute) // the places are free again when libpcap is done
-				if len(c.named)+len(c.short) != 0 || len(c.long)+len(c.longNamed) > longPlaces {
-					t.Errorf("want the places free, %d, %d and %d are taken", len(c.named), len(c.short), len(c.long))
+				taken := test.given
+				if isLong(test.filter) {
+					taken = min(taken, longPlaces)
 				}
+				if got := c.Compiling(); got != taken {
+					t.Errorf("want %d places taken until libpcap is done, got %d", taken, got)
+				}
+				time.Sleep(time.Minute) // libpcap is done
 			})
 		})
 	}
@@ -133,7 +149,7 @@ func TestSlowFilterAtStop(t *testing.T) {
 				ctx, stop := context.WithCancelCause(t.Context())
 				time.AfterFunc(time.Second, func() { stop(cause) })
 				start := time.Now()
-				for _, err := range compileAll(ctx, newSlowCompiler(), 4, filter) {
+				for _, err := range compileAll(ctx, newSlowCompiler(t), 4, filter) {
 					if !errors.Is(err, cause) {
 						t.Errorf("want %v, got %v", cause, err)
 					}
@@ -147,8 +163,16 @@ func TestSlowFilterAtStop(t *testing.T) {
 	}
 }
 
-// A deafServer is a name server that swallows all questions and counts them.
-type deafServer struct{ asked atomic.Int64 }
+// A deafServer is a name server that swallows all questions and counts them, until it
+// is to answer.
+type deafServer struct {
+	conn  net.PacketConn
+	asked atomic.Int64
+
+	mu      sync.Mutex
+	answers bool
+	unheard []func() // each answers a question
+}
 
 // startDeafServer starts one where resolv.conf says.
 func startDeafServer(t *testing.T) *deafServer {
@@ -158,15 +182,45 @@ func startDeafServer(t *testing.T) *deafServer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	s := &deafServer{}
+	s := &deafServer{conn: conn}
 	go func() {
-		for buf := make([]byte, 512); ; s.asked.Add(1) {
-			if _, _, err := conn.ReadFrom(buf); err != nil {
+		for ; ; s.asked.Add(1) {
+			question := make([]byte, 512)
+			n, from, err := conn.ReadFrom(question)
+			if err != nil {
 				return
 			}
+			s.hear(question[:n], from)
 		}
 	}()
 	return s
+}
+
+// hear takes a question, and answers it if it is to.
+func (s *deafServer) hear(question []byte, from net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	question[2], question[3] = question[2]|0x80, 3 // there is no such name, RFC 1035
+	s.unheard = append(s.unheard, func() { _, _ = s.conn.WriteTo(question, from) })
+	if s.answers {
+		s.answerAll()
+	}
+}
+
+// answer answers all questions, those that were swallowed and those that come.
+func (s *deafServer) answer() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers = true
+	s.answerAll()
+}
+
+// answerAll answers what has come so far.
+func (s *deafServer) answerAll() {
+	for _, answer := range s.unheard {
+		answer()
+	}
+	s.unheard = nil
 }
 
 // TestDeafNameServer: names that are looked up for ever hold up no other
@@ -175,7 +229,7 @@ func TestDeafNameServer(t *testing.T) {
 	if !testbed.Inside(t, "deaf", "nameserver 127.0.0.1\n") {
 		return
 	}
-	server, c := startDeafServer(t), NewCompiler()
+	server, c := startDeafServer(t), newCompiler(t)
 	ctx, stop := context.WithCancel(t.Context())
 	slow := make(chan []error)
 	go func() { slow <- compileAll(ctx, c, namedPlaces, "vlan and host slow.example") }()
@@ -198,6 +252,13 @@ func TestDeafNameServer(t *testing.T) {
 	if all := <-slow; count(all, "context canceled") != namedPlaces || time.Since(start) > time.Second {
 		t.Errorf("want all ended at once, took %v: %v", time.Since(start), all)
 	}
+	testbed.Eventually(t, 5*time.Second, "no places are taken but those of the names", func() bool {
+		return c.Compiling() <= namedPlaces
+	})
+	if got := c.Compiling(); got != namedPlaces {
+		t.Errorf("want %d places taken as long as libpcap waits, got %d", namedPlaces, got)
+	}
+	server.answer()
 }
 
 // TestPlainWordsAreNotLookedUp holds what counts as no name against libpcap.
@@ -233,7 +294,7 @@ func TestPlainWordsAreNotLookedUp(t *testing.T) {
 // many there are.
 func TestSlowFiltersShareOneProcessor(t *testing.T) {
 	testbed.NeedRoot(t)
-	c := NewCompiler()
+	c := newCompiler(t)
 	filter := "host localhost or portrange 1-1" + strings.Repeat("||3-3", 20)
 	working := make(chan [2]int)
 	c.ask = func(q question, answers chan<- answer) {

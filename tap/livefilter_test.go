@@ -160,7 +160,7 @@ func TestNothingReceivedUnderFlood(t *testing.T) {
 	startSender(t, l.other, "v1", 0, 1400)
 	l.recorded.Do(t, func() {
 		const snap = 1500 // or the kernel's buffer would have larger blocks, and not be full at once
-		filter, err := NewCompiler().Compile(t.Context(), loopbackName, snap, "tcp port 9999")
+		filter, err := newCompiler(t).Compile(t.Context(), loopbackName, snap, "tcp port 9999")
 		if err != nil {
 			t.Error(err)
 			return

@@ -60,7 +60,7 @@ func TestPolicyRefuses(t *testing.T) {
 		"a policy that nothing passes": {"arp and ip", "", `policy "arp and ip"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := NewCompiler()
+			c := newCompiler(t)
 			c.Policy = test.policy
 			_, err := c.Compile(t.Context(), "lo", MaxSnap, test.expression)
 			if err == nil || !strings.HasPrefix(err.Error(), "bpf: ") || !strings.Contains(err.Error(), test.culprit) {
@@ -72,7 +72,7 @@ func TestPolicyRefuses(t *testing.T) {
 
 // TestPolicyHasNames: names of a policy are bounded as those of a filter are.
 func TestPolicyHasNames(t *testing.T) {
-	c := newSlowCompiler()
+	c := newSlowCompiler(t)
 	c.Policy = namedFilter
 	for range namedPlaces {
 		c.named <- struct{}{}
@@ -80,5 +80,8 @@ func TestPolicyHasNames(t *testing.T) {
 	_, err := c.Compile(t.Context(), "lo", MaxSnap, plainFilter)
 	if err == nil || !strings.Contains(err.Error(), "names") {
 		t.Errorf("want it refused for the names of the policy, got %v", err)
+	}
+	for range namedPlaces {
+		<-c.named
 	}
 }

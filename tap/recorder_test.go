@@ -75,7 +75,7 @@ func recordV0() Options { return Options{Interface: "v0", Snap: MaxSnap, BufferS
 func (r run) read(t testing.TB, filter string, o ReaderOptions) *Reader {
 	t.Helper()
 	var err error
-	if o.Filter, err = NewCompiler().CompileRecorded(t.Context(), r.Recorder, filter); err != nil {
+	if o.Filter, err = newCompiler(t).CompileRecorded(t.Context(), r.Recorder, filter); err != nil {
 		t.Fatal(err)
 	}
 	if o.Snap == 0 {
@@ -299,7 +299,7 @@ func TestRecorderRefusesFilters(t *testing.T) {
 		"tcp and udp and not ip":  "rejects all",
 		"host nowhere.invalid.":   "nowhere.invalid",
 	} {
-		_, err := NewCompiler().CompileRecorded(t.Context(), r.Recorder, filter)
+		_, err := newCompiler(t).CompileRecorded(t.Context(), r.Recorder, filter)
 		if got := fmt.Sprint(err); !strings.HasPrefix(got, "bpf: ") || !strings.Contains(got, words) {
 			t.Errorf("%s: want %q, got %v", filter, words, err)
 		}
@@ -617,7 +617,7 @@ func TestRecorderWaitsForItsInterface(t *testing.T) {
 	if said := <-r.said; !strings.Contains(said, `"late": no such network interface`) {
 		t.Errorf("want no such network interface, was told %q", said)
 	}
-	_, compileErr := NewCompiler().CompileRecorded(t.Context(), r.Recorder, "udp")
+	_, compileErr := newCompiler(t).CompileRecorded(t.Context(), r.Recorder, "udp")
 	_, readErr := r.Read(ReaderOptions{Snap: 100})
 	for _, err := range []error{compileErr, readErr, r.Status().Err} {
 		if err == nil || !strings.Contains(err.Error(), "no such network interface") {
@@ -635,7 +635,7 @@ func TestRecorderWaitsForItsInterface(t *testing.T) {
 	if got := r.read(t, "udp", ReaderOptions{}).LinkType(); got != 101 {
 		t.Errorf("want link type 101, got %d", got)
 	}
-	filter, err := NewCompiler().CompileRecorded(t.Context(), r.Recorder, "udp")
+	filter, err := newCompiler(t).CompileRecorded(t.Context(), r.Recorder, "udp")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -680,7 +680,7 @@ func TestRecorderIgnoresDown(t *testing.T) {
 func TestRecorderCuts(t *testing.T) {
 	testbed.NeedRoot(t)
 	ns := testbed.NewNamespace(t, "cut")
-	filter, err := NewCompiler().Compile(t.Context(), "lo", 60, "udp port 4000")
+	filter, err := newCompiler(t).Compile(t.Context(), "lo", 60, "udp port 4000")
 	if err != nil {
 		t.Fatal(err)
 	}

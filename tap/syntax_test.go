@@ -24,7 +24,7 @@ func TestCheckSyntax(t *testing.T) {
 		"a NUL, where libpcap's ends": {"udp\x00", "control characters"},
 		"another's closing bracket":   {"udp) or (tcp", "syntax error"},
 	} {
-		err := NewCompiler().CheckSyntax(t.Context(), test.filter)
+		err := newCompiler(t).CheckSyntax(t.Context(), test.filter)
 		switch {
 		case test.want == "" && err != nil:
 			t.Errorf("%s: want no error, got %v", name, err)
@@ -37,7 +37,7 @@ func TestCheckSyntax(t *testing.T) {
 func TestCheckSyntaxGivesUp(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
-	c := NewCompiler()
+	c := newCompiler(t)
 	c.ask = func(question, chan<- answer) {} // is never done
 	if err := c.CheckSyntax(ended, "udp porrt 53"); err != nil {
 		t.Errorf("want no error for what is not known, got %v", err)
