@@ -983,6 +983,7 @@ func TestMetricsSayWhatTheyMean(t *testing.T) {
 		for range 31 {
 			observer.GivenUp()
 		}
+		b.metrics.watchMessages(func() int64 { return 32 }, func() int64 { return 33 })
 		n := 10
 		want := map[string]float64{}
 		for _, destination := range append(store.Names(), "cloudshark", "store") {
@@ -1004,6 +1005,7 @@ func TestMetricsSayWhatTheyMean(t *testing.T) {
 			"requests_total accepted": 3, "requests_total shared": 4, "requests_total refused": 6,
 			"requests_total other_node": 7, "requests_total malformed": 8, "removed_captures_total": 9,
 			"live_pieces_total": 30, "live_bytes_total": 300, "live_given_up_total": 31,
+			"results_lost_total": 32, "messages_too_long_total": 33,
 			"captured_packets_total": 101, "captured_bytes_total": 2*24 + 101*116, "dropped_packets_total": 2 * 3,
 			"captures_running": 1, "memory_held_bytes": capfile.ChunkSize,
 			"subscribed": 1, "connected requests": 1, "connected results": 0, "trouble": 1,

@@ -102,6 +102,15 @@ func (m *metrics) count(name, help string, value func() float64) {
 	promauto.With(m.registry).NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
 }
 
+// watchMessages lets metrics look at what went wrong with messages: how many results were
+// lost, and how many requests were too long.
+func (m *metrics) watchMessages(lost, tooLong func() int64) {
+	m.count("pcapdaemon_results_lost_total", "Results that were dropped, because Redis was away for too long.",
+		func() float64 { return float64(lost()) })
+	m.count("pcapdaemon_messages_too_long_total", "Messages of more than 64 KiB, of which the rest was not kept.",
+		func() float64 { return float64(tooLong()) })
+}
+
 // watchOf is watch for one interface of several.
 func (m *metrics) watchOf(iface, name, help string, value func() float64) {
 	m.watchWith(prometheus.Labels{"interface": iface}, name, help, value)

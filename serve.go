@@ -52,10 +52,7 @@ func serve(ctx context.Context, c config, log *logrus.Logger) int {
 		log.WithError(err).Error("not started")
 		return exitFailed
 	}
-	d.metrics.count("pcapdaemon_results_lost_total", "Results that were dropped, because Redis was away for too long.",
-		func() float64 { return float64(lost()) })
-	d.metrics.count("pcapdaemon_messages_too_long_total", "Messages of more than 64 KiB, of which the rest was not kept.",
-		func() float64 { return float64(tooLong.Load()) })
+	d.metrics.watchMessages(lost, tooLong.Load)
 	open, shut := context.WithCancel(context.Background())
 	defer shut()
 	if c.listen != "" {

@@ -110,7 +110,8 @@ func TestMetricsCount(t *testing.T) {
 		l.final(t, 5*time.Second)
 	}
 	half := `{"node":"web1","interface":["lo","nosuch0"],"id":"half","timeout":60,"bpf":"ether proto 0x9999"}`
-	for _, request := range []string{half, `{"node":"web1"}`, `{"node":"x"}`, `{"node":"y"}`, `{`} {
+	long := strings.Repeat(" ", 64<<10)
+	for _, request := range []string{half, `{"node":"web1"}`, `{"node":"x"}`, `{"node":"y"}`, `{`, long + "{}", "[" + long, long + "x"} {
 		r.Publish(t, request)
 	}
 	testbed.Eventually(t, 5*time.Second, "a capture is running", func() bool {
@@ -125,7 +126,8 @@ func TestMetricsCount(t *testing.T) {
 		`pcapdaemon_requests_total{outcome="accepted"}`:                         3,
 		`pcapdaemon_requests_total{outcome="refused"}`:                          2,
 		`pcapdaemon_requests_total{outcome="other_node"}`:                       2,
-		`pcapdaemon_requests_total{outcome="malformed"}`:                        1,
+		`pcapdaemon_requests_total{outcome="malformed"}`:                        4,
+		`pcapdaemon_messages_too_long_total`:                                    3,
 		`pcapdaemon_captures_running`:                                           0,
 		`pcapdaemon_captured_packets_total`:                                     10,
 		`pcapdaemon_captured_bytes_total`:                                       2*(24+5*(16+57)) + 24,
