@@ -82,6 +82,11 @@ func TestIdentify(t *testing.T) {
 			}
 		}
 	}
+	const seconds = 1700000000
+	binaryUnit := pcapngFile(binary.LittleEndian, "\x09\x00\x01\x00\x8a\x00\x00\x00", seconds>>22, seconds<<10&0xffffffff)
+	if _, first := Identify(binaryUnit); first.Unix() != seconds {
+		t.Errorf("want the time %d of stamps that are a 1024th of a second, got %v", seconds, first)
+	}
 	for _, content := range []string{"", "abc", strings.Repeat("\x00", 100), "\x0a\x0d\x0d\x0a" + strings.Repeat("\xff", 100)} {
 		if _, first := Identify([]byte(content)); !first.IsZero() {
 			t.Errorf("%q: want no time, got %v", content, first)
@@ -101,6 +106,13 @@ func TestChecker(t *testing.T) {
 		if _, err := io.ReadAll(NewChecker(bytes.NewReader(content[:len(content)-1]))); !errors.Is(err, errCut) {
 			t.Errorf("%s: want %v, got %v", name, errCut, err)
 		}
+		last := RecordHeaderSize + 100
+		if isSection(content) {
+			last = int(binary.LittleEndian.Uint32(content[len(content)-4:]))
+		}
+		if _, err := io.ReadAll(NewChecker(bytes.NewReader(content[:len(content)-last+5]))); !errors.Is(err, errCut) {
+			t.Errorf("%s: want %v in what stands before a packet, got %v", name, errCut, err)
+		}
 		hole := bytes.Clone(content)
 		clear(hole[len(hole)-116:]) // a record that has not come yet
 		hole = append(hole, make([]byte, 300)...)
@@ -109,7 +121,8 @@ func TestChecker(t *testing.T) {
 		}
 	}
 	for content, want := range map[string]error{"": nil, "abc": nil, strings.Repeat("x", 100): nil,
-		strings.Repeat("\x00", 100): errHole, "\x0a\x0d\x0d\x0a" + strings.Repeat("\xff", 100): errHole} {
+		strings.Repeat("\x00", 100): errHole, "\x0a\x0d\x0d\x0a" + strings.Repeat("\xff", 100): errHole,
+		string(words(binary.LittleEndian, sectionHeader, 12, magicSection, enhancedPacket, 1<<30, 0)): errHole} {
 		if _, err := io.ReadAll(NewChecker(strings.NewReader(content))); !errors.Is(err, want) {
 			t.Errorf("%q: want %v, got %v", content, want, err)
 		}

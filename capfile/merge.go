@@ -101,9 +101,8 @@ func (m *Merger) IsMixed() bool {
 func (m *Merger) Close() error {
 	m.mu.Lock()
 	m.closing = true
-	m.room.Broadcast()
 	m.mu.Unlock()
-	m.wake()
+	m.wake() // and so whoever waits for room
 	<-m.done
 	return m.Err()
 }

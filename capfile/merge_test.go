@@ -94,6 +94,7 @@ func TestMerge(t *testing.T) {
 		"disorder of one is its own":         {"a+ a2 a1 ?", 0, "a2 a1|"},
 		"one that ended is not waited for":   {"a+ b+ a1,a2 b1 b- ?", 0, "a1 b1 a2|"},
 		"one that says nothing and ends":     {"a+ b+ a1 b- ?", 0, "a1|"},
+		"one that ended is counted once":     {"a+ b+ c+ a1 a- b2 0.9s ? c0 ?", 0, "|c0|a1 b2"},
 		"joined late":                        {"a+ a1 ? b+ a3 0.5s b2 ? ", 0, "a1|b2|a3"},
 		"stamps of 1970 and of 2100 in turn": {"a+ b+ a1 b-900000000 1.1s a2 b2400000000 2s a3 1.1s ?", 0, "b-900000000 a1 a2 b2400000000 a3|"},
 	} {
@@ -247,6 +248,35 @@ func TestMergeFails(t *testing.T) {
 	if err := m.Close(); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("want %v, got %v", unix.ENOSPC, err)
 	}
+}
+
+// A smallFile takes small pieces alone.
+type smallFile struct{}
+
+// Write implements io.Writer.
+func (smallFile) Write(p []byte) (int, error) {
+	if len(p) >= len(largeText) {
+		return 0, unix.ENOSPC
+	}
+	return len(p), nil
+}
+
+// TestMergeFailsWhileFull: whoever waits for room when the file cannot be written any more gets on.
+func TestMergeFailsWhileFull(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMerger(smallFile{}, "test")
+		m.Open(Header{Node: "quiet"})
+		in := m.Open(Header{Node: "busy"})
+		write(t, in, pcapHeader(1, MaxSnap))
+		piece := largePacket(time.Now())
+		for range 2 * maxPending / len(piece) {
+			write(t, in, piece)
+		}
+		if err := m.Close(); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("want %v, got %v", unix.ENOSPC, err)
+		}
+	})
 }
 
 // TestMergeReaders: other programs read the file, whichever formats were merged, with interfaces, their nodes and statistics.

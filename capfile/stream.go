@@ -109,7 +109,7 @@ func (r *streamReader) describe(linkType, snap uint32) error {
 
 // handOut hands out a packet, of which the bytes are there.
 func (r *streamReader) handOut(stamp uint64, original uint32, data []byte) {
-	r.take(packet{min(stamp, maxStamp), max(original, uint32(len(data))), data})
+	r.take(packet{stamp, max(original, uint32(len(data))), data})
 }
 
 // checkPacket refuses a packet of more bytes than the snapshot length.

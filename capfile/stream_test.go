@@ -119,6 +119,21 @@ func TestStreamReaderOwnFiles(t *testing.T) {
 	}
 }
 
+// TestStreamReaderOddNumbers: a snapshot length of 0 is none, and a packet was as long as what is there of it.
+func TestStreamReaderOddNumbers(t *testing.T) {
+	t.Parallel()
+	file := pcapFile(binary.LittleEndian, magicMicro, 0)
+	binary.LittleEndian.PutUint32(file[16:], 0)
+	binary.LittleEndian.PutUint32(file[HeaderSize+12:], 2)
+	h, packets, err := readStream(file, len(file))
+	if want := (Header{LinkType: 276, Snap: MaxSnap}); h != want || err != nil {
+		t.Errorf("want %+v, got %+v, %v", want, h, err)
+	}
+	if want := []readPacket{{1700000000 * 1e9, 3, "abc"}}; !slices.Equal(packets, want) {
+		t.Errorf("want %v, got %v", want, packets)
+	}
+}
+
 // hostileStreams are files that are none, and what is said of them.
 func hostileStreams() map[string]struct {
 	file []byte

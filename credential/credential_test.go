@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"crypto/x509"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,8 +40,14 @@ func TestReadCAs(t *testing.T) {
 	if _, err := ReadCAs(ca.File); err != nil {
 		t.Error(err)
 	}
-	if cas, err := ReadCAsBesideSystem(ca.File); cas == nil || err != nil {
-		t.Errorf("want certificates, got %v, %v", cas, err)
+	system, err := x509.SystemCertPool()
+	if err != nil {
+		system = x509.NewCertPool()
+	}
+	pem, _ := os.ReadFile(ca.File)
+	system.AppendCertsFromPEM(pem)
+	if cas, err := ReadCAsBesideSystem(ca.File); err != nil || !cas.Equal(system) {
+		t.Errorf("want the system's certificates and one more, got %v, %v", cas, err)
 	}
 	if cas, err := ReadCAsBesideSystem(""); cas != nil || err != nil {
 		t.Errorf("want the system's, got %v, %v", cas, err)

@@ -199,6 +199,24 @@ func TestEndpointConnections(t *testing.T) {
 	})
 }
 
+// TestEndpointClosesConnections: at the end, those who are connected are not waited for.
+func TestEndpointClosesConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = newEndpoint(nil).Serve(ctx, l) }()
+		ours, theirs := net.Pipe()
+		l.conns <- theirs
+		synctest.Wait()
+		began := time.Now()
+		cancel()
+		_, err := ours.Read(make([]byte, 1))
+		if took := time.Since(began); err == nil || took > 0 {
+			t.Errorf("want the connection closed at once, got %v after %v", err, took)
+		}
+	})
+}
+
 // TestEndpointGuards: what a browser must not do with an answer, every answer says.
 func TestEndpointGuards(t *testing.T) {
 	for _, path := range []string{"/", "/?still", "/metrics", "/healthz", "/nosuch"} {

@@ -39,6 +39,11 @@ func TestHistory(t *testing.T) {
 			[]string{`{"id":"a","state":"done"}`, `{"id":"b","state":"done","shared":"a"}`,
 				`{"id":"c","state":"done","shared":"a"}`},
 			[]string{"a done×1 at 0, shared by 2 [b c]"}},
+		"the second of two captures of one id is shared": {
+			[]string{`{"id":"a","state":"done","started":"2026-01-02T03:04:05.000000006Z"}`,
+				`{"id":"a","state":"done","started":"2026-01-02T03:04:05.000000007Z"}`,
+				`{"id":"b","state":"done","shared":"a","started":"2026-01-02T03:04:05.000000007Z"}`},
+			[]string{"a done×1 at 1, shared by 1 [b]", "a done×1 at 0"}},
 		"a capture that was kept and that many share": {
 			[]string{`{"id":"a","state":"kept"}`, `{"id":"b","state":"kept","shared":"a"}`,
 				`{"id":"a","state":"done"}`, `{"id":"b","state":"done","shared":"a"}`},

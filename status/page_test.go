@@ -100,6 +100,7 @@ func TestPageShows(t *testing.T) {
 		"a capture that runs": {State{Running: full.Running},
 			"Running x x since 12:00:00 750 of 1,000 packets 1.0 KiB of 1.0 MiB 30s left " +
 				"filter x tags x customer x alert 0 by x id x shared by 2 more x … Results"},
+		"a capture whose last packets are read": {State{Running: newState(now.Add(-31*time.Second), "x").Running}, "of 1.0 MiB 0s left"},
 		"a capture that is being opened": {State{Running: []RunningCapture{opening}},
 			"Running eth1 is being opened id y Results"},
 		"a capture that went well": {State{Recent: full.Recent[:1]},

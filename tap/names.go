@@ -50,8 +50,8 @@ func isPlain(word string) bool {
 	if word == "" || filterNumber.MatchString(word) || isKeyword(word) {
 		return true
 	}
-	address, err := netip.ParseAddr(word)
-	return err == nil && address.Is6()
+	_, err := netip.ParseAddr(word)
+	return err == nil
 }
 
 // isKeyword reports whether a word is one of the language itself.

@@ -29,7 +29,8 @@ func TestTypographic(t *testing.T) {
 	}
 	for s, want := range map[string]string{
 		`{“node”:"x"}`: "“", `{"node":“x”}`: "“", `{"node": ‘x’}`: "‘", `{"tags":"“x”","a":"\"“x"}`: "", `{"tags":["x",“y”]}`: "“",
-		"": "", "“": "“", `{"node":x“}`: "",
+		`{"a":"x\":“y"}`: "",
+		"":               "", "“": "“", `{"node":x“}`: "",
 	} {
 		if got := TypographicJSON(s); got != want {
 			t.Errorf("%s: want %q, got %q", s, want, got)
