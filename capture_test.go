@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -665,11 +666,35 @@ func TestRecordSurvivesOutages(t *testing.T) {
 	}
 }
 
+// TestRecordAtAnEdge: a packet that is added alone is recorded as it was, cut and to the nanosecond.
+func TestRecordAtAnEdge(t *testing.T) {
+	packet := at(time.Unix(1_700_000_000, 123456789), 3)
+	packet.Length = 5
+	buf := capfile.NewBuffer(capfile.NewPool(capfile.ChunkSize))
+	p := pcapPlan(unbounded)
+	p.unit = time.Nanosecond
+	c := newCapture(&fakeSource{read: inTurn(packet)}, time.Unix(1_700_000_000, 0), p, buf)
+	c.add(packet)
+	var got [4]uint32
+	_, _ = binary.Decode(buf.Pieces()[0], binary.LittleEndian, &got)
+	if want := [4]uint32{1_700_000_000, 123456789, 3, 5}; got != want {
+		t.Errorf("want %d, got %d", want, got)
+	}
+}
+
+// TestRecordWithoutStatistics: that they cannot be read is said beside what else is wrong.
 func TestRecordWithoutStatistics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out, _ := recordAll(t, t.Context(), &fakeSource{read: inTurn(), stats: errors.New("gone")}, unbounded)
 		if out.err == nil || !strings.Contains(out.err.Error(), "gone") {
 			t.Errorf("want the cause, got %v", out.err)
+		}
+		broken := func() (tap.Packet, error) { return tap.Packet{}, errors.New("no such device") }
+		out, _ = recordAll(t, t.Context(), &fakeSource{read: broken, stats: errors.New("gone")}, unbounded)
+		for _, want := range []string{"no such device", "gone"} {
+			if out.err == nil || !strings.Contains(out.err.Error(), want) {
+				t.Errorf("want %q, got %v", want, out.err)
+			}
 		}
 	})
 }

@@ -143,6 +143,7 @@ func TestConfigOfEncryption(t *testing.T) {
 		"no key":              {append(local, "-encrypt", "bob"), `-encrypt: "bob" is no public key`},
 		"a secret key":        {append(local, "-encrypt", secret), "-encrypt: a secret key is no recipient"},
 		"CloudShark":          {append(local, "-encrypt", public, "-upload", "-cstoken", "abc"), "give no -upload"},
+		"CloudShark alone":    {[]string{"-encrypt", public, "-upload", "-cstoken", "abc"}, "give no -upload"},
 		"no matter to askers": {append([]string{"-encrypt", "bob"}, asks...), ""},
 		"an identity":         {append([]string{"-identityfile", key}, asks...), ""},
 		"no identity":         {append([]string{"-identityfile", "/dev/null"}, asks...), "-identityfile /dev/null: no identities"},

@@ -319,6 +319,75 @@ func TestDaemonKeepsQuiet(t *testing.T) {
 	})
 }
 
+// TestEachInterface: one that is refused keeps no other one out, and what is wrong with all names none.
+func TestEachInterface(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.limits.interfaces = []string{"x0"} })
+		b.ask(t, `{"node":"web1","interface":["y0","x0"],"id":"a","bytes":24}`)
+		b.checkStates(t, "a refused", "a started")
+		b.ask(t, `{"node":"web1","interface":["y0","x0"],"id":"b","packets":1001}`)
+		if got := b.memo.last(); got.State != result.Refused || got.Interface != "" {
+			t.Errorf("want all of it refused, got %+v", got)
+		}
+	})
+}
+
+// TestHeadingHasThePolicy: a file says all that its packets had to pass.
+func TestHeadingHasThePolicy(t *testing.T) {
+	b := newBench(t, func(c *config) { c.filter = "ip" })
+	if want, got := "(ip) and (udp)", b.heading(request{Filter: "udp"}, "x0").Filter; want != got {
+		t.Errorf("want %q, got %q", want, got)
+	}
+}
+
+// TestAge: what is to come, after the clock was set back, has no age.
+func TestAge(t *testing.T) {
+	if got := age(time.Now().Add(time.Hour)); got != 0 {
+		t.Errorf("want none, got %v", got)
+	}
+}
+
+// TestSettledSaysNothingOfTheHost: a result that was kept holds what one of a capture does.
+func TestSettledSaysNothingOfTheHost(t *testing.T) {
+	b := newBench(t, nil)
+	b.jobs.settle(finalResults{{ID: "a", State: result.Kept}}.encode(), store.Place{URL: "http://a"}, nil)
+	if got := b.memo.last(); got.Presence != nil || got.URL != "http://a" {
+		t.Errorf("want it without a presence, got %+v", got)
+	}
+}
+
+// TestStatisticsOfAFile: each count stands in its own place.
+func TestStatisticsOfAFile(t *testing.T) {
+	r := result.Result{Counts: &result.Counts{Packets: 1}, Losses: &result.Losses{Received: 2, Dropped: 3, IfDropped: 4}}
+	got := finalResults{r}.statistics()
+	if want := (tap.Stats{Received: 2, Dropped: 3, IfDropped: 4}); got.Packets != 1 || got.Stats != want {
+		t.Errorf("want 1 packet and %+v, got %+v", want, got)
+	}
+}
+
+// TestStopAsksForTime: systemd counts in microseconds.
+func TestStopAsksForTime(t *testing.T) {
+	heard := beSystemd(t)
+	notifyStopping(2 * time.Second)
+	extendStop(3 * time.Second)
+	said := strings.Join(heard(), "\n")
+	for _, want := range []string{"EXTEND_TIMEOUT_USEC=2000000", "EXTEND_TIMEOUT_USEC=3000000"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("want %s, got %q", want, said)
+		}
+	}
+}
+
+// TestRecordersEndBeforeTheyBegin: nobody waits for an interface that is not tried any more.
+func TestRecordersEndBeforeTheyBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.record = recordConfig{[]string{"x0"}, leastRecord} })
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		b.recorders.run(ctx, b.log)()
+	})
+}
+
 // TestSlots: a slot is free when its capture ends, even if the upload hangs.
 func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -740,7 +809,10 @@ func TestLogGivesUp(t *testing.T) {
 		to := &slowWriter{let: make(chan struct{})}
 		q := newLogQueue(to, func(int64) {})
 		fmt.Fprint(q, "x")
-		q.flush()
+		began := time.Now()
+		if q.flush(); time.Since(began) != lastLines {
+			t.Errorf("want it given up after %v, took %v", lastLines, time.Since(began))
+		}
 		close(to.let)
 		<-q.done
 		if got := strings.Join(to.lines, ""); got != "x" {

@@ -146,6 +146,10 @@ func TestShareHasAnEnd(t *testing.T) {
 	if j.takes(other, time.Second) {
 		t.Errorf("want no more than %d to share", maxRequesters)
 	}
+	j.add(requester{request: request{Interfaces: []string{"x0"}, raw: []byte("{}")}})
+	if r := j.requesters[maxRequesters].request; r.Interfaces != nil || r.raw != nil {
+		t.Errorf("want as little as possible kept of so many, got %+v", r)
+	}
 }
 
 // TestShareRefused: if the capture cannot start, each requester is refused.
@@ -168,6 +172,9 @@ func TestShareStop(t *testing.T) {
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
 		b.ask(t, `{"node":"web1","interface":"x0","id":"b"}`)
 		time.Sleep(105 * time.Millisecond)
+		if shared := b.jobs.overview()[0].Shared; shared.Count != 1 || shared.IDs[0] != "b" {
+			t.Errorf("want b shown to share it, got %+v", shared)
+		}
 		b.ask(t, `{"node":"web1","stop":"b","by":"me@here"}`)
 		time.Sleep(time.Second)
 		b.checkStates(t, "a started", "b started", "a done", "b done")
@@ -320,6 +327,9 @@ func TestDeviceIsNamed(t *testing.T) {
 		b := newBench(t, func(c *config) { c.limits.aliases = map[string]string{"wan": "x0"} })
 		b.ask(t, `{"node":"web1","interface":["wan","x0"],"id":"a","packets":5}`)
 		time.Sleep(time.Second)
+		if !slices.Contains(b.upload.last.Tags, "interface:x0") {
+			t.Errorf("want it tagged by its own name, got %q", b.upload.last.Tags)
+		}
 		for _, r := range b.memo.all() {
 			if want := map[string]string{"wan": "x0"}[r.Interface]; r.Device != want {
 				t.Errorf("%s %s: want device %q, got %q", r.Interface, r.State, want, r.Device)
@@ -345,7 +355,7 @@ func TestRollCall(t *testing.T) {
 		if want := fmt.Sprint(maxRollCalls, " ", result.Refused); !strings.HasPrefix(states, want) {
 			t.Errorf("want %q first, got %s", want, states)
 		}
-		if got := b.memo.last(); got.Presence == nil || got.Version != version || got.Limits.Captures != 2 {
+		if got := b.memo.last(); got.Presence == nil || got.Version != version || got.Limits.Captures != 2 || got.Limits.Timeout != 3600 {
 			t.Errorf("want version and limits, got %+v", got)
 		}
 	})
@@ -389,9 +399,15 @@ func TestReturn(t *testing.T) {
 		b.ask(t, `{"node":"web1","interface":"x0","id":"c","packets":5,"return":true}`)
 		b.ask(t, `{"node":"web1","interface":"x0","id":"d","packets":5,"return":true}`)
 		time.Sleep(time.Second)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"e","packets":5,"bytes":900,"return":true}`)
+		b.ask(t, `{"node":"web1","interface":"x0","id":"f","packets":5,"bytes":900}`)
+		if got := b.memo.last(); got.ID != "f" || got.Shared != "" {
+			t.Errorf("want nobody to share what is returned to another one, got %+v", got)
+		}
+		time.Sleep(time.Second)
 		synctest.Wait()
 		slices.Sort(server.keys) // c and d end at the same moment
-		if want := []string{"results:a:web1:x0", "results:c:web1:x0", "results:d:web1:x0"}; !slices.Equal(want, server.keys) {
+		if want := []string{"results:a:web1:x0", "results:c:web1:x0", "results:d:web1:x0", "results:e:web1:x0"}; !slices.Equal(want, server.keys) {
 			t.Errorf("want the keys %q, got %q", want, server.keys)
 		}
 	})
@@ -455,6 +471,10 @@ func TestOnlyReturns(t *testing.T) {
 	got, err := l.bounds(request{Interfaces: []string{"lo"}, Return: true})
 	if err != nil || got.bytes != 100 {
 		t.Errorf("want at most 100 bytes, got %d, %v", got.bytes, err)
+	}
+	l.returned = 2000
+	if got, err := l.bounds(request{Interfaces: []string{"lo"}, Return: true}); err != nil || got.bytes != 1000 {
+		t.Errorf("want at most the 1000 bytes of any capture, got %d, %v", got.bytes, err)
 	}
 	l.returned = 0
 	if _, err := l.bounds(request{Interfaces: []string{"lo"}, Return: true}); !mentions(err, "-maxreturn") {

@@ -708,16 +708,18 @@ func TestUploadThroughProxy(t *testing.T) {
 func TestUploadOnce(t *testing.T) {
 	for name, test := range map[string]struct {
 		code    int
+		after   string // Retry-After
 		refused bool
 		wait    time.Duration
 	}{
-		"refused":          {401, true, 0},
-		"away for a while": {503, false, 90 * time.Second},
-		"no answer to it":  {200, true, 0},
+		"refused":          {401, "90", true, 0},
+		"away for a while": {503, "90", false, 90 * time.Second},
+		"away":             {503, "", false, 0},
+		"no answer to it":  {200, "90", true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sharktest.Start(t, func(w http.ResponseWriter, _ *http.Request, _ int) bool {
-				w.Header().Set("Retry-After", "90")
+				w.Header().Set("Retry-After", test.after)
 				w.WriteHeader(test.code)
 				return true
 			})
