@@ -237,8 +237,9 @@ func TestUploadTags(t *testing.T) {
 		requests []request
 		want     string
 	}{
-		"none": {[]request{{}}, "node:web1,interface:eth0"},
-		"all":  {[]request{all}, "a,b,customer:A_B,alertid:0,node:web1,interface:eth0"},
+		"none":   {[]request{{}}, "node:web1,interface:eth0"},
+		"commas": {[]request{{Customer: "a,b,c"}}, "customer:a_b_c,node:web1,interface:eth0"},
+		"all":    {[]request{all}, "a,b,customer:A_B,alertid:0,node:web1,interface:eth0"},
 		"ours before theirs": {[]request{{Tags: many, Customer: "c"}},
 			strings.Repeat("t,", 27) + "customer:c,node:web1,interface:eth0"},
 		"the first one's set, then what others add": {[]request{all, {Tags: "b,c", Customer: "C"}, {}},

@@ -15,11 +15,11 @@ import (
 func TestCheckPolicy(t *testing.T) {
 	for policy, culprit := range map[string]string{
 		"": "", "not port 22": "", "ether host 00:11:22:33:44:55": "", "vlan 7": "", "inbound": "",
-		"not host no-such-host.invalid": "",
-		"not prot 22":                   "syntax error",
-		"tcp) or (udp":                  "syntax error",
-		"type mgt":                      "802.11",
-		"arp and ip":                    rejectsAll,
+		"not host no-such-host.invalid": "", "net no-such-net": "", "port no-such-port": "",
+		"not prot 22":  "syntax error",
+		"tcp) or (udp": "syntax error",
+		"type mgt":     "802.11",
+		"arp and ip":   rejectsAll,
 	} {
 		c := newCompiler(t)
 		c.Policy = policy

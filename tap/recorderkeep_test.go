@@ -2,7 +2,9 @@ package tap
 
 import (
 	"context"
+	"encoding/binary"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,41 @@ func TestRecorderRefusesToResume(t *testing.T) {
 		l.recorded.Do(t, func() { err = r.Resume(keepFiles(t, first.Recorder)) })
 		if err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("want %q, got %v", words, err)
+		}
+	}
+}
+
+// TestStoryOfAnyLength: whatever length a story claims to have, it is not read beyond its memory.
+func TestStoryOfAnyLength(t *testing.T) {
+	for _, length := range []uint32{0, storySize - 7, 1<<32 - 1} {
+		file, err := os.Create(filepath.Join(t.TempDir(), "story"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		memory := make([]byte, storySize)
+		binary.NativeEndian.PutUint32(memory, length)
+		_, _ = file.Write(memory)
+		if _, err := readStory(file); err == nil || !strings.Contains(err.Error(), "not whole") {
+			t.Errorf("%d: want it not whole, got %v", length, err)
+		}
+		file.Close()
+	}
+}
+
+// TestStoryOfAnotherNetwork: an interface of another network namespace is another one.
+func TestStoryOfAnotherNetwork(t *testing.T) {
+	if err := (story{Network: 1}).differs(story{Network: 2}); err == nil || !strings.Contains(err.Error(), "network namespace") {
+		t.Errorf("want another network namespace, got %v", err)
+	}
+}
+
+// TestMissing: an absence that reaches into a time is one of it.
+func TestMissing(t *testing.T) {
+	at := func(second int64) time.Time { return time.Unix(second, 0) }
+	r := &Recorder{absences: []absence{{at(1), at(3)}, {at(5), at(7)}}}
+	for since, want := range map[int64]int{0: 2, 2: 2, 3: 1, 6: 1, 7: 0} {
+		if got := len(r.missing(at(since))); got != want {
+			t.Errorf("since %d: want %d absences, got %d", since, want, got)
 		}
 	}
 }

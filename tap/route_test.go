@@ -25,6 +25,8 @@ func TestFindDefaultRoute(t *testing.T) {
 		"one":  {tables[0], v4Head + "eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n", "eth0"},
 		"two": {tables[0], v4Head + "eth0\t00000000\t01\t0003\t0\t0\t200\t00000000\t0\t0\t0\n" +
 			"wlan0\t00000000\t01\t0003\t0\t0\t100\t00000000\t0\t0\t0\n", "wlan0"},
+		"two of one metric": {tables[0], v4Head + "eth0\t00000000\t01\t0003\t0\t0\t100\t00000000\t0\t0\t0\n" +
+			"wlan0\t00000000\t01\t0003\t0\t0\t100\t00000000\t0\t0\t0\n", "eth0"},
 		"half of it": {tables[0], v4Head + "tun0\t00000000\t01\t0003\t0\t0\t0\t00000080\t0\t0\t0\n", ""},
 		"IPv6":       {tables[1], v6(zeros, "00", "00000400", "eth1") + v6(zeros, "00", "ffffffff", "lo"), "eth1"},
 		"IPv6 two":   {tables[1], v6(zeros, "00", "00000400", "eth1") + v6(zeros, "00", "00000064", "eth2"), "eth2"},
