@@ -256,6 +256,7 @@ type smallFile struct{}
 // Write implements io.Writer.
 func (smallFile) Write(p []byte) (int, error) {
 	if len(p) >= len(largeText) {
+		time.Sleep(time.Millisecond) // meanwhile, what waits is too much again
 		return 0, unix.ENOSPC
 	}
 	return len(p), nil
