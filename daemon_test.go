@@ -819,6 +819,20 @@ func TestLogGivesUp(t *testing.T) {
 			t.Errorf("want the line in the end, got %q", got)
 		}
 	})
+	synctest.Test(t, func(t *testing.T) {
+		to := &slowWriter{let: make(chan struct{})}
+		q := newLogQueue(to, func(int64) {})
+		for range maxLines + 2 { // not even the word that it is over finds room
+			fmt.Fprint(q, "x")
+		}
+		began := time.Now()
+		if q.flush(); time.Since(began) != lastLines {
+			t.Errorf("want a full queue given up after %v, took %v", lastLines, time.Since(began))
+		}
+		close(to.let)
+		q.flush()
+		<-q.done
+	})
 }
 
 // TestWarnings: what libraries log by lines are warnings in the format of the log.
