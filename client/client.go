@@ -296,7 +296,7 @@ func (c *client) take(ctx context.Context, message []byte) {
 
 // checkCounts says that a capture that has ended has more than it may have, if so, and reports whether it has.
 func (c *client) checkCounts(t *progress) bool {
-	if t == nil || !t.Over() || c.live.holds(t) { // its bytes are counted as they come
+	if t == nil || t.broken || !t.Over() || c.live.holds(t) { // its bytes are counted as they come
 		return false
 	}
 	err := t.checkCounts(c.request.asked)

@@ -49,7 +49,7 @@ func (c *client) streamed(s *stream) {
 	s.over = true
 	s.capture.fetching = false
 	if s.err != nil {
-		c.failed = true
+		c.failed, s.capture.broken = true, true
 		c.view.say(text.Escape(s.err.Error()))
 	} else {
 		c.checkCounts(s.capture)

@@ -73,6 +73,7 @@ type progress struct {
 	silent        bool      // results on the way are missing
 	returned      bool      // a key of its file was told
 	fetching      bool      // its file is on its way
+	broken        bool      // its file is not to be had whole, and that was said
 }
 
 // name names a capture for people.
