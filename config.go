@@ -250,7 +250,9 @@ func (c *config) checkValues() error {
 		return fmt.Errorf("-maxreturn takes 0, or %d bytes to %s", capfile.HeaderSize, text.FormatSize(mostReturned))
 	case c.limits.returned > 0 && c.redis.results == "":
 		return errors.New("-maxreturn returns captures beside the results and needs a -resultchannel")
-	case c.mode.delivers() && c.limits.onlyReturns && (c.limits.returned == 0 || c.mode == requesting):
+	case c.mode == requesting && c.limits.onlyReturns:
+		return errors.New("nowhere to deliver the capture to: give -upload, -storeurl, or -writelocal with -destdir")
+	case c.mode.delivers() && c.limits.onlyReturns && c.limits.returned == 0:
 		return errors.New("nowhere to deliver captures to: give -upload, -storeurl, -writelocal with -destdir, or -maxreturn")
 	case c.redis.requests == "":
 		return errors.New("-redischannel takes the name of a channel")
