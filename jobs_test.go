@@ -494,10 +494,10 @@ type heldList struct {
 func (h *heldList) Key() string { return h.key }
 
 // Push implements store.List.
-func (h *heldList) Push(_ context.Context, piece []byte) error {
+func (h *heldList) Push(_ context.Context, pieces ...[]byte) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.pieces = append(h.pieces, piece...)
+	h.pieces = append(h.pieces, slices.Concat(pieces...)...)
 	return nil
 }
 

@@ -45,8 +45,8 @@ type ListWriter struct {
 	unread []int     // sizes of the pieces that had not been taken at the last look
 	moved  time.Time // when one was taken last, or nothing was left to take
 	last   []byte    // the latest piece of the list
-	sent   bool      // next was sent, and its answer has not come
-	next   []byte    // the piece that is being written
+	sent   bool      // next were sent, and their answer has not come
+	next   [][]byte  // the pieces that are being written, at least one
 	heard  time.Time // when the server answered last
 	client clientID  // of the connection that worked last
 	failed error     // why nothing more can be written
@@ -75,22 +75,14 @@ func (s *Server) OpenList(ctx context.Context, key string, first []byte) (*ListW
 // Key returns the name of the list.
 func (w *ListWriter) Key() string { return w.name }
 
-// Push appends a piece of at most MaxPiece bytes, and not an empty one. The piece has to stay
-// as it is until the next one has been pushed: it is compared with the list when a connection
+// Push appends pieces of at most MaxPiece bytes each, and none of them empty. What there is room for
+// is sent at a time: that costs hardly more than a single piece. The last one has to stay as it is until
+// the next ones have been pushed: it is compared with the list when a connection
 // breaks. Push blocks as long as 4 MiB are unread. It fails for good when the reader has taken
 // nothing for 30 s while something was left to take, when the list was lost, when the server has
 // been away for 30 s, or when the context ends: then Finish fails too.
-func (w *ListWriter) Push(ctx context.Context, piece []byte) error {
-	err := checkPiece(piece)
-	for err == nil && w.backlog()+len(piece) > maxBacklog {
-		if err = w.look(ctx); err == nil && w.backlog()+len(piece) > maxBacklog {
-			err = wait(ctx, lookPeriod)
-		}
-	}
-	if err == nil {
-		err = w.push(ctx, piece)
-	}
-	if err != nil {
+func (w *ListWriter) Push(ctx context.Context, pieces ...[]byte) error {
+	if err := w.pushAll(ctx, pieces); err != nil {
 		return fmt.Errorf("push to %s: %w", w.name, err)
 	}
 	return nil
@@ -107,7 +99,7 @@ func (w *ListWriter) Look(ctx context.Context) error {
 
 // Finish writes the end of the list. What has not been read by then can be for another minute.
 func (w *ListWriter) Finish(ctx context.Context) error {
-	if err := w.push(ctx, nil); err != nil {
+	if err := w.push(ctx, []byte{}); err != nil {
 		return fmt.Errorf("end %s: %w", w.name, err)
 	}
 	return nil
@@ -115,6 +107,45 @@ func (w *ListWriter) Finish(ctx context.Context) error {
 
 // Close gives up the connection. A list without an end is left to expire.
 func (w *ListWriter) Close() { w.link.close() }
+
+// pushAll appends pieces, as many at a time as there is room for.
+func (w *ListWriter) pushAll(ctx context.Context, pieces [][]byte) error {
+	for _, piece := range pieces {
+		if err := checkPiece(piece); err != nil {
+			return err
+		}
+	}
+	for looked := false; len(pieces) > 0; {
+		if n := w.fitting(pieces); n > 0 {
+			if err := w.push(ctx, pieces[:n]...); err != nil {
+				return err
+			}
+			pieces, looked = pieces[n:], false
+			continue
+		}
+		if looked {
+			if err := wait(ctx, lookPeriod); err != nil {
+				return err
+			}
+		}
+		if err := w.look(ctx); err != nil {
+			return err
+		}
+		looked = true
+	}
+	return nil
+}
+
+// fitting returns how many pieces there is room for, as far as was seen at the last look.
+func (w *ListWriter) fitting(pieces [][]byte) int {
+	room := maxBacklog - w.backlog()
+	for n, piece := range pieces {
+		if room -= len(piece); room < 0 {
+			return n
+		}
+	}
+	return len(pieces)
+}
 
 // checkPiece refuses a piece of a wrong size.
 func checkPiece(piece []byte) error {
@@ -173,10 +204,11 @@ func (w *ListWriter) create(conn redis.Conn, key string, tried int, first []byte
 	return tried, fmt.Errorf("%d lists of that name exist", maxNames)
 }
 
-// append appends a piece and returns how many there are then. Both commands have
-// an effect, or none has: a list never lives for ever. ErrNil means that what is watched has changed.
-func (w *ListWriter) append(conn redis.Conn, piece []byte) (length int, err error) {
-	for _, command := range []redis.Args{{"MULTI"}, {"RPUSH", w.name, piece},
+// append appends pieces and returns how many there are then. Both commands have
+// an effect, or none has: a list never lives for ever, and none of the pieces is
+// there without the others. ErrNil means that what is watched has changed.
+func (w *ListWriter) append(conn redis.Conn, pieces ...[]byte) (length int, err error) {
+	for _, command := range []redis.Args{{"MULTI"}, redis.Args{"RPUSH", w.name}.AddFlat(pieces),
 		{"EXPIRE", w.name, int(listExpiry.Seconds())}, {"EXEC"}} {
 		if err := conn.Send(command[0].(string), command[1:]...); err != nil {
 			return 0, err
@@ -201,9 +233,9 @@ func (w *ListWriter) append(conn redis.Conn, piece []byte) (length int, err erro
 	return redis.Int(answers[0], nil)
 }
 
-// push appends a piece, whatever its size.
-func (w *ListWriter) push(ctx context.Context, piece []byte) error {
-	w.next, w.sent = piece, false
+// push appends pieces, whatever their size.
+func (w *ListWriter) push(ctx context.Context, pieces ...[]byte) error {
+	w.next, w.sent = pieces, false
 	return w.work(ctx, func(conn redis.Conn, isNew bool) error {
 		switch {
 		case isNew:
@@ -215,15 +247,14 @@ func (w *ListWriter) push(ctx context.Context, piece []byte) error {
 				return err
 			}
 		}
-		length, err := w.append(conn, piece)
+		length, err := w.append(conn, pieces...)
 		if refusal := redis.Error(""); errors.As(err, &refusal) {
 			w.sent = false // none of the commands has had an effect
 		}
 		if err != nil {
 			return err
 		}
-		w.sent, w.last = false, w.next
-		return w.note(length, len(piece))
+		return w.arrived(length)
 	})
 }
 
@@ -248,7 +279,7 @@ func (w *ListWriter) work(ctx context.Context, do func(conn redis.Conn, isNew bo
 }
 
 // recover compares the list with what it was when the connection broke. It reports whether
-// the piece that was being written has arrived. A list that is empty has been read, or forgotten by
+// the pieces that were being written have arrived. A list that is empty has been read, or forgotten by
 // a server that was restarted. Unless that has certainly not been, or all had been read before, nobody
 // knows, and to go on might leave a gap. A list of which another piece is the latest is an older state of it.
 func (w *ListWriter) recover(conn redis.Conn) (arrived bool, err error) {
@@ -267,13 +298,12 @@ func (w *ListWriter) recover(conn redis.Conn) (arrived bool, err error) {
 		return false, nil
 	case err != nil:
 		return false, err
-	case w.sent && bytes.Equal(latest, w.next):
+	case w.sent && bytes.Equal(latest, w.next[len(w.next)-1]):
 		length, err := redis.Int(redis.DoWithTimeout(conn, answerTimeout, "LLEN", w.name))
 		if err != nil {
 			return false, err
 		}
-		w.sent, w.last = false, w.next
-		return true, w.note(length, len(latest))
+		return true, w.arrived(length)
 	case !bytes.Equal(latest, w.last):
 		return false, errGone
 	}
@@ -300,6 +330,16 @@ func (w *ListWriter) look(ctx context.Context) error {
 		}
 		return w.note(length)
 	})
+}
+
+// arrived takes note of the length of the list when it has the pieces that were being written.
+func (w *ListWriter) arrived(length int) error {
+	sizes := make([]int, len(w.next))
+	for i, piece := range w.next {
+		sizes[i], w.last = len(piece), piece
+	}
+	w.sent = false
+	return w.note(length, sizes...)
 }
 
 // note takes note of the length of the list, after pieces of these sizes were appended.

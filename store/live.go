@@ -22,6 +22,8 @@ const (
 	// expected to take from the end of the capture on, in bytes per second.
 	liveStall  = 30 * time.Second
 	slowReader = 1 << 20
+	// mostPieces is how many pieces are sent at a time: half of what may lie unread.
+	mostPieces = 8
 )
 
 // liveName is what captures that were sent while they were made are counted under.
@@ -33,11 +35,11 @@ var (
 	errStopped    = errors.New("the daemon has stopped before all was read")
 )
 
-// A List takes the pieces of a capture for a reader, as a pubsub.ListWriter does it. A piece
-// stays as it is until the next one has been pushed.
+// A List takes the pieces of a capture for a reader, as a pubsub.ListWriter does it. The last
+// one that was pushed stays as it is until the next ones have been.
 type List interface {
 	Key() string
-	Push(ctx context.Context, piece []byte) error
+	Push(ctx context.Context, pieces ...[]byte) error
 	Look(ctx context.Context) error
 	Finish(ctx context.Context) error
 	Close()
@@ -66,9 +68,9 @@ type Live struct {
 	observer Observer
 	live     LiveObserver
 	from     *capfile.Follower
-	piece    []byte        // memory of the next piece
-	spare    []byte        // of the one before it, which the list may still look at
-	held     int           // bytes of it that are there
+	pieces   [][]byte      // memory of the next pieces, which grows with what comes at a time
+	spare    []byte        // of the last one that was sent, which the list may still look at
+	held     int           // bytes of the first one that are there
 	key      string        // that was asked for
 	longest  time.Duration // that the sending goes on after the end of the capture
 	giveUp   context.CancelCauseFunc
@@ -158,8 +160,8 @@ func (l *Live) begin(ctx context.Context) error {
 	defer close(l.opened)
 	ctx, cancel := context.WithTimeout(ctx, liveOpening)
 	defer cancel()
-	l.piece, l.spare = make([]byte, pubsub.MaxPiece), make([]byte, pubsub.MaxPiece)
-	first := l.piece[:l.from.Fill(l.piece)]
+	l.pieces, l.spare = [][]byte{make([]byte, pubsub.MaxPiece)}, make([]byte, pubsub.MaxPiece)
+	first := l.spare[:l.from.Fill(l.spare)]
 	list, err := l.open(ctx, l.key, first)
 	if err != nil {
 		l.err = fmt.Errorf("live: %w", err)
@@ -167,12 +169,11 @@ func (l *Live) begin(ctx context.Context) error {
 	}
 	l.list = list
 	l.live.Sent(len(first))
-	l.piece, l.spare = l.spare, l.piece
 	return nil
 }
 
 // follow sends pieces until the capture has ended. Behind whole pieces it leaves the rest to
-// grow: many small ones would cost more.
+// grow: many small ones would cost whoever reads them more.
 func (l *Live) follow(ctx context.Context) (capfile.Statistics, error) {
 	next := time.NewTicker(livePeriod)
 	defer next.Stop()
@@ -181,7 +182,7 @@ func (l *Live) follow(ctx context.Context) (capfile.Statistics, error) {
 		switch {
 		case err != nil:
 		case l.held > 0 && !whole:
-			err = l.push(ctx)
+			err = l.pushRest(ctx)
 			heard = time.Now()
 		case whole:
 			heard = time.Now()
@@ -207,12 +208,13 @@ func (l *Live) end(ctx context.Context, c capfile.Statistics) error {
 	if _, err := l.pushWhole(ctx); err != nil {
 		return err
 	}
-	if err := l.push(ctx); err != nil {
+	if err := l.pushRest(ctx); err != nil {
 		return err
 	}
-	l.held = copy(l.piece, l.from.Tail(c))
-	if err := l.push(ctx); err != nil {
-		return err
+	if tail := l.from.Tail(c); len(tail) > 0 {
+		if err := l.push(ctx, tail); err != nil {
+			return err
+		}
 	}
 	return l.list.Finish(ctx)
 }
@@ -220,25 +222,55 @@ func (l *Live) end(ctx context.Context, c capfile.Statistics) error {
 // pushWhole sends pieces of the largest size as long as there are any, and reports whether
 // there were.
 func (l *Live) pushWhole(ctx context.Context) (were bool, err error) {
-	for ; ; were = true {
-		if l.held += l.from.Fill(l.piece[l.held:]); l.held < len(l.piece) {
+	for {
+		whole := l.fill()
+		if whole == 0 {
 			return were, nil
 		}
-		if err := l.push(ctx); err != nil {
+		if err := l.push(ctx, l.pieces[:whole]...); err != nil {
 			return were, err
 		}
+		were = true
 	}
 }
 
-// push sends what is held, if anything is.
-func (l *Live) push(ctx context.Context) error {
+// pushRest sends what has come of the next piece, if there is anything.
+func (l *Live) pushRest(ctx context.Context) error {
 	if l.held == 0 {
 		return nil
 	}
-	if err := l.list.Push(ctx, l.piece[:l.held]); err != nil {
+	rest := l.pieces[0][:l.held]
+	l.held = 0
+	return l.push(ctx, rest)
+}
+
+// fill fills pieces, and returns how many of them are whole. The rest is in the one after them.
+func (l *Live) fill() (whole int) {
+	for ; whole < mostPieces; whole++ {
+		if whole == len(l.pieces) {
+			l.pieces = append(l.pieces, make([]byte, pubsub.MaxPiece))
+		}
+		piece := l.pieces[whole]
+		if l.held += l.from.Fill(piece[l.held:]); l.held < len(piece) {
+			return whole
+		}
+		l.held = 0
+	}
+	return whole
+}
+
+// push sends pieces, the first ones of those there are.
+func (l *Live) push(ctx context.Context, pieces ...[]byte) error {
+	if err := l.list.Push(ctx, pieces...); err != nil {
 		return err
 	}
-	l.live.Sent(l.held)
-	l.held, l.piece, l.spare = 0, l.spare, l.piece
+	for _, piece := range pieces {
+		l.live.Sent(len(piece))
+	}
+	last := len(pieces) - 1
+	l.pieces[last], l.spare = l.spare, l.pieces[last]
+	if rest := len(pieces); rest < len(l.pieces) {
+		l.pieces[0], l.pieces[rest] = l.pieces[rest], l.pieces[0]
+	}
 	return nil
 }

@@ -33,15 +33,17 @@ type fakeList struct {
 func (f *fakeList) Key() string { return "a:live" }
 
 // Push implements List.
-func (f *fakeList) Push(ctx context.Context, piece []byte) error {
+func (f *fakeList) Push(ctx context.Context, pieces ...[]byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.stuck {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if f.err == nil {
-		f.pieces, f.times = append(f.pieces, bytes.Clone(piece)), append(f.times, time.Now())
+	for _, piece := range pieces {
+		if f.err == nil {
+			f.pieces, f.times = append(f.pieces, bytes.Clone(piece)), append(f.times, time.Now())
+		}
 	}
 	return f.err
 }
