@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -227,13 +228,25 @@ func TestListExpires(t *testing.T) {
 // TestListIsBounded: at most 4 MiB wait; who is slow gets all of it all the same.
 func TestListIsBounded(t *testing.T) {
 	t.Parallel()
+	for _, atOnce := range []int{1, 7, 40} {
+		t.Run(fmt.Sprint(atOnce, " at once"), func(t *testing.T) { checkBounded(t, atOnce) })
+	}
+}
+
+// checkBounded pushes so many pieces at once to a reader that is slow.
+func checkBounded(t *testing.T, atOnce int) {
+	t.Helper()
 	r := testbed.StartRedis(t)
 	w := openList(t, reach(r), "header")
 	const all = 40
+	var pieces [][]byte
+	for n := range all {
+		pieces = append(pieces, bytes.Repeat([]byte{byte(n)}, MaxPiece))
+	}
 	ended := make(chan error, 1)
 	go func() {
-		for n := range all {
-			if err := w.Push(t.Context(), bytes.Repeat([]byte{byte(n)}, MaxPiece)); err != nil {
+		for some := range slices.Chunk(pieces, atOnce) {
+			if err := w.Push(t.Context(), some...); err != nil {
 				ended <- err
 				return
 			}
@@ -250,7 +263,7 @@ func TestListIsBounded(t *testing.T) {
 	}
 	n := -1
 	err := reach(r).ReadList(t.Context(), list, func(piece []byte) error {
-		if n >= 0 && !bytes.Equal(piece, bytes.Repeat([]byte{byte(n)}, MaxPiece)) {
+		if n >= 0 && !bytes.Equal(piece, pieces[n]) {
 			return fmt.Errorf("another piece than %d", n)
 		}
 		n++
@@ -482,6 +495,62 @@ func TestListWriterRecovers(t *testing.T) {
 				t.Errorf("want %s in the list, got %s", test.left, left)
 			}
 		})
+	}
+}
+
+// TestListWriterRecoversSeveral: pieces that are pushed at once have all arrived, or none of them has.
+func TestListWriterRecoversSeveral(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		commands string // meanwhile
+		want     error
+		left     string
+		unread   int // bytes
+	}{
+		"none has arrived":             {"", nil, "[a 1 22 333]", 7},
+		"all have arrived":             {"RPUSH " + list + " 1 22 333", nil, "[a 1 22 333]", 7},
+		"… and some of them were read": {"RPUSH " + list + " 1 22 333;LTRIM " + list + " 2 3", nil, "[22 333]", 5},
+		"an older state with some":     {"RPUSH " + list + " 1 22", errGone, "[a 1 22]", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := testbed.StartRedis(t)
+			w := openList(t, reach(r), "a")
+			w.link.drop()
+			for command := range strings.SplitSeq(test.commands, ";") {
+				if words := strings.Fields(command); len(words) > 0 {
+					r.Do(t, words[0], redis.Args{}.AddFlat(words[1:])...)
+				}
+			}
+			w.heard = time.Now() // it looks well
+			w.link.conn, w.link.release = lostConn{}, func() {}
+			err := w.Push(t.Context(), []byte("1"), []byte("22"), []byte("333"))
+			if !errors.Is(err, test.want) {
+				t.Errorf("want %v, got %v", test.want, err)
+			}
+			left, _ := redis.Strings(r.Do(t, "LRANGE", list, 0, -1), nil)
+			if fmt.Sprint(left) != test.left || w.backlog() != test.unread {
+				t.Errorf("want %s in the list and %d bytes unread, got %s and %d", test.left, test.unread, left, w.backlog())
+			}
+		})
+	}
+}
+
+// TestListPushesAtOnce: pieces that there is room for go in one transaction, and a wrong one keeps all back.
+func TestListPushesAtOnce(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	w := openList(t, reach(r), "a")
+	transactions := 0
+	inner := w.link.conn.(*connection)
+	inner.ConnWithTimeout = meddledConn{inner.ConnWithTimeout, func() { transactions++ }}
+	if err := w.Push(t.Context(), []byte("b"), nil, []byte("c")); !mentions(err, "a piece of 0 bytes") {
+		t.Errorf("want an empty piece refused, got %v", err)
+	}
+	if err := w.Push(t.Context(), []byte("b"), []byte("c"), []byte("d")); err != nil || transactions != 1 {
+		t.Errorf("want one transaction, got %d, %v", transactions, err)
+	}
+	if left, _ := redis.Strings(r.Do(t, "LRANGE", list, 0, -1), nil); fmt.Sprint(left) != "[a b c d]" {
+		t.Errorf("want all pieces in order, got %s", left)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,9 @@ type fakeList struct {
 	mu     sync.Mutex
 	pieces [][]byte
 	times  []time.Time
+	pushes []int  // pieces that were pushed at a time
+	last   []byte // the memory of the latest one
+	spoilt bool   // the latest one was changed before another one was pushed
 	looks  int
 	ended  bool
 	closed bool
@@ -40,6 +44,10 @@ func (f *fakeList) Push(ctx context.Context, pieces ...[]byte) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
+	if f.last != nil && !bytes.Equal(f.last, f.pieces[len(f.pieces)-1]) {
+		f.spoilt = true
+	}
+	f.pushes, f.last = append(f.pushes, len(pieces)), pieces[len(pieces)-1]
 	for _, piece := range pieces {
 		if f.err == nil {
 			f.pieces, f.times = append(f.pieces, bytes.Clone(piece)), append(f.times, time.Now())
@@ -153,6 +161,26 @@ func TestLive(t *testing.T) {
 			if late := b.list.times[i].Sub(at); late > 2*livePeriod {
 				t.Errorf("want packets sent within %v, got %v", 2*livePeriod, late)
 			}
+		}
+	})
+}
+
+// TestLiveMuchAtOnce: what has come meanwhile is pushed a few pieces at a time, and the latest piece is left alone.
+func TestLiveMuchAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startLive(t, t.Context(), nil)
+		time.Sleep(time.Second)
+		var want []byte
+		for _, size := range []int{10*pubsub.MaxPiece + 1000, 1000, 2 * pubsub.MaxPiece, 3000} {
+			want = append(want, b.capture(size)...)
+			time.Sleep(time.Second)
+		}
+		b.check(t, "", 0)
+		if got := bytes.Join(b.list.pieces, nil)[capfile.HeaderSize:]; !bytes.Equal(want, got) {
+			t.Errorf("want %d bytes, got %d others", len(want), len(got))
+		}
+		if want := []int{8, 2, 1, 1, 2, 1}; !slices.Equal(want, b.list.pushes) || b.list.spoilt {
+			t.Errorf("want %v pieces at a time, left as they are, got %v, spoilt: %v", want, b.list.pushes, b.list.spoilt)
 		}
 	})
 }
