@@ -22,8 +22,9 @@ const (
 	// clockTolerance is how far the clock may be from where it should be
 	// before it counts as set.
 	clockTolerance = time.Second
-	// rush is the time within which packets fill what is ready when they come fast.
-	rush = 20 * time.Millisecond
+	// rush is the time within which packets fill what is ready when they come fast. Each
+	// call into C keeps the runtime's monitor awake for its first 10 ms.
+	rush = 100 * time.Millisecond
 	// mostAhead is how many chunks are ready at a time then, at most.
 	mostAhead = 8
 	// retryPause is the wait after a failed read.
