@@ -2,9 +2,12 @@ package pubsub
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pcapdaemon/testbed"
@@ -13,43 +16,75 @@ import (
 func TestAnnounce(t *testing.T) {
 	t.Parallel()
 	good, hanging := testbed.StartRedis(t), testbed.StartRedis(t)
-	heard := good.Hear(t, "capture")
+	heard, late := good.Hear(t, "capture"), hanging.Hear(t, "capture")
 	hanging.Signal(t, syscall.SIGSTOP)
+	slow := startFakeServer(t, func(to io.Writer, words []string) {
+		time.Sleep(300 * time.Millisecond) // and that twice
+		fmt.Fprint(to, map[string]string{"PING": "+PONG\r\n", "PUBLISH": ":1\r\n"}[words[0]])
+	})
 	dead := testbed.DeadAddress(t)
-	for name, test := range map[string]struct {
+	tests := map[string]struct {
 		addresses []string
 		want      string // in the error; empty: it is published
 	}{
 		"one":                     {[]string{good.Address()}, ""},
 		"behind one that is away": {[]string{dead, good.Address()}, ""},
 		"behind one that hangs":   {[]string{hanging.Address(), good.Address()}, ""},
-		"none":                    {[]string{dead}, "refused"},
-		"hanging":                 {[]string{hanging.Address()}, "no answer in time"},
-		"both":                    {[]string{hanging.Address(), dead}, "no answer in time; "},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			const patience = 2 * time.Second
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			began := time.Now()
-			listeners, err := (&Server{Addresses: test.addresses}).Announce(ctx, "capture", []byte(name))
-			if took := time.Since(began); took > patience+time.Second {
-				t.Errorf("took %v", took)
-			}
-			if test.want != "" {
-				if err == nil || !strings.Contains(err.Error(), test.want) {
-					t.Errorf("want an error with %q, got %v", test.want, err)
+		// What the first one leaves is all for the last.
+		"slow, behind one that hangs": {[]string{hanging.Address(), slow}, ""},
+		"none":                        {[]string{dead}, "refused"},
+		"hanging":                     {[]string{hanging.Address()}, "no answer in time"},
+		"both":                        {[]string{hanging.Address(), dead}, "no answer in time; "},
+	}
+	t.Run("to", func(t *testing.T) {
+		for name, test := range tests {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				const patience = 2 * time.Second
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				began := time.Now()
+				listeners, err := (&Server{Addresses: test.addresses}).Announce(ctx, "capture", []byte(name))
+				if took := time.Since(began); took > patience+time.Second {
+					t.Errorf("took %v", took)
 				}
-				return
-			}
-			if err != nil || listeners != 1 {
-				t.Fatalf("want one listener, got %d (%v)", listeners, err)
-			}
-			<-heard
-		})
+				if test.want != "" {
+					if err == nil || !strings.Contains(err.Error(), test.want) {
+						t.Errorf("want an error with %q, got %v", test.want, err)
+					}
+					return
+				}
+				if err != nil || listeners != 1 {
+					t.Fatalf("want one listener, got %d (%v)", listeners, err)
+				}
+				if name != "slow, behind one that hangs" {
+					<-heard
+				}
+			})
+		}
+	})
+	hanging.Signal(t, syscall.SIGCONT)
+	hanging.Publish(t, "awake")
+	if got := next(t, late, 5*time.Second); got != "awake" {
+		t.Errorf("want a server that hung to publish nothing when it wakes, got %s", got)
 	}
 	if _, err := (&Server{Addresses: []string{dead}}).Announce(t.Context(), "capture", nil); err == nil {
 		t.Error("want a deadline asked for")
 	}
+}
+
+// TestPart: somebody else may be asked with the other half of what is left.
+func TestPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		for wait, want := range map[time.Duration]time.Duration{time.Second: time.Second, time.Minute: 2 * time.Second} {
+			if got := part(ctx, wait); got != want {
+				t.Errorf("want %v of %v, got %v", want, wait, got)
+			}
+		}
+		if got := part(t.Context(), time.Minute); got != time.Minute {
+			t.Errorf("want all of it without a deadline, got %v", got)
+		}
+	})
 }

@@ -81,6 +81,21 @@ func TestClientHearsWhatWaited(t *testing.T) {
 	}
 }
 
+// TestClientIsBoundedByWhatWaits: however many answers have been heard, more of them are.
+func TestClientIsBoundedByWhatWaits(t *testing.T) {
+	t.Parallel()
+	c, heard := &Client{answers: make(chan []byte)}, make(chan Message)
+	go c.collect(t.Context(), heard)
+	for n := range maxHeard/answerCost + 10 {
+		select {
+		case heard <- Message{Data: []byte("x")}:
+			<-c.answers
+		case <-time.After(5 * time.Second):
+			t.Fatalf("no more than %d answers are taken", n)
+		}
+	}
+}
+
 // nextChange returns how a client hears now.
 func nextChange(t *testing.T, c *Client) error {
 	t.Helper()

@@ -477,3 +477,55 @@ func TestRetryTellsTheCause(t *testing.T) {
 		}
 	})
 }
+
+// TestIsPassing: what another connection may mend, and what it does not.
+func TestIsPassing(t *testing.T) {
+	for text, want := range map[string]bool{"LOADING Redis is loading": true, "READONLY You can't write": true,
+		"MASTERDOWN Link with MASTER is down": true, "CLUSTERDOWN Hash slot not served": true, "TRYAGAIN x": true,
+		"ASK 1 a:1": true, "BUSY x": true, "OOM command not allowed": false, "NOPERM x": false, "WRONGTYPE x": false} {
+		if got := isPassing(fmt.Errorf("store: %w", redis.Error(text)), false); got != want {
+			t.Errorf("%s: want %v, got %v", text, want, got)
+		}
+	}
+	if !isPassing(io.EOF, true) || isPassing(errLost, false) || isPassing(errReply, true) {
+		t.Error("want broken connections alone replaced, and no answer that makes no sense asked for again")
+	}
+}
+
+// TestLongValuesAreAlive: each piece that the server takes or gives shows that it is there.
+func TestLongValuesAreAlive(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	const pieces = 5
+	alive := 0
+	work := func(what func(redis.Conn, func()) error) int {
+		t.Helper()
+		alive = 0
+		if _, err := reach(r).attempt(t.Context(), func(conn redis.Conn) error {
+			return what(conn, func() { alive++ })
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return alive
+	}
+	w := keyWriter{name: key, size: pieces * pieceSize, content: plain(make([]byte, pieces*pieceSize)), piece: make([]byte, pieceSize)}
+	if got := work(w.write); got < pieces-1 {
+		t.Errorf("want %d signs of life while writing, got %d", pieces-1, got)
+	}
+	reader := keyReader{name: key, to: io.Discard}
+	if got := work(reader.read); got < pieces {
+		t.Errorf("want %d signs of life while reading, got %d", pieces, got)
+	}
+}
+
+// TestStoreWithoutExpiry: a key that does not expire is not left for a good one.
+func TestStoreWithoutExpiry(t *testing.T) {
+	t.Parallel()
+	fake := startFakeServer(t, func(to io.Writer, words []string) {
+		fmt.Fprint(to, map[string]string{"SET": "+OK\r\n", "SETRANGE": ":1\r\n", "EXPIRE": ":0\r\n", "DEL": ":1\r\n"}[words[0]])
+	})
+	_, err := (&Server{Addresses: []string{fake}}).Store(t.Context(), key, 1, plain([]byte("x")))
+	if !errors.Is(err, errVanished) {
+		t.Errorf("want %v, got %v", errVanished, err)
+	}
+}

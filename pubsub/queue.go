@@ -94,8 +94,7 @@ func (q *queue) forgetOne() {
 func (q *queue) putBack(messages [][]byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.waiting = slices.Concat(messages, q.waiting)
-	q.trim()
+	q.waiting = slices.Concat(messages, q.waiting) // they were counted all the time
 }
 
 // trim drops the oldest messages that are too many. The caller holds the lock.

@@ -106,6 +106,18 @@ func TestQueueForgetsFirst(t *testing.T) {
 	}
 }
 
+// TestQueueTakesWhatIsLarge: a message that is larger than what is under way at a time goes alone.
+func TestQueueTakesWhatIsLarge(t *testing.T) {
+	var q queue
+	q.push(make([]byte, maxBatch+1))
+	q.push([]byte("small"))
+	for _, want := range []int{maxBatch + 1, len("small")} {
+		if batch := q.take(); len(batch) != 1 || len(batch[0]) != want {
+			t.Fatalf("want one message of %d bytes, got %d", want, len(batch))
+		}
+	}
+}
+
 // TestQueueDropsWhatIsTooLarge: a message that fits in no queue is not kept for ever.
 func TestQueueDropsWhatIsTooLarge(t *testing.T) {
 	var q queue

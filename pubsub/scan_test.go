@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -97,5 +99,39 @@ func TestKeysOfBadServers(t *testing.T) {
 				t.Errorf("want the deadline passed, got %v", err)
 			}
 		})
+	}
+}
+
+// TestKeysOfANodeWithoutName: a node of a cluster that does not say where it is is the one that was asked.
+func TestKeysOfANodeWithoutName(t *testing.T) {
+	t.Parallel()
+	var port string
+	fake := startFakeServer(t, func(to io.Writer, words []string) {
+		fmt.Fprint(to, map[string]string{"CLUSTER": "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:" + port + "\r\n",
+			"SCAN": "*2\r\n$1\r\n0\r\n*1\r\n$2\r\nxy\r\n"}[words[0]])
+	})
+	_, port, _ = net.SplitHostPort(fake)
+	if keys, err := (&Server{Addresses: []string{fake}}).Keys(t.Context(), "x"); !slices.Equal(keys, []string{"xy"}) {
+		t.Errorf("want the key, got %q, %v", keys, err)
+	}
+}
+
+// TestKeysOfAClusterWithTLS: its nodes are trusted as the first one is.
+func TestKeysOfAClusterWithTLS(t *testing.T) {
+	t.Parallel()
+	ca := testbed.NewCA(t)
+	certificate, private := ca.Issue(t)
+	port := strconv.Itoa(testbed.FreePort(t))
+	r := testbed.StartRedis(t, "--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", private,
+		"--tls-ca-cert-file", ca.File, "--tls-auth-clients", "no", "--tls-cluster", "yes",
+		"--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(testbed.FreePort(t)))
+	r.Do(t, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+	server := &Server{Addresses: []string{"127.0.0.1:" + port}, TLS: true, CAs: trust(t, ca)}
+	testbed.Eventually(t, 10*time.Second, "the node is a cluster", func() bool {
+		_, err := server.Store(t.Context(), "xy", 1, plain([]byte("x")))
+		return err == nil
+	})
+	if keys, err := server.Keys(t.Context(), "xy"); err != nil || len(keys) == 0 {
+		t.Errorf("want the key, got %q, %v", keys, err)
 	}
 }
