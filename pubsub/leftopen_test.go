@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 	"weak"
@@ -73,43 +74,47 @@ func TestReplicaIsLeft(t *testing.T) {
 	})
 }
 
-// TestSentinelIsLeft: a sentinel that names what cannot be followed keeps no connection.
+// TestSentinelIsLeft: a sentinel that names what cannot be followed, later, keeps no connection.
 func TestSentinelIsLeft(t *testing.T) {
 	t.Parallel()
 	master := testbed.StartRedis(t)
-	proxy := testbed.StartProxy(t, lie(t, master.Address()))
-	server := &Server{Addresses: []string{proxy.Address}, Master: testbed.MasterName}
-	conn, err := server.dial(t.Context())
+	var named atomic.Pointer[string]
+	name := func(address string) { named.Store(&address) }
+	name(master.Address())
+	sentinel := startFakeServer(t, func(to io.Writer, _ []string) {
+		host, port, _ := net.SplitHostPort(*named.Load())
+		fmt.Fprintf(to, "*2\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(host), host, len(port), port)
+	})
+	address, opened, open := countConnections(t, sentinel)
+	conn, err := (&Server{Addresses: []string{address}, Master: testbed.MasterName}).dial(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	closed := make(chan bool, 10)
-	proxy.Lead(lieAndTell(t, testbed.DeadAddress(t), closed))
-	proxy.Cut()
-	select {
-	case <-closed:
-	case <-time.After(3*watchPeriod + 2*time.Second):
-		t.Error("want the connection closed before another one is opened")
-	}
+	testbed.Eventually(t, watchPeriod+3*time.Second, "it is asked again", func() bool { return opened() == 2 && open() == 1 })
+	name(testbed.DeadAddress(t))
+	testbed.Eventually(t, 2*watchPeriod+3*time.Second, "it is left", func() bool { return opened() > 2 && open() == 0 })
 }
 
-// lieAndTell is lie, and tells of each connection that is closed.
-func lieAndTell(t *testing.T, address string, closed chan<- bool) string {
+// countConnections passes connections on to an address, and returns how many there were, and are.
+func countConnections(t *testing.T, to string) (address string, opened, open func() int64) {
 	t.Helper()
-	to := lie(t, address)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
+	var all, now atomic.Int64
 	go func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
+			all.Add(1)
+			now.Add(1)
 			go func() {
+				defer now.Add(-1)
 				defer conn.Close()
 				behind, err := net.Dial("tcp", to)
 				if err != nil {
@@ -118,14 +123,10 @@ func lieAndTell(t *testing.T, address string, closed chan<- bool) string {
 				defer behind.Close()
 				go func() { _, _ = io.Copy(conn, behind) }()
 				_, _ = io.Copy(behind, conn)
-				select {
-				case closed <- true:
-				default:
-				}
 			}()
 		}
 	}()
-	return listener.Addr().String()
+	return listener.Addr().String(), all.Load, now.Load
 }
 
 // TestConnectionIsForgotten: a connection that is closed is not kept by its context, which may be

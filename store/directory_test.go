@@ -527,3 +527,30 @@ func TestDirectoryOfEncrypted(t *testing.T) {
 		checkEqual(t, name, want, d.Unused(name))
 	}
 }
+
+// TestCheckWritable: a directory in which nothing can be found is as good as one that cannot be written.
+func TestCheckWritable(t *testing.T) {
+	testbed.NeedRoot(t)
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { // on a thread of its own, which ends with it: another user
+		defer close(done)
+		runtime.LockOSThread()
+		const nobody = 65534
+		for mode, want := range map[fs.FileMode]error{0o777: nil, 0o755: unix.EACCES, 0o776: unix.EACCES, 0o775: unix.EACCES} {
+			if err := os.Chmod(dir, mode); err != nil {
+				t.Error(err)
+			}
+			for _, call := range []uintptr{unix.SYS_SETRESGID, unix.SYS_SETRESUID} { // access(2) asks for the real ones
+				_, _, _ = unix.RawSyscall(call, nobody, ^uintptr(0), ^uintptr(0))
+			}
+			if got := CheckWritable(dir); got != want {
+				t.Errorf("%v: want %v, got %v", mode, want, got)
+			}
+		}
+	}()
+	<-done
+}

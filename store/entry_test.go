@@ -20,6 +20,7 @@ func TestEntryComesBack(t *testing.T) {
 	r.Tags = []string{"a<b>&", "ü", ""}
 	r.Comments = "filter: \"x\"\nline \u2028 \x00 é"
 	r.Note = []byte{0, 255, '\n'}
+	r.Labels = []Label{{"customer", "x,y"}, {"node", "web1"}}
 	so := fate{File: "/a file", Problem: "disk\nbroken", URL: "https://a/1", Stored: "https://b/2", Refused: true,
 		Pending: []string{"b", "a"}}
 	p, err := newEntry(r, so)
@@ -48,6 +49,8 @@ func TestEntryComesBack(t *testing.T) {
 	}
 	defer file.Close()
 	back := got.capture(file)
+	checkEqual(t, "labels", r.Labels, back.Labels)
+	checkEqual(t, "tags", r.Tags, back.Tags)
 	for range 2 { // as a second try reads it
 		var read bytes.Buffer
 		if _, err := read.ReadFrom(back.Content()); err != nil || !bytes.Equal(content, read.Bytes()) {

@@ -258,3 +258,34 @@ func TestLiveUnopened(t *testing.T) {
 		b.check(t, "live: context deadline", 0)
 	})
 }
+
+// A trailing is a format that has something behind the packets.
+type trailing struct{ capfile.PcapFormat }
+
+// Tail implements capfile.Format.
+func (trailing) Tail(c capfile.Statistics) []byte { return c.Ended.AppendFormat(nil, time.RFC3339Nano) }
+
+// TestLiveEnds: what a format has behind the packets is sent as well.
+func TestLiveEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool := capfile.NewPool(capfile.ChunkSize)
+		b := &liveBench{list: &fakeList{}, observer: &countingObserver{}, buffer: capfile.NewBuffer(pool)}
+		defer pool.Release()
+		defer b.buffer.Free()
+		format := trailing{}
+		d := New(Options{Live: b.observer, Observer: b.observer, List: func(context.Context, string, []byte) (List, error) {
+			return b.list, nil
+		}})
+		b.Live = d.Send(t.Context(), "a", 1<<20, capfile.Follow(format, capfile.Header{}, b.buffer, &b.copied))
+		if _, err := b.Key(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		ended := time.Now()
+		b.check(t, "", 0)
+		want := format.Tail(capfile.Statistics{Ended: ended})
+		if got := bytes.Join(b.list.pieces, nil); len(want) == 0 || !bytes.HasSuffix(got, want) {
+			t.Errorf("want %d bytes of statistics at the end, got %x", len(want), got)
+		}
+	})
+}

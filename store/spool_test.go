@@ -265,13 +265,14 @@ func TestSpoolWaits(t *testing.T) {
 		for i := range tries[1:] {
 			longest = max(longest, tries[i+1].Sub(tries[i]))
 		}
-		first := tries[0].Sub(began)
-		if first > 10*time.Second || longest < 4*time.Minute || longest > 5*time.Minute+time.Second {
+		first := max(tries[0].Sub(began), tries[1].Sub(tries[0]))
+		if first > 16*time.Second || longest < 4*time.Minute || longest > 5*time.Minute+time.Second {
 			t.Errorf("want waits from some seconds to five minutes, got %v to %v", first, longest)
 		}
 		if len(asked) != 2 || asked[1].Sub(asked[0]) != longestWait {
 			t.Errorf("want no longer a wait than %v, got tries at %v", longestWait, asked)
 		}
+		checkEqual(t, "files left open", []string(nil), openFiles(t, s.path))
 		if last := shark.got[len(shark.got)-1]; last.name != "good.pcap" || last.at.Sub(began) > time.Hour+10*time.Second {
 			t.Errorf("want the good one at once, got %s after %v", last.name, last.at.Sub(began))
 		}
@@ -362,8 +363,24 @@ func TestSpoolFull(t *testing.T) {
 		}
 		checkEqual(t, "size", onDisk, size)
 		s.work(t, time.Minute)
+		p, err := s.keep(r, waiting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.settle(p, r, func(f *fate) { f.Pending = nil })
+		s.maxSize = p.bytes // and not one byte more
+		s.disk.fault = func(operation, _ string) error {
+			if operation == "rename" {
+				return unix.ENOSPC
+			}
+			return nil
+		}
+		if _, err := s.keep(r, waiting); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("want %v, got %v", unix.ENOSPC, err)
+		}
+		s.disk.fault = nil
 		if _, err := s.keep(r, waiting); err != nil {
-			t.Error(err)
+			t.Errorf("want what failed to take no room, got %v", err)
 		}
 	})
 }
@@ -388,6 +405,56 @@ func TestSpoolClearsLater(t *testing.T) {
 		if n := len(s.seen.troubles); n < 1 || n > 13 {
 			t.Errorf("want the trouble told now and then, got %d times", n)
 		}
+		captures, size, _ := s.stats()
+		checkEqual(t, "statistics", "0 0", fmt.Sprint(captures, size))
+	})
+}
+
+// TestSpoolCannotRead: a capture that cannot be read for a while is tried again.
+func TestSpoolCannotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "spool")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		s := newTestSpool(dir, &fakeShark{})
+		s.fill(t, "x.pcap")
+		move := func(from, to string) {
+			if err := os.Rename(from, to); err != nil {
+				t.Error(err)
+			}
+		}
+		away := dir + " away"
+		move(dir, away)
+		if err := os.WriteFile(dir, nil, 0o600); err != nil { // then everything in it is ENOTDIR
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Hour, func() {
+			_ = os.Remove(dir)
+			move(away, dir)
+		})
+		s.work(t, 2*time.Hour)
+		checkEqual(t, "uploads", []string{"x.pcap"}, s.shark.names())
+		checkEqual(t, "files left open", []string(nil), openFiles(t, dir))
+	})
+}
+
+// TestSpoolLosesACapture: one that somebody has removed is said once, and is not waited for.
+func TestSpoolLosesACapture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSpool(t.TempDir(), &fakeShark{})
+		s.fill(t, "x.pcap")
+		if err := os.Remove(filepath.Join(s.path, "x.pcap")); err != nil {
+			t.Fatal(err)
+		}
+		s.work(t, time.Hour)
+		if said := fmt.Sprint(s.seen.troubles); len(s.seen.troubles) != 1 || !strings.Contains(said, "no such file") {
+			t.Errorf("want it said once, got %s", said)
+		}
+		captures, size, _ := s.stats()
+		checkEqual(t, "statistics", "0 0", fmt.Sprint(captures, size))
+		checkEqual(t, "ends", 1, len(s.ends))
+		checkEqual(t, "left", []string{}, files(t, s.path))
 	})
 }
 
@@ -437,6 +504,7 @@ func TestSpoolLock(t *testing.T) {
 		if said := fmt.Sprint(two.seen.troubles); !strings.Contains(said, "another process does") {
 			t.Errorf("want the other process named, got %s", said)
 		}
+		checkEqual(t, "files left open", []string(nil), openFiles(t, dir))
 	})
 }
 
@@ -507,4 +575,19 @@ func TestSpoolDropsBeforeItTells(t *testing.T) {
 			})
 		})
 	}
+}
+
+// openFiles returns the files in a directory that are open, and the directory if it is.
+func openFiles(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	descriptors, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range descriptors {
+		if name, err := os.Readlink("/proc/self/fd/" + d.Name()); err == nil && strings.HasPrefix(name, dir) {
+			names = append(names, name)
+		}
+	}
+	return names
 }

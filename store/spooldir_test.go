@@ -323,6 +323,41 @@ func TestSpoolDirectoryIsWritten(t *testing.T) {
 	checkEqual(t, "troubles", 0, len(starting.seen.troubles))
 }
 
+// TestSpoolDirectoryIsBeingWritten: until it is among the others, an entry is nobody else's, and of
+// one that could not be written nothing is left.
+func TestSpoolDirectoryIsBeingWritten(t *testing.T) {
+	dir := spoolDirectory{t.TempDir(), &disk{}}
+	r, content := newRecording(100)
+	p, err := newEntry(r, waiting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := dir.put(p, bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other, err := dir.read(p.file); other != nil || err != nil {
+		t.Errorf("want it left to who writes it, got %v, %v", other, err)
+	}
+	done()
+	if other, err := dir.read(p.file); other == nil || err != nil {
+		t.Errorf("want it there then, got %v, %v", other, err)
+	}
+	if err := dir.remove(p); err != nil {
+		t.Fatal(err)
+	}
+	dir.disk.fault = func(operation, path string) error {
+		if operation == "rename" && filepath.Ext(path) != waitingSuffix {
+			return unix.ENOSPC
+		}
+		return nil
+	}
+	if _, err := dir.put(p, bytes.NewReader(content)); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("want %v, got %v", unix.ENOSPC, err)
+	}
+	checkEqual(t, "left", []string{}, files(t, dir.path))
+}
+
 // TestSpoolRemovesInOrder: that the capture is gone is on the disk before its
 // metadata goes: a power failure must not leave a capture without metadata.
 func TestSpoolRemovesInOrder(t *testing.T) {
