@@ -80,3 +80,13 @@ func TestHoldsSecret(t *testing.T) {
 		}
 	}
 }
+
+// TestTakesToken: a token and a user cannot both be sent, and a bucket has keys.
+func TestTakesToken(t *testing.T) {
+	for address, want := range map[string]bool{"https://h/x/": true, "https://u:p@h/x/": false, "https://u@h/": false,
+		"s3://captures/x": false} {
+		if a, err := ParseAddress(address); err != nil || a.TakesToken() != want {
+			t.Errorf("%s: want %v, got %v, %v", address, want, a.TakesToken(), err)
+		}
+	}
+}

@@ -65,7 +65,7 @@ func TestBucketIsFinal(t *testing.T) {
 func TestBucketIsRetried(t *testing.T) {
 	t.Parallel()
 	for code, status := range map[string]int{"SlowDown": 503, "InternalError": 500, "RequestTimeout": 400, "ExpiredToken": 400,
-		"ConditionalRequestConflict": 409} {
+		"OperationAborted": 409, "ConditionalRequestConflict": 409} {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
 			s := startDouble(t, saying(1, status, code, "Later."))
@@ -82,6 +82,36 @@ func TestBucketIsRetried(t *testing.T) {
 				t.Error("the content differs")
 			}
 		})
+	}
+}
+
+// TestBucketForgetsKeys: keys that are refused are looked for again, because a file or a role may hold others.
+func TestBucketForgetsKeys(t *testing.T) {
+	for _, code := range []string{"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "AccessDenied", "NoSuchBucket"} {
+		forgetKeys(t)
+		asked := startRole(t, time.Hour, "x")
+		keys, err := FindKeys(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := startDouble(t, saying(1, http.StatusForbidden, code, ""))
+		d, _ := newDestination(t, "s3://captures/x?endpoint="+s.URL, Options{Keys: keys})
+		for range 2 {
+			r, _ := newFile(100)
+			_, _ = d.Store(t.Context(), r)
+		}
+		want := 2
+		if code == "NoSuchBucket" {
+			want = 1
+		}
+		if *asked != want {
+			t.Errorf("%s: want the role asked %d times, got %d", code, want, *asked)
+		}
+		for _, secret := range []string{"r0lesecret", "t0ken"} {
+			if said := d.server.redact("so " + secret + " said"); strings.Contains(said, secret) {
+				t.Errorf("%s is shown: %s", secret, said)
+			}
+		}
 	}
 }
 

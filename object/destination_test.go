@@ -212,6 +212,24 @@ func TestPutPlain(t *testing.T) {
 	if len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), "objects may be overwritten") {
 		t.Errorf("want it said once, got %v", told.retries)
 	}
+	if _, err := d.Once().Store(t.Context(), r); err != nil {
+		t.Errorf("want it known to who tries once, got %v", err)
+	}
+}
+
+// TestPutSucceeds: what says that there is an object now.
+func TestPutSucceeds(t *testing.T) {
+	for code, want := range map[int]bool{200: true, 201: true, 204: true, 202: false, 299: false, 304: false} {
+		d, _ := newDestination(t, startDouble(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.WriteHeader(code)
+			return true
+		}).URL, Options{})
+		r, _ := newFile(100)
+		if _, err := d.Once().Store(t.Context(), r); (err == nil) != want {
+			t.Errorf("%d: want success %v, got %v", code, want, err)
+		}
+	}
 }
 
 // TestPutIsFinal: answers that another try would not change end it, in the

@@ -5,10 +5,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"pcapdaemon/transfer"
 )
 
 // forgetKeys removes whatever the environment says of keys.
@@ -67,6 +70,10 @@ func TestFindKeys(t *testing.T) {
 			t.Setenv("AWS_PROFILE", "other")
 		}, "other"},
 		"role": {func(t *testing.T) { startRole(t, time.Hour, "x") }, "role1"},
+		"role, not disabled": {func(t *testing.T) {
+			startRole(t, time.Hour, "x")
+			t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+		}, "role1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			forgetKeys(t)
@@ -122,5 +129,29 @@ func TestKeysAreRenewed(t *testing.T) {
 	}
 	if got, err := k.get(); err != nil || got.AccessKeyID != "role2" || *asked != 2 {
 		t.Errorf("want new keys after the old ones have ended, got %s, %v after %d", got.AccessKeyID, err, *asked)
+	}
+}
+
+// TestRoleIsAskedDirectly: whatever proxy is set, the service of the instance is here. The variables are read
+// once in a process, so that this takes one of its own.
+func TestRoleIsAskedDirectly(t *testing.T) {
+	const proxy = "http://127.0.0.1:1"
+	if os.Getenv("HTTP_PROXY") != proxy {
+		command := exec.Command(os.Args[0], "-test.run=^TestRoleIsAskedDirectly$")
+		command.Env = append(os.Environ(), "HTTP_PROXY="+proxy, "HTTPS_PROXY="+proxy, "NO_PROXY=", "no_proxy=")
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	transport := newKeysClient(nil).Transport.(bounded).RoundTripper.(*transfer.Client)
+	for address, want := range map[string]string{"http://169.254.169.254/latest": "<nil>", "https://sts.amazonaws.com/": proxy} {
+		request, err := http.NewRequest(http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := transport.Proxy(request); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%s: want proxy %s, got %v, %v", address, want, got, err)
+		}
 	}
 }

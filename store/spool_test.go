@@ -279,6 +279,24 @@ func TestSpoolWaits(t *testing.T) {
 	})
 }
 
+// TestSpoolTriesSoonAgain: what was being tried when it was looked for what is due next does not wait longer.
+func TestSpoolTriesSoonAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries []time.Time
+		s := newTestSpool(t.TempDir(), &fakeShark{takes: time.Second, answer: func(_ File, try int) error {
+			if tries = append(tries, time.Now()); try == 1 {
+				return errors.New("500")
+			}
+			return nil
+		}})
+		s.fill(t, "x.pcap")
+		s.work(t, time.Hour)
+		if len(tries) != 2 || tries[1].Sub(tries[0]) > 20*time.Second {
+			t.Errorf("want two tries soon after each other, got %v", tries)
+		}
+	})
+}
+
 // TestSpoolRefused: what CloudShark refuses goes to the directory, else stays
 // and is not tried again, nor counted.
 func TestSpoolRefused(t *testing.T) {

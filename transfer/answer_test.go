@@ -1,10 +1,15 @@
 package transfer
 
 import (
+	"errors"
 	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"pcapdaemon/store"
 )
 
 // TestRetryAfter: both forms of the header (RFC 9110, 10.2.3).
@@ -27,4 +32,15 @@ func TestRetryAfter(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestFailure: which answers another try may change.
+func TestFailure(t *testing.T) {
+	for code, again := range map[int]bool{400: false, 401: false, 403: false, 404: false, 408: true, 409: false, 413: false,
+		425: true, 429: true, 500: true, 502: true, 503: true, 507: true, 302: false} {
+		err := Answer{Code: code}.Failure("x")
+		if permanent := errors.As(err, new(*backoff.PermanentError)); permanent == again || store.IsRefusal(err) == again {
+			t.Errorf("%d: want another try: %v, got %v", code, again, err)
+		}
+	}
 }

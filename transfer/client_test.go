@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -156,9 +157,9 @@ func TestEarlySuccess(t *testing.T) {
 
 func TestRedact(t *testing.T) {
 	for said, want := range map[string]string{
-		"no a%2fb here": "no <secret> here", "a/b, A%2FB and c": "<secret>, <secret> and <secret>", "nothing": "nothing",
+		"no a%2fb here": "no <secret> here", "?x=c+d": "?x=<secret>", "/c%20d": "/<secret>", "a/b, A%2FB and c": "<secret>, <secret> and <secret>", "nothing": "nothing",
 	} {
-		if got := Redact(said, "<secret>", "a/b", "", "c"); got != want {
+		if got := Redact(said, "<secret>", "c d", "a/b", "", "c"); got != want {
 			t.Errorf("want %q, got %q", want, got)
 		}
 	}
@@ -170,5 +171,17 @@ func TestRedact(t *testing.T) {
 	})
 	if !errors.As(err, new(*backoff.PermanentError)) || err.Error() != "no <secret>" {
 		t.Errorf("want it permanent, and without secret, got %v", err)
+	}
+}
+
+// TestBodyIsTakenAway: nothing is read of a body after it was closed, when its memory may be another's.
+func TestBodyIsTakenAway(t *testing.T) {
+	b := &body{reader: strings.NewReader("content")}
+	if n, err := b.Read(make([]byte, 3)); n != 3 || err != nil {
+		t.Errorf("want 3 bytes, got %d, %v", n, err)
+	}
+	b.Close()
+	if n, err := b.Read(make([]byte, 3)); n != 0 || !errors.Is(err, os.ErrClosed) || b.taken() != 3 {
+		t.Errorf("want no more, got %d, %v, and %d in all", n, err, b.taken())
 	}
 }

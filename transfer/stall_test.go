@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -69,5 +70,31 @@ func TestSlowAnswer(t *testing.T) {
 	defer conn.Close()
 	if got, err := io.ReadAll(conn); err != nil || len(got) != bits {
 		t.Errorf("want %d bytes, got %q, %v", bits, got, err)
+	}
+}
+
+// TestStallTimeouts: who has everything and works on it has a part of all the time, and more than the network.
+func TestStallTimeouts(t *testing.T) {
+	for all, answer := range map[time.Duration]time.Duration{5 * time.Minute: 75 * time.Second, time.Second: stallTime} {
+		if got, want := NewStallTimeouts(all), (StallTimeouts{Stall: stallTime, Answer: answer}); got != want {
+			t.Errorf("%v: want %v, got %v", all, want, got)
+		}
+	}
+}
+
+// TestClosedIsSaid: who writes to a connection that was closed here is told, and does not go on for ever.
+func TestClosedIsSaid(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	conn, err := NewStallTimeouts(time.Minute).Dial(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if _, err := conn.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("want %v, got %v", net.ErrClosed, err)
 	}
 }
