@@ -15,7 +15,7 @@ import (
 type deafObserver struct{ store.Observer }
 
 // Retried implements store.Observer.
-func (deafObserver) Retried(store.File, error, time.Duration) {}
+func (deafObserver) Retried(string, store.File, error, time.Duration) {}
 
 // TestTriesTellTheReason: the end of the time, or a stop, does not hide why no try has succeeded.
 func TestTriesTellTheReason(t *testing.T) {
