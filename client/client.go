@@ -23,6 +23,8 @@ import (
 const (
 	// tick is how often a client looks at the clock.
 	tick = 100 * time.Millisecond
+	// heldUp is from when on a client that has not looked at it may have missed something.
+	heldUp = time.Second
 	// sameMoment is how long after the reader of the packets has left a signal is for both: Ctrl-C
 	// reaches a whole pipeline, in any order.
 	sameMoment = time.Second
@@ -34,6 +36,8 @@ type exchange interface {
 	Publish(ctx context.Context, request []byte) (listeners int, err error)
 	// Answers returns what anybody answers to anything.
 	Answers() <-chan []byte
+	// Waiting reports whether there is an answer that was not taken yet.
+	Waiting() bool
 	// Changes returns why nothing can be heard for the time being, and nil when it can again.
 	Changes() <-chan error
 }
@@ -53,6 +57,7 @@ type client struct {
 
 	session   *session
 	published time.Time // just before the request was
+	looked    time.Time // at the clock, last
 	leaving   time.Time // when the grace is over; zero: nobody knows yet
 	owed      bool      // a stop could not be published
 	failed    bool      // a file was not fetched, or packets are missing
@@ -209,7 +214,7 @@ func (c *client) hear(in interruption) bool {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	once, broken := in.once.Done(), c.live.failed()
-	for c.busy() || !c.session.over(time.Now()) {
+	for c.looked = time.Now(); c.busy() || !c.session.over(c.resume()); {
 		select {
 		case message := <-c.exchange.Answers():
 			c.take(in.twice, message)
@@ -217,7 +222,8 @@ func (c *client) hear(in interruption) bool {
 			c.fetched(f)
 		case s := <-c.live.finished():
 			c.streamed(s)
-		case now := <-ticker.C:
+		case <-ticker.C:
+			now := c.resume()
 			c.sayFallen(now)
 			if !c.leaving.IsZero() && now.After(c.leaving) {
 				return false
@@ -250,6 +256,17 @@ func (c *client) hear(in interruption) bool {
 	return true
 }
 
+// resume returns the time, and gives everybody some if the client was stopped, or could not write, since
+// it last looked: what has come meanwhile has not been heard yet.
+func (c *client) resume() time.Time {
+	now := time.Now()
+	if now.Sub(c.looked) > heldUp {
+		c.session.resume(c.looked, now)
+	}
+	c.looked = now
+	return now
+}
+
 // sayFallen names the captures of which nothing is heard any more.
 func (c *client) sayFallen(now time.Time) {
 	for _, t := range c.session.fallSilent(now) {
@@ -260,7 +277,7 @@ func (c *client) sayFallen(now time.Time) {
 
 // busy reports whether there is something to do that does not depend on hosts.
 func (c *client) busy() bool {
-	return len(c.exchange.Answers()) > 0 || c.fetcher != nil && c.fetcher.pending > 0 || c.live.busy()
+	return c.exchange.Waiting() || c.fetcher != nil && c.fetcher.pending > 0 || c.live.busy()
 }
 
 // take shows a result and sees to its file.

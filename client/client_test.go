@@ -48,6 +48,9 @@ func (e *fakeExchange) Publish(_ context.Context, request []byte) (int, error) {
 // Answers implements exchange.
 func (e *fakeExchange) Answers() <-chan []byte { return e.answers }
 
+// Waiting implements exchange.
+func (e *fakeExchange) Waiting() bool { return len(e.answers) > 0 }
+
 // Changes implements exchange.
 func (e *fakeExchange) Changes() <-chan error { return e.changes }
 
@@ -356,7 +359,7 @@ func TestClientNamesTheSilent(t *testing.T) {
 	}
 }
 
-// TestClientHearsWhatWaits: a client that was suspended looks at what has come before it looks at the clock.
+// TestClientHearsWhatWaits: a client that is late looks at what has come before it looks at the clock.
 func TestClientHearsWhatWaits(t *testing.T) {
 	exchange := newFakeExchange(1)
 	f, _ := followed(t, 1, "eth0", "-1h a started 1")
@@ -367,6 +370,42 @@ func TestClientHearsWhatWaits(t *testing.T) {
 	if c.hear(interruption{t.Context(), t.Context()}); states(t, out.String()) != "done" {
 		t.Errorf("want the result that waits, got %q", out.String())
 	}
+}
+
+// TestClientWasHeldUp: a client that was stopped for a while, or could not write, hears what has come meanwhile.
+func TestClientWasHeldUp(t *testing.T) {
+	for name, events := range map[string]string{
+		"before any result": "1s;a started 1;b started 2;a done 1;b done 2",
+		"before the last":   "10ms;a started 1;b started 2;1s;a done 1;b done 2",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newFakeExchange(2)
+				var out bytes.Buffer
+				c := newTestClient(e, &heldView{jsonLines: jsonLines{&out, io.Discard}, by: time.Hour})
+				if err := c.ask(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				e.answers = make(chan []byte) // as they come from a server
+				go e.play(t, events, nil)
+				if code := c.wait(interruption{t.Context(), t.Context()}); code != Done {
+					t.Errorf("want outcome %d, got %d: %s", Done, code, out.String())
+				}
+			})
+		})
+	}
+}
+
+// A heldView is a view that is held up once.
+type heldView struct {
+	jsonLines
+	by time.Duration
+}
+
+// draw implements view.
+func (v *heldView) draw(*session, time.Time) {
+	time.Sleep(v.by)
+	v.by = 0
 }
 
 // TestClientIsInterrupted: once, and the captures end; twice, and the client does.
@@ -463,6 +502,30 @@ func TestQuietClient(t *testing.T) {
 	}
 }
 
+// TestClientIsInterruptedByThePipeline: Ctrl-C reaches the reader of the packets as well, which may be gone
+// first. A signal that comes later is one to leave.
+func TestClientIsInterruptedByThePipeline(t *testing.T) {
+	for after, code := range map[time.Duration]Outcome{sameMoment / 2: Done, 2 * sameMoment: Failed} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newFakeExchange(1)
+			once, interrupt := context.WithCancel(t.Context())
+			defer interrupt()
+			c := newTestClient(e, jsonLines{io.Discard, io.Discard})
+			if err := c.ask(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			e.answer(t, "a started 1")
+			c.take(t.Context(), <-e.answers)
+			c.stop(t.Context()) // because the reader is gone
+			time.AfterFunc(after, interrupt)
+			time.AfterFunc(3*sameMoment, func() { e.answer(t, "a done 1") })
+			if got := c.wait(interruption{once, t.Context()}); got != code {
+				t.Errorf("%v: want outcome %d, got %d", after, code, got)
+			}
+		})
+	}
+}
+
 // TestClientIsInterruptedWithoutCaptures: who has begun nothing has nothing to stop.
 func TestClientIsInterruptedWithoutCaptures(t *testing.T) {
 	e := newFakeExchange(1)
@@ -500,6 +563,19 @@ func TestInterruption(t *testing.T) {
 			}
 		}
 		release()
+	}
+}
+
+// TestPrintingEnds: after a failure nothing more is printed, even if that were possible.
+func TestPrintingEnds(t *testing.T) {
+	reader, writer := io.Pipe()
+	reader.CloseWithError(errors.New("full"))
+	p := &printed{to: writer}
+	_, _ = p.Write([]byte("a"))
+	var said bytes.Buffer
+	p.to = &said // there is room again
+	if _, err := p.Write([]byte("b")); err == nil || said.Len() > 0 || !p.complain(&said, "-publish") {
+		t.Errorf("want nothing more printed, and the first error said, got %v, %q", err, said.String())
 	}
 }
 

@@ -271,3 +271,14 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 }
+
+// TestDrawRowsOnFewLines: one capture is shown and the others are counted, however low the terminal is.
+func TestDrawRowsOnFewLines(t *testing.T) {
+	f, began := followed(t, 3, "eth0", "1s a running 1; 1s b running 2; 1s c running 3")
+	for _, lines := range []int{1, 2} {
+		rows := drawRows(f, began, 79, lines)
+		if len(rows) != 2 || !strings.HasPrefix(rows[0], "a ") || !strings.HasPrefix(rows[1], "and 2 more: 2 running") {
+			t.Errorf("%d: want a row and a count, got %q", lines, rows)
+		}
+	}
+}

@@ -142,3 +142,17 @@ func TestFetchLeftoverFails(t *testing.T) {
 		}
 	}
 }
+
+// TestFetchLeftoverWithoutPackets: the file of a capture that has none bears the time at which it was fetched.
+func TestFetchLeftoverWithoutPackets(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	r.Do(t, "SET", "capture-results:r1:web1:eth0", captured(t)[:24])
+	dir := t.TempDir()
+	began := time.Now().UTC()
+	_, errs, outcome := fetch(t, &pubsub.Server{Addresses: []string{r.Address()}}, dir, "r1")
+	names, _ := filepath.Glob(dir + "/web1-eth0-*.pcap")
+	if outcome != Done || len(names) != 1 || filepath.Base(names[0]) < "web1-eth0-"+began.Format("20060102T150405.") {
+		t.Errorf("want a file of now, got %d, %q, %s", outcome, names, errs)
+	}
+}

@@ -2,8 +2,10 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,12 +14,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/gopacket/pcapgo"
 
+	"pcapdaemon/capfile"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
+	"pcapdaemon/store"
 	"pcapdaemon/testbed"
 )
 
@@ -308,5 +313,124 @@ func TestSinkCutsWhatFailed(t *testing.T) {
 	}
 	if info, err := file.Stat(); err != nil || info.Size() != int64(wrote) || wrote == 0 || wrote == 100_000 {
 		t.Errorf("want %d bytes, got %v, %v", wrote, info, err)
+	}
+}
+
+// A fakeList has no pieces and ends at once.
+type fakeList struct{}
+
+// ReadList implements lists.
+func (fakeList) ReadList(context.Context, string, func([]byte) error) error { return nil }
+
+// newTestLive returns what writes packets into a file.
+func newTestLive(t *testing.T) *live {
+	t.Helper()
+	packets, err := os.Create(filepath.Join(t.TempDir(), "all.pcapng"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLive(Options{Packets: packets, Results: "capture-results"}, "r1", 0)
+	l.lists = fakeList{}
+	t.Cleanup(func() {
+		_, _ = l.close(context.Background())
+		packets.Close()
+	})
+	return l
+}
+
+// TestLiveOneReader: a list is read once, whoever claims it.
+func TestLiveOneReader(t *testing.T) {
+	l := newTestLive(t)
+	for n, want := range []string{"", "is another capture's", "is another capture's"} {
+		capture := &progress{Result: result.Result{Node: "a", Interface: fmt.Sprint("eth", n), Key: "capture-results:r1:a:eth0:live"}}
+		if err := l.heard(capture); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("eth%d: want %q, got %v", n, want, err)
+		}
+	}
+}
+
+// TestLiveClockIsNamedOnce: of a host, however many captures it makes.
+func TestLiveClockIsNamedOnce(t *testing.T) {
+	l, now := newTestLive(t), time.Now()
+	for n, want := range []string{"a: its clock is 5s ahead of this machine's", "", "b: its clock is 5s ahead of this machine's"} {
+		r := result.Result{Node: []string{"a", "a", "b"}[n], Started: result.Stamp(now.Add(5 * time.Second))}
+		if got := l.compareClock(r, now, now); got != want {
+			t.Errorf("want %q, got %q", want, got)
+		}
+	}
+}
+
+// TestLiveStalled: a capture that has ended is waited for as long as its pieces come, or Redis is away.
+func TestLiveStalled(t *testing.T) {
+	for name, test := range map[string]struct {
+		told  time.Duration // before now
+		piece time.Duration // before now; 0: none has come
+		lost  bool
+		want  bool
+	}{
+		"just ended":            {time.Second, 0, false, false},
+		"nothing has come":      {2 * stallTime, 0, false, true},
+		"a piece has just come": {2 * stallTime, time.Second, false, false},
+		"a piece came long ago": {3 * stallTime, 2 * stallTime, false, true},
+		"Redis is away":         {2 * stallTime, 0, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newTestLive(t)
+				capture := &progress{Result: result.Result{Node: "a", Counts: &result.Counts{}}}
+				gone := false
+				s := &stream{live: l, capture: capture, most: 1000, input: l.merger.Open(capfile.Header{Node: "a"}),
+					cancel: func(error) { gone = true }}
+				l.streams[capture] = s
+				began := time.Now()
+				if test.piece > 0 {
+					if err := s.take(pcapStart(96)); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(test.piece)
+				}
+				now := time.Now()
+				s.told = now.Add(-test.told)
+				f, _ := followed(t, 1, "eth0", "")
+				if f.answered = now; test.lost {
+					f.lost = now
+				}
+				if l.look(f, now); gone != test.want {
+					t.Errorf("want given up: %v, got %v after %v", test.want, gone, now.Sub(began))
+				}
+				s.input.Close(nil)
+			})
+		})
+	}
+}
+
+// TestCopyFileIsWhole: of a capture that is not whole there is no file.
+func TestCopyFileIsWhole(t *testing.T) {
+	for _, cut := range []error{nil, errors.New("cut")} {
+		dir := t.TempDir()
+		c := newCopyFile(store.NewDirectory(dir), result.Result{Node: "a", Interface: "eth0"}, pcapStart(96))
+		c.write(pcapStart(96))
+		c.write(pcapPacket(1, 10))
+		file, err := c.end(cut)
+		names, _ := filepath.Glob(dir + "/*")
+		if !errors.Is(err, cut) || (file == "") != (cut != nil) || (len(names) == 0) != (cut != nil) {
+			t.Errorf("%v: got %q, %v and %q in the directory", cut, file, err, names)
+		}
+	}
+}
+
+// TestSinkIsGone: a pipe that nobody reads any more is known to be one before anything is written.
+func TestSinkIsGone(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	s := newSink(writer)
+	if s.isGone() {
+		t.Error("want a reader")
+	}
+	if reader.Close(); !s.isGone() {
+		t.Error("want it gone")
 	}
 }

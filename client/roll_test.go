@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -156,5 +157,25 @@ func TestRollCall(t *testing.T) {
 	}
 	if out, errs, code := ask(t, redis, "", "rollcall=true"); code != Unanswered || out != "" {
 		t.Errorf("want outcome %d when nobody answers, got %d: %s%s", Unanswered, code, out, errs)
+	}
+}
+
+// TestRollTrouble: each host that can capture nothing is named, in a table and beside lines.
+func TestRollTrouble(t *testing.T) {
+	for _, table := range []bool{true, false} {
+		var errs bytes.Buffer
+		v := &roll{out: io.Discard, err: &errs, table: table}
+		for _, message := range []string{
+			`{"id":"r1","node":"a","state":"present","trouble":"no capability"}`,
+			`{"id":"r1","node":"b","state":"present"}`,
+			`{"id":"r1","node":"c","state":"present","trouble":"\u001b[2J"}`,
+		} {
+			v.heard([]byte(message))
+		}
+		v.close()
+		const want = "a: nothing can be captured: no capability\nc: nothing can be captured: \\x1b[2J\n"
+		if got := errs.String(); got != want {
+			t.Errorf("want %q, got %q", want, got)
+		}
 	}
 }

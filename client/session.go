@@ -190,7 +190,7 @@ func (s *session) over(now time.Time) bool {
 	switch {
 	case !s.lost.IsZero() && now.Before(s.outlast()):
 		return false
-	case s.lost.IsZero() && !s.gathered(now):
+	case !s.gathered(now):
 		return false
 	}
 	return !slices.ContainsFunc(s.captures, func(t *progress) bool { return s.awaits(t, now) })
@@ -285,6 +285,14 @@ func (s *session) regain(now time.Time) {
 		}
 	}
 	s.lost = time.Time{}
+}
+
+// resume notes that nobody has listened since a time.
+func (s *session) resume(since, now time.Time) {
+	if s.lost.IsZero() {
+		s.lose(since)
+		s.regain(now)
+	}
 }
 
 // unfinished returns the captures that have not told their end.

@@ -40,3 +40,15 @@ func TestNotesAreBounded(t *testing.T) {
 		t.Errorf("want few of them kept, got %d", len(n.hosts))
 	}
 }
+
+// TestNotesOfShortLines: the end of each line counts as well.
+func TestNotesOfShortLines(t *testing.T) {
+	var n notes
+	for range mostSaid {
+		n.say([]byte("x"))
+	}
+	shown, rest, _ := strings.Cut(n.text(), "and ")
+	if len(shown) > mostSaid || len(shown) < mostSaid-2 || rest != "500 more" {
+		t.Errorf("want %d bytes shown and the rest counted, got %d, %q", mostSaid, len(shown), rest)
+	}
+}

@@ -1,6 +1,7 @@
 package extcap
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -58,6 +59,14 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// TestRequestOfSeveralInterfaces: spaces that are typed between them are none of their names.
+func TestRequestOfSeveralInterfaces(t *testing.T) {
+	request, err := options{hosts: "any", iface: "eth0, lo ,wan"}.request()
+	if want := `"interface":["eth0","lo","wan"]`; err != nil || !strings.Contains(string(request), want) {
+		t.Errorf("want %s, got %s, %v", want, request, err)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for line, want := range map[string]string{
 		"--extcap-config":                                 "takes pcapdaemon",
@@ -87,19 +96,20 @@ func TestServer(t *testing.T) {
 	}
 	const variable = "redis://ops:secret@h1"
 	for name, test := range map[string]struct {
-		args []string
-		want string
+		args           []string
+		want, variable string
 	}{
-		"nothing typed":               {nil, "redis://ops:secret@h1:6379"},
-		"the address as it is shown":  {[]string{"--redisurl", "redis://h1:6379"}, "redis://ops:secret@h1:6379"},
-		"another server":              {[]string{"--redisurl", "redis://h2"}, "redis://h2:6379"},
-		"another password":            {[]string{"--password", "x"}, "redis://ops:x@h1:6379"},
-		"another server and password": {[]string{"--redisurl", "redis://h2", "--password", "x"}, "redis://:x@h2:6379"},
-		"a user, and a password":      {[]string{"--redisurl", "redis://me@h2", "--password", "x"}, "redis://me:x@h2:6379"},
-		"a password in a file":        {[]string{"--redisurl", "redis://me@h2", "--passwordfile", file}, "redis://me:of%20file@h2:6379"},
-		"all in the address":          {[]string{"--redisurl", "redis://me:y@h2"}, "redis://me:y@h2:6379"},
+		"nothing typed":               {nil, "redis://ops:secret@h1:6379", ""},
+		"a password for another one":  {[]string{"--password", "x"}, "redis://:x@h1:6379", "redis://secret@h1"},
+		"the address as it is shown":  {[]string{"--redisurl", "redis://h1:6379"}, "redis://ops:secret@h1:6379", ""},
+		"another server":              {[]string{"--redisurl", "redis://h2"}, "redis://h2:6379", ""},
+		"another password":            {[]string{"--password", "x"}, "redis://ops:x@h1:6379", ""},
+		"another server and password": {[]string{"--redisurl", "redis://h2", "--password", "x"}, "redis://:x@h2:6379", ""},
+		"a user, and a password":      {[]string{"--redisurl", "redis://me@h2", "--password", "x"}, "redis://me:x@h2:6379", ""},
+		"a password in a file":        {[]string{"--redisurl", "redis://me@h2", "--passwordfile", file}, "redis://me:of%20file@h2:6379", ""},
+		"all in the address":          {[]string{"--redisurl", "redis://me:y@h2"}, "redis://me:y@h2:6379", ""},
 	} {
-		o, err := parse(slices.Concat(ours, test.args), Settings{RedisURL: variable})
+		o, err := parse(slices.Concat(ours, test.args), Settings{RedisURL: cmp.Or(test.variable, variable)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gomodule/redigo/redis"
 	"github.com/sirupsen/logrus"
@@ -26,6 +27,7 @@ type Client struct {
 	server  *Server
 	channel string
 	answers chan []byte
+	waiting atomic.Int64 // answers that were not taken yet
 	changes chan error
 	cancel  func() // ends the listening
 	done    chan struct{}
@@ -68,6 +70,7 @@ func (c *Client) collect(ctx context.Context, heard <-chan Message) {
 	var waiting [][]byte
 	held := 0
 	for {
+		c.waiting.Store(int64(len(waiting)))
 		from, to := heard, c.answers
 		var first []byte
 		if held >= maxHeard {
@@ -120,6 +123,9 @@ func (c *Client) Publish(ctx context.Context, request []byte) (listeners int, er
 // Answers returns what is published on the channel of answers, by anybody. What is
 // longer than 256 KiB, which no host says, and what is published while the connection is lost does not come.
 func (c *Client) Answers() <-chan []byte { return c.answers }
+
+// Waiting reports whether there is an answer that was not taken from Answers yet.
+func (c *Client) Waiting() bool { return c.waiting.Load() > 0 }
 
 // Changes returns why no answers come for the time being, and nil when they come again.
 func (c *Client) Changes() <-chan error { return c.changes }

@@ -86,6 +86,9 @@ func TestClientIsBoundedByWhatWaits(t *testing.T) {
 	t.Parallel()
 	c, heard := &Client{answers: make(chan []byte)}, make(chan Message)
 	go c.collect(t.Context(), heard)
+	if c.Waiting() {
+		t.Error("want nothing that waits")
+	}
 	for n := range maxHeard/answerCost + 10 {
 		select {
 		case heard <- Message{Data: []byte("x")}:
@@ -161,6 +164,9 @@ func TestClientHoldsLittle(t *testing.T) {
 		if last*size > 200<<20 {
 			t.Fatalf("want the server to wait, it has sent %d MiB", last*size>>20)
 		}
+	}
+	if !c.Waiting() {
+		t.Error("want to know that answers wait")
 	}
 	for range 3 * maxHeard / size { // and nothing is lost
 		if got := len(<-c.Answers()); got != size {
