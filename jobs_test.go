@@ -327,6 +327,7 @@ func TestDeviceIsNamed(t *testing.T) {
 		b := newBench(t, func(c *config) { c.limits.aliases = map[string]string{"wan": "x0"} })
 		b.ask(t, `{"node":"web1","interface":["wan","x0"],"id":"a","packets":5}`)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if !slices.Contains(b.upload.last.Tags, "interface:x0") {
 			t.Errorf("want it tagged by its own name, got %q", b.upload.last.Tags)
 		}
