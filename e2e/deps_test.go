@@ -68,6 +68,7 @@ func TestDepsByPurpose(t *testing.T) {
 		}
 	}
 	program("/usr/local/bin/go", fmt.Sprintf(fakeGo, "go1.25.0"))
+	program("/usr/local/bin/systemctl", "#!/bin/sh\necho \"$*\" >>/tmp/systemctl\n")
 	m.run(t, "rm", "/usr/bin/redis-server", "/usr/sbin/snmptrapd", "/usr/bin/jq")
 	m.run(t, "sh", "-c", "rm /usr/lib/*/libnss_systemd.so.2")
 	if got := run("build"); got != "" {
@@ -77,6 +78,10 @@ func TestDepsByPurpose(t *testing.T) {
 	words := func(path string) string { return strings.Join(strings.Fields(m.run(t, "cat", path)), " ") }
 	if want, got := "redis-server snmptrapd jq libnss-systemd", words("/tmp/installed"); want != got {
 		t.Errorf("want %s installed, got %s", want, got)
+	}
+	const disabled = "disable --quiet redis-server disable --quiet snmptrapd"
+	if got := words("/tmp/systemctl"); got != disabled {
+		t.Errorf("want no service left for the next start of the machine (%s), got %s", disabled, got)
 	}
 	if want, got := "101", words("/tmp/policy"); want != got {
 		t.Errorf("want services forbidden to start (%s), got %s", want, got)

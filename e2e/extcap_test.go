@@ -336,8 +336,11 @@ func TestExtcapHidesPasswords(t *testing.T) {
 		environment string
 		args        []string
 	}{
-		"typed":              {"", []string{"--redisurl", url, "--password", password}},
-		"in the address":     {"", []string{"--redisurl", "redis://:" + password + "@" + r.Address()}},
+		"typed":          {"", []string{"--redisurl", url, "--password", password}},
+		"in the address": {"", []string{"--redisurl", "redis://:" + password + "@" + r.Address()}},
+		"typed, and another one in the environment": {"PCAPDAEMON_REDISURL=redis://:x@" + testbed.DeadAddress(t),
+			[]string{"--redisurl", url, "--password", password}},
+		"typed, for the server of the environment": {"PCAPDAEMON_REDISURL=redis://:x@" + r.Address(), []string{"--password", password}},
 		"in a file":          {"", []string{"--redisurl", url, "--passwordfile", file}},
 		"in the environment": {secret, []string{"--redisurl", url}},
 	} {
@@ -365,12 +368,13 @@ func TestExtcapLoadsLists(t *testing.T) {
 		args []string
 		want string
 	}{
-		"hosts":            {[]string{"node"}, "value {arg=1}{value=web1}"},
-		"some hosts":       {[]string{"node", "--nodere", "2$"}, "value {arg=1}{value=web2}"},
-		"interfaces":       {[]string{"listed"}, "value {arg=3}{value=lo}{display=lo: on 2 of 2 hosts, recorded on 1}"},
-		"nobody":           {[]string{"node", "--nodere", "^db"}, "(no host answers)"},
-		"no Redis":         {[]string{"node", "--redisurl", "redis://" + testbed.DeadAddress(t)}, "connection refused"},
-		"what has no list": {[]string{"interface"}, ""},
+		"hosts":             {[]string{"node"}, "value {arg=1}{value=web1}"},
+		"some hosts":        {[]string{"node", "--nodere", "2$"}, "value {arg=1}{value=web2}"},
+		"hosts, one picked": {[]string{"node", "--nodere", "^web", "--node", "web1"}, "value {arg=1}{value=web2}"},
+		"interfaces":        {[]string{"listed"}, "value {arg=3}{value=lo}{display=lo: on 2 of 2 hosts, recorded on 1}"},
+		"nobody":            {[]string{"node", "--nodere", "^db"}, "(no host answers)"},
+		"no Redis":          {[]string{"node", "--redisurl", "redis://" + testbed.DeadAddress(t)}, "connection refused"},
+		"what has no list":  {[]string{"interface"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

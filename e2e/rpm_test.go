@@ -133,6 +133,10 @@ func TestRPMLife(t *testing.T) {
 		t.Errorf("want the settings kept, got %q (%v)", got, err)
 	}
 
+	m.run(t, "systemctl", "disable", "--now", "pcapdaemon")
+	rpm("--upgrade", "--oldpackage", "/tmp/v1.0.0.rpm")
+	check("disabled", "inactive") // as the administrator has left it
+
 	rpm("--erase", "pcapdaemon")
 	check("", "inactive")
 	left := m.run(t, "find", "/usr", "/etc", "-name", "*pcapdaemon*", "-not", "-path", "*/pcapdaemon.service.d*")

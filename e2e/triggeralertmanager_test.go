@@ -135,9 +135,9 @@ func TestWebhookRefuses(t *testing.T) {
 	server := testbed.StartRedis(t)
 	requests := server.Hear(t, "capture")
 	address := startWebhook(t, withRedisCLI(t, server))
-	post := func(secret, body string) int {
+	send := func(method, secret, body string) int {
 		t.Helper()
-		r, err := http.NewRequest(http.MethodPost, "http://"+address+"/hooks/capture", strings.NewReader(body))
+		r, err := http.NewRequest(method, "http://"+address+"/hooks/capture", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,6 +150,7 @@ func TestWebhookRefuses(t *testing.T) {
 		answer.Body.Close()
 		return answer.StatusCode
 	}
+	post := func(secret, body string) int { t.Helper(); return send(http.MethodPost, secret, body) }
 	const firing = `{"status":"firing","groupLabels":{"alertname":"a","instance":"web1"},"node":"any","bpf":"ip"}`
 	for name, test := range map[string]struct{ secret, body string }{
 		"no secret":    {"", firing},
@@ -160,6 +161,9 @@ func TestWebhookRefuses(t *testing.T) {
 		if code := post(test.secret, test.body); code != http.StatusForbidden && code != http.StatusInternalServerError {
 			t.Errorf("%s: want a refusal, got %d", name, code)
 		}
+	}
+	if code := send(http.MethodGet, "Bearer change-me", firing); code != http.StatusMethodNotAllowed {
+		t.Errorf("GET: want a refusal, got %d", code)
 	}
 	if code := post("Bearer change-me", firing); code != http.StatusOK {
 		t.Errorf("want it taken, got %d", code)

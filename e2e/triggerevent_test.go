@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gomodule/redigo/redis"
+
 	"pcapdaemon/testbed"
 )
 
@@ -23,6 +25,22 @@ func eventRuns(t testing.TB, server *testbed.Redis) map[string]eventRun {
 	return map[string]eventRun{
 		"redis-cli":  {server, withRedisCLI(t, server)},
 		"pcapdaemon": {server, withProgram(t, server)},
+	}
+}
+
+// TestEventOfARedisCLI: settings that redis-cli alone has say that it is to publish, wherever pcapdaemon is.
+func TestEventOfARedisCLI(t *testing.T) {
+	t.Parallel()
+	testbed.NeedTools(t, "jq", "redis-cli")
+	server := testbed.StartRedis(t, "--requirepass", "sesame")
+	server.Password = "sesame"
+	requests := server.Hear(t, "capture", redis.DialPassword("sesame"))
+	for _, setting := range []string{"REDISCLI_AUTH=sesame", "REDISCLI_OPTIONS=-a sesame --no-auth-warning"} {
+		run := eventRun{server, append(withProgram(t, server), setting)}
+		if said, err := run.run(t, "x", "tag", "web1"); err != nil {
+			t.Fatalf("%s: %v: %s", setting, err, said)
+		}
+		heardRequest(t, requests, 10*time.Second).check(t, requested{"node": "web1"})
 	}
 }
 
@@ -83,26 +101,29 @@ func TestEvent(t *testing.T) {
 
 		"addresses alone": {args{"-a", "-n", "a", "x", "", "192.0.2.7"},
 			requested{"nodere": "a", "bpf": "host 192.0.2.7"}},
-		"addresses, not a host": {args{"-a", "-n", "a", "x", "", "web1"}, nil},
-		"no pattern":            {args{"x", "tag"}, nil},
-		"no pattern, address":   {args{"x", "tag", "192.0.2.7"}, nil},
-		"no source":             {args{"-n", "a"}, nil},
-		"a number that is none": {args{"-s", "1m", "-n", "a", "x", ""}, nil},
-		"an unknown option":     {args{"-x", "-n", "a", "x", ""}, nil},
-		"the address of nobody": {append(base, "0.0.0.0:1 "), nil},
-		"five numbers":          {append(base, "1.2.3.4:5:"), nil},
-		"a range":               {append(base, "192.0.2.0/24"), nil},
-		"a long name":           {append(base, strings.Repeat("x", 256)), nil},
-		"dots":                  {append(base, "..."), nil},
-		"a flag":                {append(base, "-w"), nil},
-		"IPv6 of nine":          {append(base, "1:2:3:4:5:6:7:8:9"), nil},
-		"IPv6 of three":         {append(base, "12:34:56"), nil},
-		"IPv6, two gaps":        {append(base, "1::2::3"), nil},
-		"IPv6, three colons":    {append(base, "1:::3"), nil},
-		"IPv6, long group":      {append(base, "12345::1"), nil},
-		"IPv6, a filter":        {append(base, "::1 or ip"), nil},
-		"brackets, a filter":    {append(base, "[::1 or ip]:80"), nil},
-		"an address, newline":   {append(base, "192.0.2.7\nor ip"), nil},
+		"addresses, not a host":   {args{"-a", "-n", "a", "x", "", "web1"}, nil},
+		"no pattern":              {args{"x", "tag"}, nil},
+		"no pattern, address":     {args{"x", "tag", "192.0.2.7"}, nil},
+		"no source":               {args{"-n", "a"}, nil},
+		"a number that is none":   {args{"-s", "1m", "-n", "a", "x", ""}, nil},
+		"an unknown option":       {args{"-x", "-n", "a", "x", ""}, nil},
+		"the address of nobody":   {append(base, "0.0.0.0:1 "), nil},
+		"nobody, addresses alone": {args{"-a", "-n", "a", "x", "", "0.0.0.0"}, nil},
+		"a very long number":      {args{"-s", "1234567890", "-n", "a", "x", ""}, nil},
+		"brackets, then words":    {append(base, "[2001:db8::7]:http"), nil},
+		"five numbers":            {append(base, "1.2.3.4:5:"), nil},
+		"a range":                 {append(base, "192.0.2.0/24"), nil},
+		"a long name":             {append(base, strings.Repeat("x", 256)), nil},
+		"dots":                    {append(base, "..."), nil},
+		"a flag":                  {append(base, "-w"), nil},
+		"IPv6 of nine":            {append(base, "1:2:3:4:5:6:7:8:9"), nil},
+		"IPv6 of three":           {append(base, "12:34:56"), nil},
+		"IPv6, two gaps":          {append(base, "1::2::3"), nil},
+		"IPv6, three colons":      {append(base, "1:::3"), nil},
+		"IPv6, long group":        {append(base, "12345::1"), nil},
+		"IPv6, a filter":          {append(base, "::1 or ip"), nil},
+		"brackets, a filter":      {append(base, "[::1 or ip]:80"), nil},
+		"an address, newline":     {append(base, "192.0.2.7\nor ip"), nil},
 	} {
 		for way, run := range eventRuns(t, server) {
 			t.Run(name+"/"+way, func(t *testing.T) {

@@ -33,6 +33,7 @@ func TestState(t *testing.T) {
 		{"OK", "1", false}, {"UP", "1", false}, {"CRITICAL", "1", true}, {"CRITICAL", "2", false}, {"WARNING", "1",
 			true},
 		{"UNKNOWN", "3", false}, {"DOWN", "1", true}, {"UNREACHABLE", "1", true}, {"", "", false},
+		{"0", "1", false}, {"2", "1", true}, // as numbers
 	} {
 		tag := fmt.Sprint(n)
 		run(check.state, check.attempt, tag)

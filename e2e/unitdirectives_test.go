@@ -79,3 +79,20 @@ func TestUnitNeedsNoNewerSystemd(t *testing.T) {
 		}
 	}
 }
+
+// TestUnitSays: what no machine here would miss, and another one would.
+func TestUnitSays(t *testing.T) {
+	unit := read(t, unitSource)
+	for line, why := range map[string]string{
+		"StateDirectoryMode=0750":    "captures are not for everybody",
+		"UMask=0077":                 "what has no mode of its own is not for everybody",
+		"KeyringMode=private":        "other services have keys",
+		"WantedBy=multi-user.target": "servers have no other target",
+		"ExecPaths=/usr/bin/pcapdaemon /usr/lib -/usr/lib64":                    "not every system has /usr/lib64",
+		"RestrictAddressFamilies=AF_PACKET AF_NETLINK AF_INET AF_INET6 AF_UNIX": "servers may have IPv6 alone",
+	} {
+		if !strings.Contains(unit, "\n"+line+"\n") {
+			t.Errorf("want %s: %s", line, why)
+		}
+	}
+}

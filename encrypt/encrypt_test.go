@@ -241,3 +241,18 @@ func TestWrongKeys(t *testing.T) {
 		t.Errorf("want the missing file named so, got %v", err)
 	}
 }
+
+// TestKeyBehindALine: an ssh key is one behind an empty line, as editors leave it.
+func TestKeyBehindALine(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(newSSHKey(t, private, public).file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadIdentities(write(t, "\n \n"+string(content))); err != nil {
+		t.Errorf("want it taken, got %v", err)
+	}
+}

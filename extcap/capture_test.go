@@ -2,9 +2,16 @@ package extcap
 
 import (
 	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"pcapdaemon/client"
 	"pcapdaemon/result"
 )
 
@@ -50,5 +57,35 @@ func TestNotesOfShortLines(t *testing.T) {
 	shown, rest, _ := strings.Cut(n.text(), "and ")
 	if len(shown) > mostSaid || len(shown) < mostSaid-2 || rest != "500 more" {
 		t.Errorf("want %d bytes shown and the rest counted, got %d, %q", mostSaid, len(shown), rest)
+	}
+}
+
+// TestFifoThatNobodyReads: a signal ends the waiting for Wireshark.
+func TestFifoThatNobodyReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan os.Signal, 1)
+	signal.Notify(held, unix.SIGUSR1) // which would end the test
+	defer signal.Stop(held)
+	began := time.Now()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := Program{Client: client.Options{Ends: []os.Signal{unix.SIGUSR1}}}.openFifo(path)
+		ended <- err
+	}()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		select {
+		case err := <-ended:
+			if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "stopped") || took > openTime/2 {
+				t.Errorf("want it stopped at once, got %v after %v", err, took)
+			}
+			return
+		case <-again.C:
+			_ = unix.Kill(os.Getpid(), unix.SIGUSR1)
+		}
 	}
 }

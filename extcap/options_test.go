@@ -122,6 +122,25 @@ func TestServer(t *testing.T) {
 	}
 }
 
+// TestServerHasItsAuthorities: those of the environment, unless others are chosen.
+func TestServerHasItsAuthorities(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want string
+	}{{nil, "/ca.pem"}, {[]string{"--rediscafile", "/other.pem"}, "/other.pem"}} {
+		o, err := parse(slices.Concat(ours, test.args), Settings{RedisURL: "rediss://h1", CAFile: "/ca.pem"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = o.server(Program{Server: func(_, file string) (*pubsub.Server, error) {
+			if file != test.want {
+				t.Errorf("want %s, got %s", test.want, file)
+			}
+			return &pubsub.Server{}, nil
+		}})
+	}
+}
+
 func TestWithout(t *testing.T) {
 	args := []string{"--capture", "--password", "--x", "--fifo", "password", "-redisurl=redis://a:b@c", "--redischannel", "c"}
 	want := []string{"--capture", "--fifo", "password", "--redischannel", "c"}
