@@ -35,6 +35,11 @@ func (p Program) load(o options) string {
 	default:
 		entries = listInterfaces(present)
 	}
+	return o.list(call, none, entries)
+}
+
+// list returns the sentences of a list, with what stands for none, as far as anybody looks through it.
+func (o options) list(call, none string, entries []choice) string {
 	var b strings.Builder
 	for _, c := range append([]choice{{"", none}}, entries[:min(len(entries), mostListed)]...) {
 		b.WriteString(o.value(call, c))

@@ -2,6 +2,7 @@ package extcap
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"pcapdaemon/result"
@@ -23,5 +24,15 @@ func TestLists(t *testing.T) {
 		{"lo", "lo: on 1 of 3 hosts"}, {"wan", "wan: on 2 of 3 hosts, recorded on 1"}}
 	if got := listInterfaces(present); !slices.Equal(interfaces, got) {
 		t.Errorf("want %q, got %q", interfaces, got)
+	}
+}
+
+// TestListsAreBounded: nobody looks through more.
+func TestListsAreBounded(t *testing.T) {
+	for entries, want := range map[int]int{0: 1, 3: 4, mostListed: mostListed + 1, 3 * mostListed: mostListed + 1} {
+		got := options{}.list(interfaceList, "none", make([]choice, entries))
+		if n := strings.Count(got, "\n"); n != want || !strings.Contains(got, "{display=none}{default=true}") {
+			t.Errorf("want %d sentences for %d entries, got %d", want, entries, n)
+		}
 	}
 }

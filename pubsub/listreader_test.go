@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
@@ -80,4 +82,52 @@ func TestListReaderRecovers(t *testing.T) {
 		}
 		conn.Close()
 	}
+}
+
+// A listConn is a connection to a server that has a piece of a list at times: each question gets the next answer.
+type listConn struct {
+	redis.ConnWithTimeout
+	answers []any
+}
+
+// DoWithTimeout implements redis.ConnWithTimeout.
+func (c *listConn) DoWithTimeout(time.Duration, string, ...any) (any, error) {
+	return c.ReceiveWithTimeout(0)
+}
+
+// Send implements redis.Conn.
+func (c *listConn) Send(command string, _ ...any) error {
+	if command == "LTRIM" {
+		c.answers = append([]any{"OK"}, c.answers...)
+	}
+	return nil
+}
+
+// Flush implements redis.Conn.
+func (c *listConn) Flush() error { return nil }
+
+// ReceiveWithTimeout implements redis.ConnWithTimeout.
+func (c *listConn) ReceiveWithTimeout(time.Duration) (answer any, err error) {
+	answer, c.answers = c.answers[0], c.answers[1:]
+	return answer, nil
+}
+
+// TestListReaderIsEagerAgain: after a time without pieces, the next ones are waited for as closely as the first.
+func TestListReaderIsEagerAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		idle := make([]any, 20)
+		conn := &listConn{answers: slices.Concat(idle, []any{[]byte("a"), nil, nil, []byte("b"), []byte{}, "OK"})}
+		var taken []time.Time
+		began := time.Now()
+		r := listReader{name: list, take: func([]byte) error { taken = append(taken, time.Now()); return nil }}
+		if err := r.read(t.Context(), conn, func() {}); err != nil || len(taken) != 2 {
+			t.Fatalf("want two pieces, got %d, %v", len(taken), err)
+		}
+		if waited := taken[0].Sub(began) / 20; waited < idlePeriod/3 {
+			t.Errorf("want longer waits while nothing comes, got %v", waited)
+		}
+		if waited := taken[1].Sub(taken[0]); waited > 4*eagerPeriod {
+			t.Errorf("want short waits again, got %v", waited)
+		}
+	})
 }
