@@ -28,7 +28,8 @@ func TestTriggersHaveLimits(t *testing.T) {
 		}
 	}
 	const rsyslog = "rsyslog/pcapdaemon.conf"
-	actions := regexp.MustCompile(`(?s)\n  action\(type="omhiredis".*?\n}`).FindAllString(read(t, filepath.Join(triggers, rsyslog)), -1)
+	action := regexp.MustCompile(`(?s)\n  action\(type="omhiredis".*?\n}`)
+	actions := action.FindAllString(read(t, filepath.Join(triggers, rsyslog)), -1)
 	if len(actions) != 2 {
 		t.Errorf("%s: want two actions, got %d", rsyslog, len(actions))
 	}

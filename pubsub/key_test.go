@@ -508,7 +508,8 @@ func TestLongValuesAreAlive(t *testing.T) {
 		}
 		return alive
 	}
-	w := keyWriter{name: key, size: pieces * pieceSize, content: plain(make([]byte, pieces*pieceSize)), piece: make([]byte, pieceSize)}
+	w := keyWriter{name: key, size: pieces * pieceSize, content: plain(make([]byte, pieces*pieceSize)),
+		piece: make([]byte, pieceSize)}
 	if got := work(w.write); got < pieces-1 {
 		t.Errorf("want %d signs of life while writing, got %d", pieces-1, got)
 	}
