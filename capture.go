@@ -25,8 +25,9 @@ const (
 	// rush is the time within which packets fill what is ready when they come fast. Each
 	// call into C keeps the runtime's monitor awake for its first 10 ms.
 	rush = 100 * time.Millisecond
-	// mostAhead is how many chunks are ready at a time then, at most.
-	mostAhead = 8
+	// mostAhead is how many chunks are ready at a time then, at most, and aheadShare that they
+	// are no larger part of what the capture holds already.
+	mostAhead, aheadShare = 8, 8
 	// retryPause is the wait after a failed read.
 	retryPause = 10 * time.Millisecond
 )
@@ -206,7 +207,8 @@ func (c *capture) loop() (stop string, err error) {
 // copyMany copies packets to what is left of the buffer. It leaves the last one,
 // and those that are at some limit, to be judged one by one.
 func (c *capture) copyMany() {
-	began, rooms := time.Now(), c.buffer.Rooms(c.ahead)
+	held := int(c.buffer.Size / capfile.ChunkSize)
+	began, rooms := time.Now(), c.buffer.Rooms(min(c.ahead, 1+held/aheadShare))
 	size := c.source.Copy(rooms, &c.quota)
 	c.buffer.Extend(size)
 	switch took := time.Since(began); {

@@ -20,8 +20,8 @@ const (
 	reserveShare, mostReserve = 128, 4
 	// reserveRest is how long nothing has to be taken before the reserve is filled up.
 	reserveRest = time.Second
-	// From fewChunks lent ones on, huge pages are mapped until hugeAhead chunks are ready.
-	fewChunks, hugeAhead = 4, 4
+	// From fewChunks lent ones on, a huge page is mapped whenever no chunk is ready.
+	fewChunks = 4
 	// lowestPriority is a nice value.
 	lowestPriority = 19
 )
@@ -91,10 +91,10 @@ func (p *Pool) feed() {
 	}()
 }
 
-// wantsHuge reports whether many chunks are taken, few are ready, and there may be
+// wantsHuge reports whether many chunks are taken, none is ready, and there may be
 // huge pages. The lock is held.
 func (p *Pool) wantsHuge() bool {
-	return p.lent >= fewChunks && len(p.idle) < hugeAhead && p.lent+len(p.idle)+2 <= p.limit && p.huge.quick()
+	return p.lent >= fewChunks && len(p.idle) == 0 && p.lent+2 <= p.limit && p.huge.quick()
 }
 
 // wantsHugeStill reports whether huge pages are to be mapped still; if not, feed has to be called again.
@@ -157,8 +157,9 @@ func (p *Pool) takeReady() []byte {
 		return nil
 	}
 	p.lent++
+	chunk := p.takeIdle()
 	p.feed()
-	return p.takeIdle()
+	return chunk
 }
 
 // give takes chunks back and keeps them for a while.
