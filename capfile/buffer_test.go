@@ -247,6 +247,7 @@ func TestReserveIsInTheBudget(t *testing.T) {
 		p := NewPool(reserveShare * ChunkSize)
 		p.huge.get = noHugePages
 		defer p.Release()
+		synctest.Wait() // for the first one
 		b := NewBuffer(p)
 		defer b.Free()
 		if _, err := b.Write(make([]byte, reserveShare/2*ChunkSize)); err != nil {

@@ -350,14 +350,17 @@ func TestPutGivesUp(t *testing.T) {
 		"http://u:s3cret@name.invalid/":          "store at http://name.invalid/: ",
 		"http://" + testbed.DeadAddress(t) + "/": "connection refused",
 	} {
-		d, _ := newDestination(t, address, Options{Timeout: 300 * time.Millisecond})
-		r, _ := newFile(100)
-		_, err := d.Store(t.Context(), r)
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") || store.IsRefusal(err) {
-			t.Errorf("%s: want %s, got %v", address, want, err)
-		}
-		if _, err := d.Once().Store(t.Context(), r); err == nil {
-			t.Errorf("%s: want an error", address)
-		}
+		t.Run(address, func(t *testing.T) {
+			t.Parallel()
+			d, _ := newDestination(t, address, Options{Timeout: 2 * time.Second})
+			r, _ := newFile(100)
+			_, err := d.Store(t.Context(), r)
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") || store.IsRefusal(err) {
+				t.Errorf("%s: want %s, got %v", address, want, err)
+			}
+			if _, err := d.Once().Store(t.Context(), r); err == nil {
+				t.Errorf("%s: want an error", address)
+			}
+		})
 	}
 }
