@@ -267,9 +267,13 @@ func (b *battlefield) round(t *testing.T) {
 			}
 		}
 	}()
+	stop := sync.OnceFunc(func() {
+		close(asking)
+		<-done
+	})
+	defer stop() // also if a strike fails
 	how := b.strike(t, d)
-	close(asking)
-	<-done
+	stop()
 	d.Wait(t, 10*time.Second)
 	b.redis.AwaitSubscribers(t, 5*time.Second, 0)
 	if b.check(t); t.Failed() {

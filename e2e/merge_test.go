@@ -255,7 +255,7 @@ func TestMergeDiskFull(t *testing.T) {
 	if code := client.Wait(t, 20*time.Second); code != 1 || !strings.Contains(client.Output.String(), "no space left") {
 		t.Errorf("want exit code 1 and a word, got %d, %s", code, client.Output.String())
 	}
-	if byHost, _ := readMergedFile(t, file); byHost["web1"] == 0 {
+	if byHost, _ := readMergedFile(t, file); len(byHost) == 0 { // of whichever began first
 		t.Errorf("want packets, got %v", byHost)
 	}
 }

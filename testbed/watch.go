@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"errors"
 	"encoding/binary"
 	"os/exec"
 	"runtime"
@@ -76,6 +77,10 @@ func (w Watch) KillAt(t testing.TB, p *Process, kinds uint32, n int, deadline ti
 		for err == nil && !killed && time.Now().Before(deadline) && !p.HasExited() {
 			if n -= w.await(kinds); n <= 0 {
 				err, killed = unix.Kill(p.Process.Pid, unix.SIGKILL), true
+			}
+			if errors.Is(err, unix.ESRCH) { // it has just ended by itself
+				err, killed = nil, false
+				break
 			}
 		}
 		done <- err
