@@ -1,8 +1,8 @@
 package testbed
 
 import (
-	"errors"
 	"encoding/binary"
+	"errors"
 	"os/exec"
 	"runtime"
 	"strconv"
