@@ -191,7 +191,7 @@ func (b *battlefield) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // cloudSharkTime is the daemons' -cstimeout.
-const cloudSharkTime = time.Second
+const cloudSharkTime = 300 * time.Millisecond
 
 // take takes note of an upload.
 func (b *battlefield) take(u taken) {
