@@ -63,6 +63,11 @@ func announce(conn redis.Conn, channel string, message []byte) (listeners int, e
 	if err := ping(conn, pingPeriod); err != nil {
 		return 0, err
 	}
+	return publish(conn, channel, message)
+}
+
+// publish publishes a message and returns how many listen on the channel.
+func publish(conn redis.Conn, channel string, message []byte) (listeners int, err error) {
 	listeners, err = redis.Int(redis.DoWithTimeout(conn, pingPeriod, "PUBLISH", channel, message))
 	if err != nil {
 		return 0, fmt.Errorf("publish on %s: %w", channel, explainOdd(conn, err))

@@ -2,12 +2,10 @@ package pubsub
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
 
-	"github.com/gomodule/redigo/redis"
 	"github.com/sirupsen/logrus"
 )
 
@@ -113,11 +111,7 @@ func (c *Client) Publish(ctx context.Context, request []byte) (listeners int, er
 		return 0, err
 	}
 	defer conn.Close()
-	listeners, err = redis.Int(redis.DoWithTimeout(conn, pingPeriod, "PUBLISH", c.channel, request))
-	if err != nil {
-		return 0, fmt.Errorf("publish on %s: %w", c.channel, explainOdd(conn, err))
-	}
-	return listeners, nil
+	return publish(conn, c.channel, request)
 }
 
 // Answers returns what is published on the channel of answers, by anybody. What is
