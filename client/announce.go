@@ -21,7 +21,7 @@ func Announce(ctx context.Context, o Options, request []byte, stdout, stderr io.
 	}
 	listeners, err := o.Server.Announce(ctx, o.Requests, q.message)
 	if err != nil {
-		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %s\n", o.Server, text.Escape(err.Error()))
+		o.complain(stderr, err)
 		return Failed
 	}
 	out := &printed{to: stdout}

@@ -32,7 +32,7 @@ func Fetch(o Options, id string, stdout, stderr io.Writer) Outcome {
 		err = l.fetch(in.once)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "pcapdaemon: redis %s: %s\n", o.Server, text.Escape(err.Error()))
+		o.complain(stderr, err)
 		return Failed
 	}
 	switch {

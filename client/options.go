@@ -1,11 +1,14 @@
 package client
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"time"
 
 	"pcapdaemon/encrypt"
 	"pcapdaemon/pubsub"
+	"pcapdaemon/text"
 )
 
 // Options say whom a client asks, and how.
@@ -51,14 +54,7 @@ type Asked struct {
 	RollCall     bool   // nothing is captured
 }
 
-// An Outcome is how asking has ended.
-type Outcome int
-
-// Outcomes.
-const (
-	Done        Outcome = iota
-	Failed              // some host refused, failed or fell silent, or a file was not fetched
-	Misused             // the request is wrong; nobody was asked
-	Unanswered          // no host answered
-	Unpublished         // the request could not be published; nobody was asked
-)
+// complain says what is wrong with the server, or with the way to it.
+func (o Options) complain(stderr io.Writer, err error) {
+	fmt.Fprintf(stderr, "pcapdaemon: redis %s: %s\n", o.Server, text.Escape(err.Error()))
+}
