@@ -408,6 +408,16 @@ func (v *heldView) draw(*session, time.Time) {
 	v.by = 0
 }
 
+// interruptible returns what interrupts a client, and its two signals, which come at the end of the test at the latest.
+func interruptible(t *testing.T) (in interruption, once, twice context.CancelFunc) {
+	t.Helper()
+	in.once, once = context.WithCancel(t.Context())
+	in.twice, twice = context.WithCancel(t.Context())
+	t.Cleanup(twice)
+	t.Cleanup(once)
+	return in, once, twice
+}
+
 // TestClientIsInterrupted: once, and the captures end; twice, and the client does.
 func TestClientIsInterrupted(t *testing.T) {
 	const stop = `{"by":"me@here","node":"any","stop":"r1"}`
@@ -431,10 +441,7 @@ func TestClientIsInterrupted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newFakeExchange(3)
-				once, interrupt := context.WithCancel(t.Context())
-				twice, leave := context.WithCancel(t.Context())
-				defer leave()
-				defer interrupt()
+				in, interrupt, leave := interruptible(t)
 				var out, errs bytes.Buffer
 				c := newTestClient(e, jsonLines{&out, &errs})
 				c.request.returns, c.dir = true, "/my dir"
@@ -447,7 +454,7 @@ func TestClientIsInterrupted(t *testing.T) {
 					"regained": func() { e.err = nil; e.changes <- nil }}
 				go e.play(t, test.events, acts)
 				began := time.Now()
-				if code := c.wait(interruption{once, twice}); code != test.code {
+				if code := c.wait(in); code != test.code {
 					t.Errorf("want outcome %d, got %d", test.code, code)
 				}
 				if took := time.Since(began); took < test.took || took > test.took+2*tick {
@@ -481,10 +488,7 @@ func TestQuietClient(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newFakeExchange(3)
-				once, interrupt := context.WithCancel(t.Context())
-				twice, leave := context.WithCancel(t.Context())
-				defer leave()
-				defer interrupt()
+				in, interrupt, leave := interruptible(t)
 				var out, errs bytes.Buffer
 				c := newTestClient(e, jsonLines{&out, &errs})
 				c.quiet = true
@@ -493,7 +497,7 @@ func TestQuietClient(t *testing.T) {
 				}
 				go e.play(t, test.events, map[string]func(){"once": interrupt, "twice": leave,
 					"away": func() { e.err = errors.New("gone") }})
-				c.wait(interruption{once, twice})
+				c.wait(in)
 				if got := errs.String(); got != test.says {
 					t.Errorf("want %q, got %q", test.says, got)
 				}

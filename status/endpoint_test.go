@@ -163,16 +163,21 @@ func TestEndpointHosts(t *testing.T) {
 	}
 }
 
+// serveOnPipes serves an endpoint until the test ends, and returns where its connections come from
+// and what else is waited for then.
+func serveOnPipes(t *testing.T) (l *pipeListener, serving *sync.WaitGroup) {
+	t.Helper()
+	l, serving = &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}, &sync.WaitGroup{}
+	serving.Go(func() { _ = newEndpoint(nil).Serve(t.Context(), l) })
+	t.Cleanup(serving.Wait) // the context ends just before
+	return l, serving
+}
+
 // TestEndpointConnections: as many idle connections as there may be keep nobody out for
 // long, and more than those are not taken.
 func TestEndpointConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-		ctx, cancel := context.WithCancel(t.Context())
-		var serving sync.WaitGroup
-		defer serving.Wait()
-		defer cancel()
-		serving.Go(func() { _ = newEndpoint(nil).Serve(ctx, l) })
+		l, serving := serveOnPipes(t)
 		var taken atomic.Int64
 		began := time.Now()
 		for range 2 * MaxConnections {
@@ -182,7 +187,7 @@ func TestEndpointConnections(t *testing.T) {
 				select {
 				case l.conns <- theirs:
 					taken.Add(1)
-				case <-ctx.Done():
+				case <-t.Context().Done():
 				}
 			})
 		}
@@ -320,12 +325,7 @@ func TestEndpointPatience(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-				ctx, cancel := context.WithCancel(t.Context())
-				var serving sync.WaitGroup
-				defer serving.Wait()
-				defer cancel()
-				serving.Go(func() { _ = newEndpoint(nil).Serve(ctx, l) })
+				l, serving := serveOnPipes(t)
 				ours, theirs := net.Pipe()
 				defer ours.Close()
 				closed := make(chan time.Time, 1)

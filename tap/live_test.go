@@ -570,23 +570,30 @@ func TestRenamed(t *testing.T) {
 		ns.IP(t, "link", "set", "v0", "down")
 		ns.IP(t, "link", "set", "v0", "name", "private0")
 		ns.IP(t, "link", "set", "private0", "up")
-		// What the kernel still holds comes within a read timeout, after the first error.
-		packets, lost := 0, time.Time{}
-		for began := time.Now(); lost.IsZero() && time.Since(began) < 5*time.Second || time.Since(lost) < 3*ReadTimeout; {
-			if _, err = live.Next(); err == nil {
-				packets++
-			} else if lost.IsZero() && !errors.Is(err, ErrTimeout) {
-				lost = time.Now()
-			}
-		}
-		if packets != 10 || err == nil || !strings.Contains(err.Error(), "called private0") {
-			t.Errorf("want 10 packets from before and the new name, got %d, %v", packets, err)
-		}
+		checkEndsAsRenamed(t, live, 5*time.Second)
 		e.send(t, 5)
 		if more, err := live.Next(); err == nil {
 			t.Errorf("want no packets from after, got one of %v", more.Timestamp)
 		}
 	})
+}
+
+// checkEndsAsRenamed reads ten packets and then the new name, private0, that has to be noticed in time.
+// What the kernel still holds comes within a read timeout, after the first error.
+func checkEndsAsRenamed(t *testing.T, live *Live, patience time.Duration) {
+	t.Helper()
+	packets, lost := 0, time.Time{}
+	var err error
+	for began := time.Now(); lost.IsZero() && time.Since(began) < patience || time.Since(lost) < 3*ReadTimeout; {
+		if _, err = live.Next(); err == nil {
+			packets++
+		} else if lost.IsZero() && !errors.Is(err, ErrTimeout) {
+			lost = time.Now()
+		}
+	}
+	if packets != 10 || err == nil || !strings.Contains(err.Error(), "called private0") {
+		t.Errorf("want 10 packets from before and the new name, got %d, %v", packets, err)
+	}
 }
 
 // TestRenamedWhileUp: it is noticed when the kernel says so, or else by looking, and
@@ -618,17 +625,7 @@ func TestRenamedWhileUp(t *testing.T) {
 				defer deafen(live)()
 				e.send(t, 5)
 				ns.IP(t, "link", "set", "v0", "name", "private0")
-				packets, lost := 0, time.Time{} // what the kernel still holds comes after the first error
-				for began := time.Now(); lost.IsZero() && time.Since(began) < 10*time.Second || time.Since(lost) < 3*ReadTimeout; {
-					if _, err = live.Next(); err == nil {
-						packets++
-					} else if lost.IsZero() && !errors.Is(err, ErrTimeout) {
-						lost = time.Now()
-					}
-				}
-				if packets != 10 || err == nil || !strings.Contains(err.Error(), "called private0") {
-					t.Errorf("want 10 packets from before and the new name, got %d, %v", packets, err)
-				}
+				checkEndsAsRenamed(t, live, 10*time.Second)
 				e.send(t, 5)
 				for range 3 { // what the kernel holds back comes within a read timeout
 					time.Sleep(ReadTimeout)
