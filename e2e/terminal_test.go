@@ -74,11 +74,12 @@ func startClient(t *testing.T, r *testbed.Redis, screen *testbed.Terminal, args 
 	return testbed.Start(t, cmd)
 }
 
-// awaitRows waits until the terminal shows so many captures under way.
+// awaitRows waits until the terminal shows so many captures under way, and their rows whole.
 func awaitRows(t *testing.T, screen *testbed.Terminal, want int) {
 	t.Helper()
 	testbed.Eventually(t, 5*time.Second, "captures are shown", func() bool {
-		return strings.Count(strings.Join(screen.Screen(), "\n"), " running ") == want
+		rows := strings.Join(screen.Screen(), "\n")
+		return strings.Count(rows, " running ") == want && strings.Count(rows, "s left") == want
 	})
 }
 
