@@ -654,6 +654,18 @@ func TestRecorderWaitsForItsInterface(t *testing.T) {
 	}
 }
 
+// TestRecorderWakesReaders: whoever waits for packets is woken when some have come.
+func TestRecorderWakesReaders(t *testing.T) {
+	testbed.NeedRoot(t)
+	l := newLink(t)
+	r := startRecorder(t, l.recorded, recordV0(), MinRecorder)
+	r.awaitUp(t)
+	turns := func() uint32 { return atomic.LoadUint32((*uint32)(&r.ring.c.turns)) }
+	before := turns()
+	sendFrames(t, l.other, "v1", [][]byte{numberedFrame(1, 100)})
+	testbed.Eventually(t, 5*time.Second, "a turn", func() bool { return turns() != before })
+}
+
 // TestRecorderIgnoresDown: an interface that goes down is waited for.
 func TestRecorderIgnoresDown(t *testing.T) {
 	testbed.NeedRoot(t)
