@@ -567,32 +567,81 @@ func TestRecordWhileClockIsSet(t *testing.T) {
 	}
 }
 
-// TestStopAfterClockWasSet: a stop is seen at once, and its moment is what the clock says then.
-func TestStopAfterClockWasSet(t *testing.T) {
-	for _, by := range []time.Duration{-time.Hour, time.Hour, -10 * time.Second, 10 * time.Second} {
-		synctest.Test(t, func(t *testing.T) {
-			start := time.Now()
-			clock := steppedClock{start.Add(2 * time.Second), by}
-			ctx, cancel := context.WithCancel(t.Context())
-			time.AfterFunc(5*time.Second+time.Millisecond, cancel)
-			read := func() (tap.Packet, error) {
-				time.Sleep(10 * time.Millisecond)
-				return at(clock.now(), 1), nil
-			}
-			b := unbounded
-			b.timeout = time.Minute
-			c := newCapture(&fakeSource{read: read}, start, pcapPlan(b), capfile.NewBuffer(capfile.NewPool(capfile.ChunkSize)))
-			c.deadline.clock = clock.now
-			out := c.run(ctx)
-			took := time.Since(start)
-			if took > 5*time.Second+10*time.Millisecond || out.stop != stopShutdown || out.Packets != 500 {
-				t.Errorf("set by %v: want 500 packets of 5 s and stop %s, took %v: %+v", by, stopShutdown, took, out)
-			}
-			if want := start.Add(5*time.Second + time.Millisecond + by); !out.ended.Equal(want) || out.note == "" {
-				t.Errorf("set by %v: want the end at %v, got %+v", by, want, out)
-			}
-		})
+// TestEndAfterClockWasSet: a stop is seen at once, and the moment of an end is what the clock says then.
+func TestEndAfterClockWasSet(t *testing.T) {
+	for stop, after := range map[string]time.Duration{
+		stopShutdown: 5*time.Second + time.Millisecond, stopPackets: 5 * time.Second,
+	} {
+		for _, by := range []time.Duration{-time.Hour, time.Hour, -10 * time.Second, 10 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				clock := steppedClock{start.Add(2 * time.Second), by}
+				b := unbounded
+				b.timeout = time.Minute
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if stop == stopPackets {
+					b.packets = 500
+				} else {
+					time.AfterFunc(after, cancel)
+				}
+				read := func() (tap.Packet, error) {
+					time.Sleep(10 * time.Millisecond)
+					return at(clock.now(), 1), nil
+				}
+				c := newCapture(&fakeSource{read: read}, start, pcapPlan(b), capfile.NewBuffer(capfile.NewPool(capfile.ChunkSize)))
+				c.deadline.clock = clock.now
+				out := c.run(ctx)
+				took := time.Since(start)
+				if took > after+10*time.Millisecond || out.stop != stop || out.Packets != 500 {
+					t.Errorf("set by %v: want 500 packets of 5 s and stop %s, took %v: %+v", by, stop, took, out)
+				}
+				if want := start.Add(after + by); !out.ended.Equal(want) || out.note == "" {
+					t.Errorf("set by %v: want a note and the end at %v, got %+v", by, want, out)
+				}
+			})
+		}
 	}
+}
+
+// TestClockIsSetAgain: each time that the clock is set, the end moves with it, and no further.
+func TestClockIsSetAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead time.Duration
+		start := time.Now()
+		e := newDeadline(start, time.Minute)
+		e.clock = func() time.Time { return time.Now().Add(ahead) }
+		for _, ahead = range []time.Duration{20 * time.Second, 30 * time.Second, -5 * time.Second} {
+			for range 3 {
+				e.follow()
+			}
+			want, note := start.Add(time.Minute+ahead), fmt.Sprintf("the clock was set by %+.0f s", ahead.Seconds())
+			_, moment := e.reached()
+			if at := time.Unix(0, e.at.Load()); !at.Equal(want) || !moment.Equal(want) || e.note() != note {
+				t.Errorf("want the end at %v and %q, got %v, %v, %q", want, note, at, moment, e.note())
+			}
+		}
+	})
+}
+
+// TestStopBeforeOldStamps: packets that all bear stamps from before a stop do not hold it up.
+func TestStopBeforeOldStamps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		b := unbounded
+		b.timeout = time.Hour
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		read := func() (tap.Packet, error) {
+			time.Sleep(100 * time.Millisecond)
+			return at(start, 1), nil
+		}
+		out, _ := recordAll(t, ctx, &fakeSource{read: read}, b)
+		took, stop := time.Since(start), out.ended.Sub(start)
+		if took > 2*time.Second+overrun+100*time.Millisecond || stop != 2*time.Second || out.stop != stopShutdown {
+			t.Errorf("want stop %s after 2 s, got %s after %v, took %v", stopShutdown, out.stop, stop, took)
+		}
+	})
 }
 
 // TestStopIsNoTimeout: whenever the stop comes, it is what ended the capture, and not in the future.
@@ -640,6 +689,49 @@ func TestRecordGivesBack(t *testing.T) {
 			buf.Free()
 		})
 	}
+}
+
+// A bulkSource takes a while to fill more than half of its rooms, or none.
+type bulkSource struct {
+	fakeSource
+	takes time.Duration
+	fills bool
+}
+
+// Copy implements source.
+func (s *bulkSource) Copy(rooms [][]byte, _ *tap.Quota) int {
+	time.Sleep(s.takes)
+	if !s.fills {
+		return 0
+	}
+	return len(rooms)*capfile.ChunkSize/2 + 1
+}
+
+// TestChunksAhead: a capture has more and more chunks ready while packets come fast, and one again when they do not.
+func TestChunksAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := capfile.NewPool(16 * capfile.ChunkSize)
+		defer p.Release()
+		warm := capfile.NewBuffer(p)
+		warm.Reserve(6 * capfile.ChunkSize)
+		warm.Free()
+		src := &bulkSource{}
+		c := newCapture(src, time.Now(), pcapPlan(unbounded), capfile.NewBuffer(p))
+		defer c.buffer.Free()
+		for i, step := range []struct {
+			takes time.Duration
+			fills bool
+			want  int
+		}{
+			{0, true, 2}, {rush - 1, true, 4}, {0, false, 4}, {rush, true, 4}, {0, true, 8}, {0, true, mostAhead},
+			{10 * rush, false, mostAhead}, {10*rush + 1, false, 1}, {0, true, 2},
+		} {
+			src.takes, src.fills = step.takes, step.fills
+			if c.copyMany(); c.ahead != step.want {
+				t.Errorf("step %d: want %d chunks ready, got %d", i, step.want, c.ahead)
+			}
+		}
+	})
 }
 
 // TestRecordSurvivesOutages: errors that go away end nothing, however many there are over time.

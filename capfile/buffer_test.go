@@ -161,6 +161,19 @@ func TestTrim(t *testing.T) {
 	}
 }
 
+// TestFreeAgain: memory that was given back is not given back once more.
+func TestFreeAgain(t *testing.T) {
+	p := NewPool(4 * ChunkSize)
+	defer p.Release()
+	b, other := NewBuffer(p), NewBuffer(p)
+	defer other.Free()
+	for range 2 {
+		if b.Free(); p.Held() != ChunkSize || kept(p) != 1 || b.Size != 0 {
+			t.Errorf("want 1 chunk held and 1 kept, got %d bytes and %d", p.Held(), kept(p))
+		}
+	}
+}
+
 // TestPoolNeverHasMore: whatever captures take, make ready and give back, and in
 // whatever order, what is lent and what is kept together are within the limit.
 func TestPoolNeverHasMore(t *testing.T) {
