@@ -124,9 +124,11 @@ func TestConfigOfDirectories(t *testing.T) {
 	}
 }
 
+// publicKey is one of age.
+const publicKey = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
+
 // TestConfigOfEncryption: keys are read at the start, and captures for CloudShark stay readable.
 func TestConfigOfEncryption(t *testing.T) {
-	const public = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
 	const secret = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX"
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte(secret), 0o600); err != nil {
@@ -138,12 +140,12 @@ func TestConfigOfEncryption(t *testing.T) {
 		args []string
 		want string // empty: taken
 	}{
-		"a key":               {append(local, "-encrypt", public), ""},
-		"two keys":            {append(local, "-encrypt", public+", "+public), ""},
+		"a key":               {append(local, "-encrypt", publicKey), ""},
+		"two keys":            {append(local, "-encrypt", publicKey+", "+publicKey), ""},
 		"no key":              {append(local, "-encrypt", "bob"), `-encrypt: "bob" is no public key`},
 		"a secret key":        {append(local, "-encrypt", secret), "-encrypt: a secret key is no recipient"},
-		"CloudShark":          {append(local, "-encrypt", public, "-upload", "-cstoken", "abc"), "give no -upload"},
-		"CloudShark alone":    {[]string{"-encrypt", public, "-upload", "-cstoken", "abc"}, "give no -upload"},
+		"CloudShark":          {append(local, "-encrypt", publicKey, "-upload", "-cstoken", "abc"), "give no -upload"},
+		"CloudShark alone":    {[]string{"-encrypt", publicKey, "-upload", "-cstoken", "abc"}, "give no -upload"},
 		"no matter to askers": {append([]string{"-encrypt", "bob"}, asks...), ""},
 		"an identity":         {append([]string{"-identityfile", key}, asks...), ""},
 		"no identity":         {append([]string{"-identityfile", "/dev/null"}, asks...), "-identityfile /dev/null: no identities"},
@@ -159,7 +161,7 @@ func TestConfigOfEncryption(t *testing.T) {
 // TestBoundsOfEncryption: a capture whose file has no room for its header is refused, and so is
 // one that would be sent live.
 func TestBoundsOfEncryption(t *testing.T) {
-	to, err := encrypt.ParseRecipients("age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj")
+	to, err := encrypt.ParseRecipients(publicKey)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/encrypt"
 	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 	"pcapdaemon/sharktest"
@@ -238,6 +239,11 @@ func quietLog() *logrus.Logger {
 	return log
 }
 
+// onePacket is a preparer whose interfaces bring a packet at once, and no more.
+func (b *bench) onePacket(context.Context, wanted) (opener, error) {
+	return b.opener(func() func() (tap.Packet, error) { return inTurn(at(time.Now(), 100)) }), nil
+}
+
 // ask hands the daemon a request and lets it begin.
 func (b *bench) ask(t *testing.T, request string) {
 	t.Helper()
@@ -356,6 +362,34 @@ func TestSettledSaysNothingOfTheHost(t *testing.T) {
 	}
 }
 
+// TestEncryptedSizes: bounds and results count the bytes of what is stored, where nothing is the bytes of the capture.
+func TestEncryptedSizes(t *testing.T) {
+	to, err := encrypt.ParseRecipients(publicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.deliver(func(o *store.Options) { o.Encrypt = to })
+		const most, packet = 3000, capfile.RecordHeaderSize + 100
+		b.ask(t, fmt.Sprintf(`{"node":"web1","interface":"x0","id":"a","bytes":%d}`, most))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		got, size := b.memo.last(), b.upload.last.Size
+		if got.Stop != stopBytes || got.Bytes != size || size > most || size <= most-packet {
+			t.Errorf("want %d bytes filled up, got %d stored: %+v", most, size, got)
+		}
+		b.jobs.prepare = func(context.Context, wanted) (opener, error) {
+			return b.opener(func() func() (tap.Packet, error) { return inTurn() }), nil
+		}
+		b.ask(t, `{"node":"web1","interface":"x0","id":"b","timeout":1}`)
+		time.Sleep(5 * time.Second)
+		if got := b.memo.last(); got.State != result.Done || got.Bytes != capfile.HeaderSize {
+			t.Errorf("want %d bytes of a capture that is stored nowhere, got %+v", capfile.HeaderSize, got)
+		}
+	})
+}
+
 // TestStatisticsOfAFile: each count stands in its own place.
 func TestStatisticsOfAFile(t *testing.T) {
 	r := result.Result{Counts: &result.Counts{Packets: 1}, Losses: &result.Losses{Received: 2, Dropped: 3, IfDropped: 4}}
@@ -422,15 +456,19 @@ func TestMemoryIsHeld(t *testing.T) {
 	})
 }
 
-// TestStopDelivers: what was captured until the signal is delivered, and the exit code says so.
+// TestStopDelivers: what was captured until the signal is delivered, and the exit code says so of that alone.
 func TestStopDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
+		b.upload.err = errors.New("away")
+		b.ask(t, `{"node":"web1","interface":"x0","id":"before","packets":5}`)
+		time.Sleep(time.Second)
+		b.upload.err = nil
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
 		time.Sleep(105 * time.Millisecond)
 		b.signal()
-		if code := b.stop(b.life); code != exitOK {
-			t.Errorf("want exit code %d, got %d", exitOK, code)
+		if code := b.stop(b.life); code != exitOK || b.jobs.failed.Load() != 1 {
+			t.Errorf("want exit code %d, whatever failed before, got %d, %d failed", exitOK, code, b.jobs.failed.Load())
 		}
 		if got := b.memo.last(); got.State != result.Done || got.Stop != stopShutdown || got.Packets != 10 {
 			t.Errorf("want 10 packets until the signal, got %+v", got)
@@ -874,6 +912,24 @@ func TestPolicyOfEachInterface(t *testing.T) {
 	}
 }
 
+// TestRollCallSaysWhatIsUp: an interface that was taken up is up, whether it has a carrier or not.
+func TestRollCallSaysWhatIsUp(t *testing.T) {
+	ns := testbed.NewNamespace(t, "up")
+	ns.IP(t, "tuntap", "add", "tun7", "mode", "tun")
+	ns.IP(t, "tuntap", "add", "tun8", "mode", "tun")
+	ns.IP(t, "link", "set", "tun7", "up") // and nobody holds its other end
+	b := newBench(t, func(c *config) { c.limits.interfaces = []string{"any", "lo", "tun7", "tun8"} })
+	up := map[string]bool{}
+	ns.Do(t, func() {
+		for _, i := range b.present(request{}).Interfaces {
+			up[i.Name] = i.Up
+		}
+	})
+	if want := map[string]bool{"any": true, "lo": true, "tun7": true, "tun8": false}; !maps.Equal(want, up) {
+		t.Errorf("want %v, got %v", want, up)
+	}
+}
+
 // TestRememberedHandsOn: what the page remembers is published all the same.
 func TestRememberedHandsOn(t *testing.T) {
 	var next memo
@@ -1114,6 +1170,29 @@ func TestMetricsSayWhatTheyMean(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRemovedAreLogged: ten old captures that are removed at once are named, more than that are a sum.
+func TestRemovedAreLogged(t *testing.T) {
+	for removed, want := range map[int]string{1: "old capture removed", 10: "old capture removed",
+		11: "old captures removed", 12: "old captures removed"} {
+		var lines strings.Builder
+		log := logrus.New()
+		log.SetOutput(&lines)
+		names := make([]string, removed)
+		for n := range names {
+			names[n] = fmt.Sprintf("%d.pcap", n)
+		}
+		deliveryObserver{newMetrics("test"), log}.Removed(names, 4711)
+		got, wanted := lines.String(), removed
+		if removed > 10 {
+			wanted = 1
+		}
+		sum := strings.Contains(got, fmt.Sprintf("bytes=4711 captures=%d", removed))
+		if n := strings.Count(got, want); n != wanted || strings.Count(got, "\n") != wanted || sum != (removed > 10) {
+			t.Errorf("%d removed: want %q %d times, got %s", removed, want, wanted, got)
+		}
+	}
 }
 
 // TestMetricsOfDisks: what lies in the spool and what is free beside it.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,7 +16,6 @@ import (
 	"pcapdaemon/capfile"
 	"pcapdaemon/result"
 	"pcapdaemon/store"
-	"pcapdaemon/tap"
 )
 
 // sharing is a bench whose equal requests share.
@@ -186,6 +186,47 @@ func TestShareStop(t *testing.T) {
 	})
 }
 
+// A countingContext counts the contexts that depend on it.
+type countingContext struct {
+	context.Context
+	dependent *atomic.Int64
+}
+
+// Value hides that the context is one of the standard library, which would count for itself.
+func (countingContext) Value(any) any { return nil }
+
+// AfterFunc is what the standard library calls for each dependent context.
+func (c countingContext) AfterFunc(f func()) func() bool {
+	c.dependent.Add(1)
+	stop := context.AfterFunc(c.Context, f)
+	return func() bool {
+		c.dependent.Add(-1)
+		return stop()
+	}
+}
+
+// TestEndedCaptureIsForgotten: however a capture ends, nothing of it waits for the daemon's end.
+func TestEndedCaptureIsForgotten(t *testing.T) {
+	for name, ended := range map[string]preparer{"refused": slowlyRefused, "done": nil} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, nil)
+			life := countingContext{b.life.capturing, &atomic.Int64{}}
+			b.life.capturing = life
+			if ended != nil {
+				b.jobs.prepare = ended
+			}
+			b.ask(t, `{"node":"web1","interface":"x0","id":"a","timeout":2}`)
+			if life.dependent.Load() == 0 {
+				t.Errorf("%s: want a capture that ends with the daemon", name)
+			}
+			time.Sleep(10 * time.Second)
+			if n := life.dependent.Load(); b.memo.last().State != name || n != 0 {
+				t.Errorf("want it %s and nothing left, got %s and %d contexts", name, b.memo.last().State, n)
+			}
+		})
+	}
+}
+
 // TestStopUnknown: a host without such a capture says nothing.
 func TestStopUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -245,9 +286,7 @@ func TestShareNotAfterTheStop(t *testing.T) {
 func TestStopComesTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sharing(t)
-		b.jobs.prepare = func(context.Context, wanted) (opener, error) {
-			return b.opener(func() func() (tap.Packet, error) { return inTurn(at(time.Now(), 100)) }), nil
-		}
+		b.jobs.prepare = b.onePacket
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a","timeout":2}`)
 		time.Sleep(2*time.Second + tail/2)
 		b.ask(t, `{"node":"web1","stop":"a","by":"me@here"}`)
@@ -264,7 +303,8 @@ func TestStopComesTooLate(t *testing.T) {
 func TestShareNotAfterTheEnd(t *testing.T) {
 	for name, end := range map[string]string{"stopped": `{"node":"web1","stop":"a"}`, "timeout": ""} {
 		synctest.Test(t, func(t *testing.T) {
-			b := sharing(t)
+			b := newBench(t, func(c *config) { c.capacity.share = time.Minute })
+			b.jobs.prepare = b.onePacket
 			b.ask(t, `{"node":"web1","interface":"x0","id":"a","timeout":1}`)
 			if end != "" {
 				b.ask(t, end)
@@ -579,6 +619,24 @@ func TestLive(t *testing.T) {
 			t.Errorf("want all memory given back, got %d bytes held", n)
 		}
 	})
+}
+
+// TestLiveTakes: a requester waits for a capture as long as the slowest way of its delivery may take.
+func TestLiveTakes(t *testing.T) {
+	for upload, want := range map[time.Duration]int64{time.Minute: 66, time.Second: 31} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, func(c *config) {
+				c.limits.returned, c.redis.results, c.delivery.shark.timeout = 5000, "results", upload
+			})
+			b.deliver(func(o *store.Options) {
+				o.List = func(_ context.Context, key string, _ []byte) (store.List, error) { return &heldList{key: key}, nil }
+			})
+			b.ask(t, `{"node":"web1","interface":"x0","id":"a","live":true,"packets":5}`)
+			if got := b.memo.all()[0].Limits.Delivery; want != got {
+				t.Errorf("upload for %v: want %d s, got %d", upload, want, got)
+			}
+		})
+	}
 }
 
 // TestLiveWithoutList: a capture whose list cannot be made says so at once, goes on, and is delivered.
