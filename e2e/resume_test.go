@@ -55,8 +55,12 @@ func TestPastOutlivesTheDaemon(t *testing.T) {
 	if got := m.look(t, "v0"); !strings.Contains(got, "v0 was not there from") {
 		t.Errorf("want the absence of the interface that was made again, got %s", got)
 	}
+	m.run(t, "ip", "link", "del", "v0") // so that nothing takes the place of what was kept of it
 	set("16MiB", "")
 	m.run(t, "systemctl", "restart", "pcapdaemon")
+	if got := m.show("NFileDescriptorStore"); got != "2" {
+		t.Errorf("with another size: want the two descriptors of lo kept, got %s", got)
+	}
 	second := m.since(t)
 	if !second.After(first) {
 		t.Errorf("with another size: want it anew, got since %v", second)

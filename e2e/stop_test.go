@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -53,6 +54,35 @@ func TestStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStopWhileRecorded: a recorder goes on until captures have what came before the signal, though the
+// kernel is not done with its last block.
+func TestStopWhileRecorded(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	l := listen(t, r)
+	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	port := sink.LocalAddr().(*net.UDPAddr).Port
+	d := startDaemon(t, r, recording(t, "-filter", fmt.Sprint("udp dst port ", port))...)
+	r.Publish(t, `{"node":"web1","interface":"lo"}`)
+	l.await(t, 5*time.Second, "started")
+	const packets, size = 200, 32 << 10 // less than is recorded
+	conn, padding := testbed.DialUDP(t, port), strings.Repeat(" ", size)
+	for n := range packets { // so fast that the recorder looks when some time is over, not when a block is full
+		fmt.Fprintf(conn, "packet %08d%s", n, padding)
+	}
+	d.Signal(t, syscall.SIGTERM)
+	if code := d.Wait(t, 5*time.Second); code != 0 {
+		t.Errorf("want exit code 0, got %d", code)
+	}
+	done := l.final(t, time.Second)
+	done.check(t, says{"state": "done", "stop": "shutdown", "packets": packets, "dropped": 0, "error": nil})
+	testbed.CheckNoGap(t, readNumbers(t, done.File))
 }
 
 // TestStopWhileUploadsHang: the exit is not held up, and nothing is lost.
