@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -139,6 +142,43 @@ func TestMetricsCount(t *testing.T) {
 	testbed.Eventually(t, time.Second, "the memory is given back", func() bool {
 		return series(t, port, "pcapdaemon_memory_held_bytes") == 0
 	})
+}
+
+// TestLostResultsAreCounted: while a server takes no results, 16 MiB of them wait, and those that
+// are dropped for newer ones are counted.
+func TestLostResultsAreCounted(t *testing.T) {
+	t.Parallel()
+	const waiting, interfaces, requests = 16 << 20, 64, 16
+	args, port := listening(t)
+	r := testbed.StartRedis(t)
+	r.Do(t, "ACL", "SETUSER", "host", "on", ">geheim", "allchannels", "+@all")
+	l := listen(t, r)
+	d := exec.Command(binary, slices.Concat(args, keeping(t.TempDir()), []string{"-node", "web1", "-interfaces", "lo"})...)
+	d.Env = append(os.Environ(), "PCAPDAEMON_REDISURL=redis://host:geheim@"+r.Address())
+	testbed.Start(t, d)
+	r.AwaitSubscribers(t, 10*time.Second, 1)
+	var names []string
+	for n := range interfaces {
+		names = append(names, fmt.Sprintf(`"nosuch%02d"`, n))
+	}
+	long := strings.Repeat(`\u0001`, 1024) // the results repeat it
+	refused := func(names string) string {
+		return fmt.Sprintf(`{"node":"web1","interface":[%s],"id":"a","tags":"%s","customer":"%s","by":"%[2]s"}`, names, long, long)
+	}
+	r.Publish(t, refused(names[0]))
+	size := len(l.await(t, 5*time.Second, "refused").text)
+	r.Do(t, "ACL", "SETUSER", "host", "-publish")
+	for range requests {
+		r.Publish(t, refused(strings.Join(names, ",")))
+	}
+	testbed.Eventually(t, 10*time.Second, "all are refused", func() bool {
+		return series(t, port, `pcapdaemon_requests_total{outcome="refused"}`) == requests*interfaces+1
+	})
+	want := requests*interfaces - waiting/size
+	testbed.Eventually(t, 5*time.Second, fmt.Sprintf("%d results of %d bytes are lost", want, size), func() bool {
+		return series(t, port, "pcapdaemon_results_lost_total") == float64(want)
+	})
+	checkSeries(t, port, map[string]float64{"pcapdaemon_messages_too_long_total": 0})
 }
 
 func TestHealth(t *testing.T) {
