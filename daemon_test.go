@@ -313,6 +313,25 @@ func TestDaemonRefuses(t *testing.T) {
 	}
 }
 
+// TestRequestAlone: what takes somebody who listens, or who is answered through Redis, is not for -request.
+func TestRequestAlone(t *testing.T) {
+	for request, culprit := range map[string]string{
+		`{"stop":"a"}`:                      "give the request to -publish",
+		`{"rollcall":true,"id":"a"}`:        "give the request to -publish",
+		`{"interface":"x0","return":true}`:  "return: -request prints where captures are",
+		`{"interface":"x0","live":true}`:    "live: -request prints where captures are",
+		`{"interface":"x0","packets":1001}`: "-maxpackets",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, func(c *config) { c.mode, c.limits.returned = requesting, 1000 })
+			b.ask(t, request)
+			if got := b.memo.last(); got.State != result.Refused || !strings.Contains(got.Error, culprit) {
+				t.Errorf("%s: want it refused for %q, got %s, %s", request, culprit, got.State, got.Error)
+			}
+		})
+	}
+}
+
 func TestDaemonKeepsQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
@@ -359,6 +378,20 @@ func TestSettledSaysNothingOfTheHost(t *testing.T) {
 	b.jobs.settle(finalResults{{ID: "a", State: result.Kept}}.encode(), store.Place{URL: "http://a"}, nil)
 	if got := b.memo.last(); got.Presence != nil || got.URL != "http://a" {
 		t.Errorf("want it without a presence, got %+v", got)
+	}
+}
+
+// TestSettledForNobody: an upload from the spool whose note is damaged is told to nobody, and said in the log.
+func TestSettledForNobody(t *testing.T) {
+	b := newBench(t, nil)
+	var log strings.Builder
+	b.log.SetOutput(&log)
+	for _, note := range []string{"", "{", "[]", `[{"id":7}]`} {
+		log.Reset()
+		b.jobs.settle([]byte(note), store.Place{URL: "http://a"}, nil)
+		if got := b.memo.all(); len(got) > 0 || !strings.Contains(log.String(), `url="http://a"`) {
+			t.Errorf("%s: want it in the log alone, got %v, %s", note, got, log.String())
+		}
 	}
 }
 
@@ -912,6 +945,32 @@ func TestPolicyOfEachInterface(t *testing.T) {
 	}
 }
 
+// TestCaptureIsPossibleAgain: that nothing can be captured is said once, and so is that it is over.
+func TestCaptureIsPossibleAgain(t *testing.T) {
+	ns := testbed.NewNamespace(t, "again")
+	var lines strings.Builder
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.limits.interfaces = []string{"tun7"} })
+		b.log.SetOutput(&lines)
+		began := time.Now()
+		time.AfterFunc(3*statusPeriod-time.Second, func() {
+			if b.health.Capture() == nil {
+				t.Error("want nothing to capture while there is no interface")
+			}
+			ns.IP(t, "tuntap", "add", "tun7", "mode", "tun")
+		})
+		ns.Do(t, func() { b.watchCapture(t.Context()) })
+		if took := time.Since(began); took != 3*statusPeriod || b.health.Capture() != nil {
+			t.Errorf("want captures possible after %v, got %v after %v", 3*statusPeriod, b.health.Capture(), took)
+		}
+	})
+	for _, want := range []string{"nothing can be captured", "captures are possible again"} {
+		if strings.Count(lines.String(), want) != 1 || strings.Count(lines.String(), "\n") != 2 {
+			t.Errorf("want %q once, got %s", want, lines.String())
+		}
+	}
+}
+
 // TestRollCallSaysWhatIsUp: an interface that was taken up is up, whether it has a carrier or not.
 func TestRollCallSaysWhatIsUp(t *testing.T) {
 	ns := testbed.NewNamespace(t, "up")
@@ -1192,6 +1251,17 @@ func TestRemovedAreLogged(t *testing.T) {
 		if n := strings.Count(got, want); n != wanted || strings.Count(got, "\n") != wanted || sum != (removed > 10) {
 			t.Errorf("%d removed: want %q %d times, got %s", removed, want, wanted, got)
 		}
+	}
+}
+
+// TestTroubleIsLogged: what is wrong with a directory is an error in the log.
+func TestTroubleIsLogged(t *testing.T) {
+	var lines strings.Builder
+	log := logrus.New()
+	log.SetOutput(&lines)
+	deliveryObserver{newMetrics("test"), log}.Troubled(syscall.EROFS)
+	if got := lines.String(); !strings.Contains(got, "level=error") || !strings.Contains(got, syscall.EROFS.Error()) {
+		t.Errorf("want %v as an error, got %s", syscall.EROFS, got)
 	}
 }
 

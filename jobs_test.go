@@ -227,6 +227,25 @@ func TestEndedCaptureIsForgotten(t *testing.T) {
 	}
 }
 
+// TestOldestFirst: the page shows captures in the order in which they were asked for.
+func TestOldestFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.capacity.captures, c.capacity.memory = 8, 8*capfile.ChunkSize })
+		var want, got []string
+		for n := range 8 {
+			want = append(want, fmt.Sprint(n))
+			b.ask(t, fmt.Sprintf(`{"node":"web1","interface":"x0","id":"%d"}`, n))
+			time.Sleep(time.Millisecond)
+		}
+		for _, running := range b.jobs.overview() {
+			got = append(got, running.Result.ID)
+		}
+		if !slices.Equal(want, got) {
+			t.Errorf("want %q, got %q", want, got)
+		}
+	})
+}
+
 // TestStopUnknown: a host without such a capture says nothing.
 func TestStopUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -586,8 +605,6 @@ func TestLive(t *testing.T) {
 		for _, id := range []string{"a", "b"} {
 			b.ask(t, `{"node":"web1","interface":"x0","id":"`+id+`","live":true,"timeout":10,"progress":1}`)
 		}
-		time.Sleep(1400 * time.Millisecond)
-		b.checkStates(t) // not even a running before the started
 		time.Sleep(time.Minute)
 		for _, id := range []string{"a", "b"} {
 			var states []string
@@ -618,6 +635,19 @@ func TestLive(t *testing.T) {
 		if n := b.jobs.pool.Held(); n != 0 {
 			t.Errorf("want all memory given back, got %d bytes held", n)
 		}
+	})
+}
+
+// TestLiveBeforeTheStart: while its list is being made, nothing is said of a live capture, not even how far it is.
+func TestLiveBeforeTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := sendingLive(t, 1500*time.Millisecond)
+		b.config.limits.returned = 1 << 20
+		b.ask(t, `{"node":"web1","interface":"x0","id":"a","live":true,"packets":250,"progress":1}`) // 2.5 s
+		time.Sleep(1400 * time.Millisecond)
+		b.checkStates(t)
+		time.Sleep(time.Minute)
+		b.checkStates(t, "a started", "a running", "a done")
 	})
 }
 

@@ -269,11 +269,8 @@ func (r *request) set(name string, value json.RawMessage) (err error) {
 	return nil
 }
 
-// decodeText reads a string; a missing field is an empty one.
+// decodeText reads a string.
 func decodeText(value json.RawMessage) (string, error) {
-	if value == nil {
-		return "", nil
-	}
 	var s *string // tells null from ""
 	if err := json.Unmarshal(value, &s); err != nil || s == nil {
 		return "", fmt.Errorf("takes a string, not %s", text.Printable(string(value)))

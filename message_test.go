@@ -66,6 +66,9 @@ func TestDecode(t *testing.T) {
 		"most interfaces": {`{"node":"web1","id":"x","interface":["x"` + strings.Repeat(`,"x"`, 63) + `]}`,
 			request{ID: "x", Interfaces: []string{"x"}}},
 		"a day back": {`{"node":"web1","id":"x","lookback":86400}`, request{ID: "x", Lookback: 86400}},
+		"no switch is on": {`{"node":"web1","id":"x","return":false,"live":false,"rollcall":false,"bpf":"udp"}`,
+			request{ID: "x", Filter: "udp"}},
+		"a roll call": {`{"nodere":"^w","rollcall":true,"id":"x","by":"me"}`, request{ID: "x", By: "me", RollCall: true}},
 		"empty strings are missing": {`{"node":"web1","interface":"","tags":"","bpf":"","customer":"","id":"x"}`,
 			request{ID: "x"}},
 		"white space around the object": {" \n{\"node\":\"web1\",\"id\":\"x\"}\r\n\t ", request{ID: "x"}},
@@ -158,6 +161,14 @@ func TestDecodeRefuses(t *testing.T) {
 		"node in other letters too": {`{"node":"web1","NODE":"b"}`, "NODE"},
 		"both, nodere is a number":  {`{"node":"web1","nodere":1}`, "node and nodere"},
 		"first wrong of two fields": {`{"node":"web1","zzz":1,"bpf":7}`, "bpf"},
+		"more than a day back":      {`{"node":"web1","lookback":86401}`, "lookback: 86401 s are more than 86400"},
+		"return is a number":        {`{"node":"web1","return":1}`, "return: takes true or false, not 1"},
+		"live is null":              {`{"node":"web1","live":null}`, "live: takes true or false, not null"},
+		"roll call is a string":     {`{"node":"web1","rollcall":"yes"}`, `rollcall: takes true or false, not "yes"`},
+		"stop of an interface":      {`{"node":"web1","stop":"x","interface":"lo"}`, "interface: not allowed with stop"},
+		"stop with an id":           {`{"node":"web1","stop":"x","id":"y"}`, "id: not allowed with stop"},
+		"stop and roll call":        {`{"node":"web1","stop":"x","rollcall":true}`, "rollcall: not allowed with stop"},
+		"roll call with a filter":   {`{"node":"web1","rollcall":true,"bpf":"udp"}`, "bpf: not allowed with rollcall"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := (&matcher{node: "web1"}).decode(received(test.message))
