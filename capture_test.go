@@ -696,10 +696,12 @@ type bulkSource struct {
 	fakeSource
 	takes time.Duration
 	fills bool
+	rooms int // of the last call
 }
 
 // Copy implements source.
 func (s *bulkSource) Copy(rooms [][]byte, _ *tap.Quota) int {
+	s.rooms = len(rooms)
 	time.Sleep(s.takes)
 	if !s.fills {
 		return 0
@@ -732,6 +734,26 @@ func TestChunksAhead(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestChunksAheadAreAShare: however fast packets come, what is ready is a small part of what the capture holds.
+func TestChunksAheadAreAShare(t *testing.T) {
+	for chunks, want := range map[int]int{0: 1, aheadShare - 1: 1, aheadShare: 2} {
+		p := capfile.NewPool(32 * capfile.ChunkSize)
+		warm := capfile.NewBuffer(p)
+		warm.Reserve((chunks + 4) * capfile.ChunkSize)
+		warm.Free()
+		src := &bulkSource{}
+		c := newCapture(src, time.Now(), pcapPlan(unbounded), capfile.NewBuffer(p))
+		c.ahead = mostAhead
+		c.buffer.Reserve(chunks * capfile.ChunkSize)
+		c.buffer.Extend(chunks * capfile.ChunkSize)
+		if c.copyMany(); src.rooms != want {
+			t.Errorf("of %d chunks: want %d ready, got %d", chunks, want, src.rooms)
+		}
+		c.buffer.Free()
+		p.Release()
+	}
 }
 
 // TestRecordSurvivesOutages: errors that go away end nothing, however many there are over time.
