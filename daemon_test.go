@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -1334,6 +1335,16 @@ func TestMetricsOfRecorders(t *testing.T) {
 		"recorder_packets_total nosuch0": 0, "recorder_bytes nosuch0": 0, "recorder_seconds nosuch0": 0} {
 		if got, there := got[name]; got != want || !there {
 			t.Errorf("%s: want %v, got %v", name, want, got)
+		}
+	}
+	if want, got := `^; recorded: lo for \d+s, nosuch0 not yet$`, d.recorders.status(); !regexp.MustCompile(want).MatchString(got) {
+		t.Errorf("want the status %s, got %s", want, got)
+	}
+	for i, r := range d.recorders.overview() {
+		name, up := d.recorders.names[i], i == 0
+		want, got := fmt.Sprint(name, up, up, up), fmt.Sprint(r.Name, r.Trouble == nil, r.Reach > 0, *d.recorders.reach(name) > 0)
+		if want != got {
+			t.Errorf("want %s, got %s: %+v", want, got, r)
 		}
 	}
 }
