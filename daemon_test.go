@@ -497,6 +497,7 @@ func TestStopDelivers(t *testing.T) {
 		b.upload.err = errors.New("away")
 		b.ask(t, `{"node":"web1","interface":"x0","id":"before","packets":5}`)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		b.upload.err = nil
 		b.ask(t, `{"node":"web1","interface":"x0","id":"a"}`)
 		time.Sleep(105 * time.Millisecond)
@@ -1337,12 +1338,14 @@ func TestMetricsOfRecorders(t *testing.T) {
 			t.Errorf("%s: want %v, got %v", name, want, got)
 		}
 	}
-	if want, got := `^; recorded: lo for \d+s, nosuch0 not yet$`, d.recorders.status(); !regexp.MustCompile(want).MatchString(got) {
+	want := regexp.MustCompile(`^; recorded: lo for \d+s, nosuch0 not yet$`)
+	if got := d.recorders.status(); !want.MatchString(got) {
 		t.Errorf("want the status %s, got %s", want, got)
 	}
 	for i, r := range d.recorders.overview() {
 		name, up := d.recorders.names[i], i == 0
-		want, got := fmt.Sprint(name, up, up, up), fmt.Sprint(r.Name, r.Trouble == nil, r.Reach > 0, *d.recorders.reach(name) > 0)
+		reach := *d.recorders.reach(name)
+		want, got := fmt.Sprint(name, up, up, up), fmt.Sprint(r.Name, r.Trouble == nil, r.Reach > 0, reach > 0)
 		if want != got {
 			t.Errorf("want %s, got %s: %+v", want, got, r)
 		}

@@ -163,7 +163,8 @@ func TestLostResultsAreCounted(t *testing.T) {
 	}
 	long := strings.Repeat(`\u0001`, 1024) // the results repeat it
 	refused := func(names string) string {
-		return fmt.Sprintf(`{"node":"web1","interface":[%s],"id":"a","tags":"%s","customer":"%s","by":"%[2]s"}`, names, long, long)
+		const request = `{"node":"web1","interface":[%[1]s],"id":"a","tags":"%[2]s","customer":"%[2]s","by":"%[2]s"}`
+		return fmt.Sprintf(request, names, long)
 	}
 	r.Publish(t, refused(names[0]))
 	size := len(l.await(t, 5*time.Second, "refused").text)
