@@ -74,6 +74,8 @@ type battlefield struct {
 	mu    sync.Mutex
 	fates map[string]*fate // of captures, by the ids of their requests
 	mood  func() mood      // of CloudShark
+	ends  int              // captures that were said to be kept, done or failed
+	open  int              // requests that the daemon of today has got and not answered
 }
 
 // A fate is what is known of a capture.
@@ -88,7 +90,7 @@ type taken struct {
 	sharktest.Upload
 	life int       // of the daemon that made it
 	came time.Time // when it began
-	lost bool      // its answer may not have come to the daemon
+	lost bool      // its answer has not come to the daemon
 }
 
 // A mood is how CloudShark treats an upload.
@@ -97,6 +99,7 @@ type mood int
 const (
 	takes mood = iota
 	isUnavailable
+	isAwayLong // and says so: what it is asked to take is kept at once
 	hangs
 	hangsUp     // in the middle
 	losesAnswer // takes it, and says nothing
@@ -148,6 +151,13 @@ func (b *battlefield) hear(r result) {
 	defer b.mu.Unlock()
 	f := b.fate(r.ID)
 	f.said[r.State], f.heard[r.State] = r, time.Now()
+	switch r.State {
+	case "kept", "done", "failed":
+		b.ends++
+		b.open--
+	case "refused":
+		b.open--
+	}
 	select {
 	case b.news <- r.State:
 	default: // nobody waits for it
@@ -165,6 +175,9 @@ func (b *battlefield) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	mood := b.mood()
 	b.mu.Unlock()
 	switch mood {
+	case isAwayLong:
+		w.Header().Set("Retry-After", "86400")
+		fallthrough
 	case isUnavailable:
 		sharktest.Unavailable(w, r, 0)
 		return
@@ -182,16 +195,13 @@ func (b *battlefield) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token := strings.Split(r.URL.Path, "/")[3]
 	life, _ := strconv.Atoi(token)
 	h := sharktest.Handler{Token: token, Taken: func(u sharktest.Upload) {
-		b.take(taken{u, life, came, mood == losesAnswer || r.Context().Err() != nil || time.Since(came) > cloudSharkTime/3})
+		b.take(taken{u, life, came, mood == losesAnswer})
 		if mood == losesAnswer {
 			panic(http.ErrAbortHandler)
 		}
 	}}
 	h.ServeHTTP(w, r)
 }
-
-// cloudSharkTime is the daemons' -cstimeout.
-const cloudSharkTime = 300 * time.Millisecond
 
 // take takes note of an upload.
 func (b *battlefield) take(u taken) {
@@ -205,47 +215,66 @@ func (b *battlefield) take(u taken) {
 	f.uploads = append(f.uploads, u)
 }
 
-// change changes CloudShark's mood for a round, and returns what it is.
-func (b *battlefield) change() string {
-	weathers := []struct {
-		name  string
-		moods []mood
-	}{
-		{"takes all", []mood{takes}},
-		{"is unavailable", []mood{isUnavailable}},
-		{"hangs", []mood{hangs}},
-		{"is unreliable", []mood{takes, takes, takes, takes, isUnavailable, isUnavailable,
-			hangsUp, losesAnswer, refuses, hangs}},
+// A weather is how CloudShark is while a daemon lives.
+type weather struct {
+	name    string
+	moods   []mood
+	timeout string // -cstimeout: as good as none where an upload is taken, since it may be taken slowly
+}
+
+// change changes the weather, and returns what it is.
+func (b *battlefield) change() weather {
+	weathers := []weather{
+		{"takes all", []mood{takes}, "1h"},
+		{"is unavailable", []mood{isUnavailable}, "300ms"},
+		{"hangs", []mood{hangs}, "300ms"},
+		{"is unreliable", []mood{takes, takes, takes, takes, isUnavailable, isAwayLong, hangsUp, losesAnswer, refuses, hangs},
+			"1h"},
 	}
-	weather := weathers[rand.IntN(len(weathers))]
+	now := weathers[b.lives%len(weathers)]
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.mood = func() mood { return weather.moods[rand.IntN(len(weather.moods))] }
-	return weather.name
+	b.mood = func() mood { return now.moods[rand.IntN(len(now.moods))] }
+	return now
 }
 
 // start starts the next daemon.
 func (b *battlefield) start(t *testing.T, args ...string) *testbed.Process {
 	t.Helper()
 	b.lives++
+	b.mu.Lock()
+	b.open = 0
+	b.mu.Unlock()
 	address := b.shark.Listener.Addr().String()
 	args = append([]string{"-upload", "-csscheme", "http", "-cshost", address, "-cstoken", fmt.Sprintf("%032d", b.lives),
-		"-cstimeout", cloudSharkTime.String(), "-spooldir", b.spool, "-share", "0"}, args...)
+		"-draintimeout", "300ms", "-spooldir", b.spool, "-share", "0"}, args...)
 	return testbed.Start(t, testbed.OneCore(t, daemonCommand(b.redis, args...)))
 }
 
-// ask asks for a few captures of all sizes.
+// ask asks for a few captures of all sizes, unless the daemon is busy.
 func (b *battlefield) ask(t *testing.T) {
 	t.Helper()
-	for range 1 + rand.IntN(3) {
+	const most = 20
+	for n := 1 + rand.IntN(3); n > 0 && b.count(&b.open) < most; n-- {
 		b.requests++
 		stream := b.small
 		if rand.IntN(2) == 0 {
 			stream = b.large
 		}
-		b.redis.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","packets":%d,"id":"r%d","bpf":%q}`,
-			1+rand.IntN(60), b.requests, stream.Filter()))
+		request := fmt.Sprintf(`{"node":"web1","interface":"lo","packets":%d,"id":"r%d","bpf":%q}`,
+			1+rand.IntN(60), b.requests, stream.Filter())
+		heard, _ := b.redis.Do(t, "PUBLISH", "capture", request).(int64)
+		b.mu.Lock()
+		b.open += int(heard)
+		b.mu.Unlock()
 	}
+}
+
+// count returns what one of the counters is now.
+func (b *battlefield) count(counter *int) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return *counter
 }
 
 // round lets one daemon live for a while.
@@ -254,7 +283,7 @@ func (b *battlefield) round(t *testing.T) {
 	setup := setups[rand.IntN(len(setups))]
 	weather := b.change()
 	b.watch.Forget()
-	d := b.start(t, setup...)
+	d := b.start(t, append(setup, "-cstimeout", weather.timeout)...)
 	asking, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -274,48 +303,58 @@ func (b *battlefield) round(t *testing.T) {
 	defer stop() // also if a strike fails
 	how := b.strike(t, d)
 	stop()
-	d.Wait(t, 10*time.Second)
-	b.redis.AwaitSubscribers(t, 5*time.Second, 0)
+	d.Wait(t, time.Minute)
+	b.redis.AwaitSubscribers(t, time.Minute, 0)
 	if b.check(t); t.Failed() {
-		t.Logf("CloudShark %s, flags %q, killed %s", weather, setup, how)
+		t.Logf("CloudShark %s, flags %q, killed %s", weather.name, setup, how)
 	}
+}
+
+// until returns what reports whether so many more captures have ended. Who waits for something
+// that does not come anyway waits no longer, and half a minute at most.
+func (b *battlefield) until(more int) func() bool {
+	end, late := b.count(&b.ends)+more, time.Now().Add(30*time.Second)
+	return func() bool { return b.count(&b.ends) >= end || time.Now().After(late) }
 }
 
 // strike kills a daemon at some moment, and returns which.
 func (b *battlefield) strike(t *testing.T, d *testbed.Process) string {
 	t.Helper()
 	defer func() { _ = d.Process.Kill() }() // it may have ended
-	latest := time.Now().Add(1500 * time.Millisecond)
+	const most = 30                         // captures of a life
+	enough := b.until(most)
 	switch rand.IntN(5) {
 	case 0:
+		b.redis.AwaitSubscribers(t, time.Minute, 1)
 		after := time.Duration(rand.IntN(1000)) * time.Millisecond
 		time.Sleep(after)
 		return fmt.Sprintf("after %v", after)
 	case 1:
-		time.Sleep(time.Duration(200+rand.IntN(600)) * time.Millisecond)
+		for enough := b.until(1 + rand.IntN(10)); !enough(); {
+			time.Sleep(time.Millisecond)
+		}
 		d.Signal(t, syscall.SIGTERM)
 		b.watch.Forget()
 		n := 1 + rand.IntN(20)
-		b.watch.KillAt(t, d, testbed.Changes, n, latest)
+		b.watch.KillAt(t, d, testbed.Changes, n, b.until(most))
 		return fmt.Sprintf("at change %d after SIGTERM", n)
 	case 2:
 		state := []string{"kept", "done"}[rand.IntN(2)]
 		n := 1 + rand.IntN(10)
-		for left, late := n, time.After(time.Until(latest)); left > 0; {
+		for left := n; left > 0 && !enough(); {
 			select {
 			case news := <-b.news:
 				if news == state {
 					left--
 				}
-			case <-late:
-				left = 0
+			case <-time.After(10 * time.Millisecond):
 			}
 		}
 		return fmt.Sprintf("when %d were said to be %s", n, state)
 	}
 	kinds := []uint32{unix.IN_CREATE, unix.IN_MODIFY, unix.IN_MOVED_TO, unix.IN_MOVED_TO, unix.IN_DELETE, unix.IN_DELETE}
 	kind, n := kinds[rand.IntN(len(kinds))], 1+rand.IntN(20)
-	b.watch.KillAt(t, d, kind, n, latest)
+	b.watch.KillAt(t, d, kind, n, enough)
 	return fmt.Sprintf("at change %d of kind %#x", n, kind)
 }
 
@@ -324,14 +363,14 @@ func (b *battlefield) last(t *testing.T) {
 	b.mu.Lock()
 	b.mood = func() mood { return takes }
 	b.mu.Unlock()
-	d := b.start(t)
-	b.redis.AwaitSubscribers(t, 10*time.Second, 1)
-	testbed.Eventually(t, time.Minute, "nothing waits", func() bool { return len(b.glob(t, b.spool, "*.waybill")) == 0 })
-	time.Sleep(100 * time.Millisecond)
+	d := b.start(t, "-cstimeout", "1h", "-draintimeout", "1m")
+	b.redis.AwaitSubscribers(t, time.Minute, 1)
+	testbed.Eventually(t, 2*time.Minute, "nothing waits", func() bool { return len(b.glob(t, b.spool, "*.waybill")) == 0 })
 	d.Signal(t, syscall.SIGTERM)
-	if code := d.Wait(t, 10*time.Second); code != 0 {
+	if code := d.Wait(t, time.Minute); code != 0 {
 		t.Errorf("want exit code 0, got %d", code)
 	}
+	testbed.Eventually(t, time.Minute, "what was uploaded is said to be done", b.lastIsTold)
 	b.check(t)
 	if left := b.glob(t, b.spool, ".pcapdaemon-*"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
@@ -345,15 +384,19 @@ func (b *battlefield) last(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
+}
+
+// lastIsTold reports whether all that the latest daemon has uploaded was said to be done.
+func (b *battlefield) lastIsTold() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for id, f := range b.fates {
-		for _, u := range f.uploads {
-			if _, told := f.said["done"]; u.life == b.lives && !told {
-				t.Errorf("%s: uploaded, and nobody was told", id)
-			}
+	for _, f := range b.fates {
+		_, told := f.said["done"]
+		if !told && slices.ContainsFunc(f.uploads, func(u taken) bool { return u.life == b.lives }) {
+			return false
 		}
 	}
+	return true
 }
 
 // glob returns the names of files in a directory.

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,8 +61,8 @@ func killersCore() int {
 
 // KillAt kills a process of OneCore at its n-th change of these kinds, before
 // it can do anything else: the killer waits on the same core, and goes first.
-// It reports whether there was such a change until the deadline.
-func (w Watch) KillAt(t testing.TB, p *Process, kinds uint32, n int, deadline time.Time) bool {
+// It reports whether there was such a change before enough did, which is called again and again.
+func (w Watch) KillAt(t testing.TB, p *Process, kinds uint32, n int, enough func() bool) bool {
 	t.Helper()
 	done := make(chan error)
 	killed := false
@@ -74,7 +73,7 @@ func (w Watch) KillAt(t testing.TB, p *Process, kinds uint32, n int, deadline ti
 		first := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
 		err := unix.SchedSetaffinity(0, &core)
 		_ = unix.SchedSetAttr(0, first, 0) // not every container may: then it comes a little later
-		for err == nil && !killed && time.Now().Before(deadline) && !p.HasExited() {
+		for err == nil && !killed && !enough() && !p.HasExited() {
 			if n -= w.await(kinds); n <= 0 {
 				err, killed = unix.Kill(p.Process.Pid, unix.SIGKILL), true
 			}
