@@ -15,7 +15,7 @@ import (
 func TestNight(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	a := newAbsence(t, sharktest.Unavailable, append(keeping(dir), "-draintimeout", "500ms")...)
+	a := newAbsence(t, isAway, append(keeping(dir), "-draintimeout", "500ms")...)
 	told := map[string][]result{} // by the ids of their requests
 	take := func(r result) { told[r.ID] = append(told[r.ID], r) }
 	// makes captures that end in a state.
@@ -41,7 +41,7 @@ func TestNight(t *testing.T) {
 	a.back(t)
 	d := a.start(t, patience...)
 	makes("done", "evening 1", "evening 2")
-	a.leave(sharktest.Unavailable)
+	a.leave(isAway)
 	makes("kept", "night 1", "night 2")
 	a.leave(sharktest.Hang)
 	begins("at the restart")
@@ -54,7 +54,7 @@ func TestNight(t *testing.T) {
 	d.Signal(t, syscall.SIGKILL)
 	d.Wait(t, 10*time.Second)
 	a.redis.AwaitSubscribers(t, 5*time.Second, 0)
-	a.leave(sharktest.Unavailable)
+	a.leave(isAway)
 	args, port := listening(t)
 	a.start(t, append(args, patience...)...)
 	makes("kept", "night 4")

@@ -41,7 +41,7 @@ func newAbsence(t testing.TB, away sharktest.Answer, args ...string) *absence {
 		a.shark = sharktest.StartAt(t, address, a.serve)
 		a.leave(away)
 	}
-	flags := []string{"-spooldir", a.spool, "-cstimeout", "300ms"}
+	flags := []string{"-spooldir", a.spool, "-cstimeout", "5s"}
 	a.args = slices.Concat(uploadingTo(t, address), flags, args)
 	return a
 }
@@ -96,7 +96,7 @@ func (a *absence) request(id string, packets int) string {
 func (a *absence) capture(t testing.TB, id string) result {
 	t.Helper()
 	a.redis.Publish(t, a.request(id, 20))
-	return a.heard.final(t, 10*time.Second)
+	return a.heard.final(t, 30*time.Second)
 }
 
 // kept makes a capture that has to wait, and returns its content.
@@ -122,6 +122,13 @@ func (a *absence) upload(t testing.TB, r result) sharktest.Upload {
 	}
 	t.Fatal("not uploaded: ", r.text)
 	panic("unreachable")
+}
+
+// isAway is an Answer of one who is away for longer than -cstimeout, and says so: a
+// capture is kept at once, however slow the machine is.
+func isAway(w http.ResponseWriter, r *http.Request, try int) bool {
+	w.Header().Set("Retry-After", "6") // seconds
+	return sharktest.Unavailable(w, r, try)
 }
 
 // takingTime is an Answer that leaves it to CloudShark, after a while.
@@ -192,15 +199,16 @@ func checkNames(t testing.TB, dir string, want ...string) {
 func TestSpool(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		away sharktest.Answer
-		why  string // it is kept
+		away    sharktest.Answer
+		timeout string // -cstimeout
+		why     string // it is kept
 	}{
-		"answers 503":  {sharktest.Unavailable, "503 Service Unavailable"},
-		"is not there": {nil, "connection refused"},
-		"hangs":        {sharktest.Hang, "no answer"},
+		"answers 503":  {isAway, "5s", "503 Service Unavailable"},
+		"is not there": {nil, "2s", "connection refused"},
+		"hangs":        {sharktest.Hang, "300ms", "no answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := newAbsence(t, test.away)
+			a := newAbsence(t, test.away, "-cstimeout", test.timeout)
 			d := a.start(t)
 			kept := a.capture(t, "x")
 			kept.check(t, says{"id": "x", "state": "kept", "stop": "packets", "packets": 20, "url": nil, "file": nil,
@@ -240,7 +248,7 @@ func TestSpool(t *testing.T) {
 // TestSpoolWithoutRestart: the daemon itself uploads when CloudShark is back.
 func TestSpoolWithoutRestart(t *testing.T) {
 	t.Parallel()
-	a := newAbsence(t, sharktest.Unavailable)
+	a := newAbsence(t, isAway)
 	a.start(t)
 	content := a.kept(t, "x")
 	a.back(t)
@@ -257,7 +265,7 @@ func TestSpoolWithoutRestart(t *testing.T) {
 
 // TestSpoolAndPublish: who asks follows until the capture is kept, which is a success.
 func TestSpoolAndPublish(t *testing.T) {
-	a := newAbsence(t, sharktest.Unavailable)
+	a := newAbsence(t, isAway)
 	a.start(t)
 	out, _, code := ask(t, "redis://"+a.redis.Address(), a.request("x", 20), 10*time.Second)
 	if want, got := "started kept", states(parseResults(out)); want != got || code != 0 {
@@ -282,7 +290,7 @@ func TestSpoolRefused(t *testing.T) {
 			if withDirectory {
 				args = []string{"-destdir", dir}
 			}
-			a := newAbsence(t, sharktest.Unavailable, args...)
+			a := newAbsence(t, isAway, args...)
 			d := a.start(t)
 			content := a.kept(t, "x")
 			a.stop(t, d)
@@ -366,7 +374,7 @@ func TestSpoolAtStop(t *testing.T) {
 // at a time, and new captures do not wait for that.
 func TestSpoolOrder(t *testing.T) {
 	t.Parallel()
-	a := newAbsence(t, sharktest.Unavailable)
+	a := newAbsence(t, isAway)
 	d := a.start(t)
 	var ids []string
 	for n := range 6 {
@@ -407,7 +415,7 @@ func TestSpoolOrder(t *testing.T) {
 func TestSpoolMetrics(t *testing.T) {
 	t.Parallel()
 	args, port := listening(t)
-	a := newAbsence(t, sharktest.Unavailable, args...)
+	a := newAbsence(t, isAway, args...)
 	d := a.start(t)
 	checkSeries(t, port, map[string]float64{"pcapdaemon_spool_captures": 0, "pcapdaemon_spool_bytes": 0,
 		"pcapdaemon_spool_oldest_seconds": 0})

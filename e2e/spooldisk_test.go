@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"pcapdaemon/sharktest"
 	"pcapdaemon/testbed"
 )
 
@@ -47,7 +46,7 @@ func TestSpoolIsBroken(t *testing.T) {
 				t.Fatal(err)
 			}
 			args, port := listening(t)
-			a := newAbsence(t, sharktest.Unavailable, append(args, "-destdir", dir,
+			a := newAbsence(t, isAway, append(args, "-destdir", dir,
 				"-spooldir", inside(mount), "-spoolsize", test.size)...)
 			a.spool = inside(mount)
 			d := a.start(t)
@@ -80,7 +79,7 @@ func TestSpoolIsBroken(t *testing.T) {
 // daemon has left goes, and the rest is uploaded.
 func TestSpoolIsDamaged(t *testing.T) {
 	dir := t.TempDir()
-	a := newAbsence(t, sharktest.Unavailable, "-destdir", dir)
+	a := newAbsence(t, isAway, "-destdir", dir)
 	d := a.start(t)
 	names := map[string]string{}
 	for _, id := range []string{"flipped", "short", "unbilled", "misbilled", "good"} {

@@ -48,7 +48,7 @@ func (r *Redis) start(t testing.TB) (listens bool) {
 	t.Helper()
 	args := append([]string{"--port", strconv.Itoa(r.Port), "--save", "", "--dir", t.TempDir()}, r.args...)
 	r.Process = Start(t, exec.Command("redis-server", args...))
-	Eventually(t, 10*time.Second, "redis-server listens or ends", func() bool {
+	Eventually(t, 30*time.Second, "redis-server listens or ends", func() bool {
 		listens = strings.Contains(r.Output.String(), "Ready to accept connections")
 		return listens || r.HasExited()
 	})
@@ -64,7 +64,7 @@ func (r *Redis) TLSAddress() string { return "127.0.0.1:" + strconv.Itoa(r.TLSPo
 // dial connects as the test.
 func (r *Redis) dial() (redis.Conn, error) {
 	return redis.Dial("tcp", r.Address(), redis.DialPassword(r.Password),
-		redis.DialConnectTimeout(time.Second), redis.DialReadTimeout(5*time.Second))
+		redis.DialConnectTimeout(10*time.Second), redis.DialReadTimeout(10*time.Second))
 }
 
 // Do runs a command.
