@@ -247,12 +247,12 @@ func TestMergeDiskFull(t *testing.T) {
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	startTwo(t, r)
-	stream := testbed.StartStreamOf(t, 1000, time.Millisecond)
+	stream := testbed.StartStreamOf(t, 8000, time.Millisecond)
 	dir := t.TempDir()
-	testbed.MountTmpfs(t, dir, "size=256k")
+	testbed.MountTmpfs(t, dir, "size=1m") // several writes of the client, of which the last one fails
 	file := filepath.Join(dir, "all.pcapng")
 	client := testbed.Start(t, clientCommand(r, file, "timeout=60", "bpf="+stream.Filter()))
-	if code := client.Wait(t, 20*time.Second); code != 1 || !strings.Contains(client.Output.String(), "no space left") {
+	if code := client.Wait(t, time.Minute); code != 1 || !strings.Contains(client.Output.String(), "no space left") {
 		t.Errorf("want exit code 1 and a word, got %d, %s", code, client.Output.String())
 	}
 	if byHost, _ := readMergedFile(t, file); len(byHost) == 0 { // of whichever began first
