@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/gopacket/pcapgo"
 
+	"pcapdaemon/sharktest"
 	"pcapdaemon/testbed"
 )
 
@@ -73,6 +74,18 @@ func readMergedFile(t *testing.T, name string) (byHost map[string]int, disordere
 	}
 	defer file.Close()
 	return readMerged(t, file)
+}
+
+// checkWhole fails if a file ends within a block.
+func checkWhole(t *testing.T, name string) {
+	t.Helper()
+	content, err := os.ReadFile(name)
+	if err == nil {
+		_, err = sharktest.Upload{Content: content}.Packets()
+	}
+	if err != nil {
+		t.Errorf("%s is not whole: %v", filepath.Base(name), err)
+	}
 }
 
 // TestMerge: one file has the packets of two hosts, in order, and other programs read as many as there are; FILE is never
@@ -238,6 +251,9 @@ func TestMergeEnds(t *testing.T) {
 			if byHost, _ := readMergedFile(t, file); byHost["web1"] == 0 || byHost["web2"] == 0 {
 				t.Errorf("want packets of both hosts, got %v", byHost)
 			}
+			if name != "killed" { // which may be in the middle of a write
+				checkWhole(t, file)
+			}
 		})
 	}
 }
@@ -258,6 +274,7 @@ func TestMergeDiskFull(t *testing.T) {
 	if byHost, _ := readMergedFile(t, file); len(byHost) == 0 { // of whichever began first
 		t.Errorf("want packets, got %v", byHost)
 	}
+	checkWhole(t, file)
 }
 
 // TestMergeStopped: a client that stands still for a while misses nothing.
