@@ -39,7 +39,7 @@ func TestAnyNamesInterfaces(t *testing.T) {
 		l := listen(t, r)
 		startDaemon(t, r, append(keeping(t.TempDir()), append(passing(stream), "-record", "any", "-recordsize", "8MiB")...)...)
 		r.Publish(t, `{"node":"web1","lookback":5,`+request[1:])
-		checkNamesLoopback(t, l.await(t, 10*time.Second, "done", "failed"))
+		checkNamesLoopback(t, l.await(t, time.Minute, "done", "failed"))
 	})
 }
 

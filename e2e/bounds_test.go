@@ -45,7 +45,7 @@ func TestSizeOfDirectory(t *testing.T) {
 	var files []string
 	for range 5 {
 		r.Publish(t, `{"node":"web1","interface":"lo","packets":20,"bpf":"`+stream.Filter()+`"}`)
-		got := l.final(t, 5*time.Second)
+		got := l.final(t, time.Minute)
 		got.check(t, says{"state": "done", "bytes": size})
 		files = append(files, filepath.Base(got.File))
 		checkNames(t, dir, slices.Concat(files[max(0, len(files)-2):], strangers)...)
@@ -82,7 +82,7 @@ func TestAgeOfDirectory(t *testing.T) {
 			args = append(args, keeping(dir)...)
 			d := startDaemon(t, testbed.StartRedis(t), append(args, "-destage", "30m")...)
 			gone := len(names) - test.stay
-			testbed.Eventually(t, 5*time.Second, "the old ones are removed", func() bool {
+			testbed.Eventually(t, time.Minute, "the old ones are removed", func() bool {
 				return series(t, port, "pcapdaemon_removed_captures_total") == float64(gone)
 			})
 			checkNames(t, dir, slices.Concat(names[:test.stay], strangers)...)
@@ -118,7 +118,7 @@ func TestDirectoryIsNearlyFull(t *testing.T) {
 	checkSeries(t, port, map[string]float64{"pcapdaemon_destdir_free_bytes": 40 << 10})
 	health("subscribed\n" + dir + " is nearly full: 40 KiB free of 1.0 MiB\n")
 	r.Publish(t, `{"node":"web1","interface":"lo","packets":20,"bpf":"`+stream.Filter()+`"}`)
-	l.final(t, 5*time.Second).check(t, says{"state": "done", "file": anything{}})
+	l.final(t, time.Minute).check(t, says{"state": "done", "file": anything{}})
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}

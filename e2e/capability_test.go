@@ -55,10 +55,10 @@ func TestCapabilities(t *testing.T) {
 			args := append(test.caps, "--pdeathsig=keep", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", program,
 				"-node", "web1", "-redisport", strconv.Itoa(r.Port), "-writelocal", "-destdir", dir)
 			testbed.Start(t, exec.Command("setpriv", args...))
-			r.AwaitSubscribers(t, 10*time.Second, 1)
+			r.AwaitSubscribers(t, time.Minute, 1)
 			results := listen(t, r)
-			r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","packets":20,"timeout":5,"bpf":%q}`, packets.Filter()))
-			got := results.final(t, 10*time.Second)
+			r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","packets":20,"timeout":60,"bpf":%q}`, packets.Filter()))
+			got := results.final(t, time.Minute)
 			got.check(t, test.want)
 			if got.State != "done" {
 				return
@@ -84,7 +84,7 @@ func TestDirectoryOfSomebodyElse(t *testing.T) {
 	}
 	p := testbed.Start(t, exec.Command("setpriv", "--pdeathsig=keep", "--reuid=65534", "--regid=65534", "--clear-groups", program,
 		"-writelocal", "-destdir", dir))
-	if code := p.Wait(t, 10*time.Second); code != 2 {
+	if code := p.Wait(t, time.Minute); code != 2 {
 		t.Errorf("want exit code 2, got %d", code)
 	}
 	checkComplaint(t, p.Output.String(), "permission denied")

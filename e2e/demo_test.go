@@ -97,7 +97,7 @@ func TestDemoNeedsRights(t *testing.T) {
 		"--clear-groups", filepath.Join(s.dir, "packaging/demo"))
 	cmd.Env = []string{"PATH=" + onlyTools(t, "env", "bash", "dirname", "id")}
 	p := testbed.Start(t, cmd)
-	if code := p.Wait(t, 10*time.Second); code != 1 || !strings.Contains(p.Output.String(), "or install sudo") {
+	if code := p.Wait(t, time.Minute); code != 1 || !strings.Contains(p.Output.String(), "or install sudo") {
 		t.Errorf("want to be told of sudo, got %d: %s", code, p.Output.String())
 	}
 }

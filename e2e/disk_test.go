@@ -39,7 +39,7 @@ func TestBrokenDisk(t *testing.T) {
 			test.breakIt(t, mount)
 			stream := testbed.StartStream(t, time.Millisecond)
 			r.Publish(t, `{"node":"web1","interface":"lo","packets":50,"bpf":"`+stream.Filter()+`"}`)
-			l.final(t, 5*time.Second).check(t, says{"state": "failed", "error": about(test.want),
+			l.final(t, time.Minute).check(t, says{"state": "failed", "error": about(test.want),
 				"file": nil, "url": anything{}, "packets": 50})
 			if got := len(s.Received()); got != 1 {
 				t.Errorf("want one upload, got %d", got)

@@ -40,7 +40,7 @@ func TestEncrypt(t *testing.T) {
 	stream := testbed.StartStream(t, time.Millisecond)
 	words := []string{"-destdir", dir, "-publish", "node=any", "interface=lo", "packets=50", "bpf=" + stream.Filter()}
 
-	got, stderr, code := publish(t, r, 10*time.Second, words...)
+	got, stderr, code := publish(t, r, time.Minute, words...)
 	if want := "started done fetched"; states(got) != want || code != 0 {
 		t.Fatalf("want %s and exit code 0, got %s, %d, %s", want, states(got), code, stderr)
 	}
@@ -67,7 +67,7 @@ func TestEncrypt(t *testing.T) {
 	}
 
 	t.Run("with the key", func(t *testing.T) {
-		got, stderr, code := publish(t, r, 10*time.Second, append([]string{"-identityfile", key}, words...)...)
+		got, stderr, code := publish(t, r, time.Minute, append([]string{"-identityfile", key}, words...)...)
 		if want := "started done fetched"; states(got) != want || code != 0 {
 			t.Fatalf("want %s and exit code 0, got %s, %d, %s", want, states(got), code, stderr)
 		}
@@ -81,18 +81,18 @@ func TestEncrypt(t *testing.T) {
 	})
 	t.Run("with another key", func(t *testing.T) {
 		other, _ := newIdentity(t)
-		got, stderr, code := publish(t, r, 10*time.Second, append([]string{"-identityfile", other}, words...)...)
+		got, stderr, code := publish(t, r, time.Minute, append([]string{"-identityfile", other}, words...)...)
 		if code != 1 || !strings.Contains(stderr, "decrypt: identity did not match") {
 			t.Errorf("want it said and exit code 1, got %s, %d, %s", states(got), code, stderr)
 		}
 		left := got[0].ID
-		got, stderr, code = publish(t, r, 10*time.Second, "-identityfile", key, "-destdir", t.TempDir(), "-fetch", left)
+		got, stderr, code = publish(t, r, time.Minute, "-identityfile", key, "-destdir", t.TempDir(), "-fetch", left)
 		if code != 0 || states(got) != "fetched" || filepath.Ext(got[0].File) != ".pcap" {
 			t.Errorf("want it fetched with the right key, got %s, %d, %s", states(got), code, stderr)
 		}
 	})
 	t.Run("bytes", func(t *testing.T) {
-		got, stderr, code := publish(t, r, 10*time.Second, "-destdir", dir,
+		got, stderr, code := publish(t, r, time.Minute, "-destdir", dir,
 			"-publish", "node=any", "interface=lo", "bytes=3000", "bpf="+stream.Filter())
 		if code != 0 || states(got) != "started done fetched" {
 			t.Fatalf("want it returned, got %s, %d, %s", states(got), code, stderr)
@@ -103,7 +103,7 @@ func TestEncrypt(t *testing.T) {
 		}
 	})
 	t.Run("live", func(t *testing.T) {
-		_, stderr, code := publish(t, r, 10*time.Second, "-w", "-", "-publish", "node=any", "interface=lo", "packets=1")
+		_, stderr, code := publish(t, r, time.Minute, "-w", "-", "-publish", "node=any", "interface=lo", "packets=1")
 		if code != 1 || !strings.Contains(stderr, "live: captures are encrypted here") {
 			t.Errorf("want it refused, got %d, %s", code, stderr)
 		}

@@ -44,7 +44,7 @@ func startDaemon(t testing.TB, r *testbed.Redis, args ...string) *testbed.Proces
 	t.Helper()
 	testbed.NeedRoot(t)
 	p := testbed.Start(t, daemonCommand(r, args...))
-	r.AwaitSubscribers(t, 30*time.Second, 1)
+	r.AwaitSubscribers(t, time.Minute, 1)
 	return p
 }
 

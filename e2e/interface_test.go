@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func TestInterfaceDisappears(t *testing.T) {
 		}
 	})
 	ns.IP(t, "link", "del", "v0")
-	if code := p.Wait(t, 5*time.Second); code != 1 {
+	if code := p.Wait(t, time.Minute); code != 1 {
 		t.Errorf("want exit code 1, got %d", code)
 	}
 	results := parseResults(out.String())
@@ -50,9 +51,10 @@ func TestInterfaceDown(t *testing.T) {
 	t.Parallel()
 	ns, far := testbed.NewNamespace(t, "dn"), testbed.NewNamespace(t, "dnfar")
 	ns.Pair(t, far)
-	p, out := startRequest(t, ns, `{"interface":"v0","timeout":2,"bpf":"ether proto 0x9999"}`)
+	p, out := startRequest(t, ns, `{"interface":"v0","timeout":60,"bpf":"ether proto 0x9999"}`)
 	ns.IP(t, "link", "set", "v0", "down")
-	if code := p.Wait(t, 10*time.Second); code != 0 {
+	p.Signal(t, syscall.SIGTERM)
+	if code := p.Wait(t, time.Minute); code != 0 {
 		t.Errorf("want exit code 0, got %d", code)
 	}
 	results := parseResults(out.String())
@@ -67,7 +69,7 @@ func startRequest(t *testing.T, ns testbed.Namespace, request string) (*testbed.
 	cmd := ns.Command(binary, append(keeping(t.TempDir()), "-node", "web1", "-request", request)...)
 	cmd.Stdout = &out
 	p := testbed.Start(t, cmd)
-	testbed.Eventually(t, 5*time.Second, "capture started", func() bool {
+	testbed.Eventually(t, time.Minute, "capture started", func() bool {
 		return strings.Contains(p.Output.String(), "capture started")
 	})
 	return p, &out

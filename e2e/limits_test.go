@@ -17,14 +17,14 @@ func TestFullHouse(t *testing.T) {
 	full := says{"state": "refused", "error": about("-maxcaptures")}
 	for n, want := range []says{{"state": "started"}, {"state": "started"}, full} { // unequal ones, which share nothing
 		r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","id":"%d","timeout":60,"bpf":"ether proto 0x999%[1]d"}`, n))
-		l.next(t, 5*time.Second).check(t, want)
+		l.next(t, time.Minute).check(t, want)
 	}
 	r.Publish(t, `{"node":"web1","stop":"0"}`)
 	r.Publish(t, `{"node":"web1","stop":"1"}`)
-	l.await(t, 5*time.Second, "done")
-	l.await(t, 5*time.Second, "done")
+	l.await(t, time.Minute, "done")
+	l.await(t, time.Minute, "done")
 	r.Publish(t, `{"node":"web1","interface":"lo","timeout":1}`)
-	l.next(t, 5*time.Second).check(t, says{"state": "started"})
+	l.next(t, time.Minute).check(t, says{"state": "started"})
 }
 
 // TestMemoryBudget: what is being delivered counts, its slot does not.
@@ -36,12 +36,12 @@ func TestMemoryBudget(t *testing.T) {
 	startDaemon(t, r, append(uploading(t, s), "-maxmemory", "2MiB", "-maxcaptures", "1")...)
 	big := startBurst(t)
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"fills","bpf":"`+big.Filter()+`"}`)
-	l.await(t, 5*time.Second, "started")
-	testbed.Eventually(t, 20*time.Second, "the capture ends and is uploaded", func() bool { return s.Count() == 1 })
+	l.await(t, time.Minute, "started")
+	testbed.Eventually(t, time.Minute, "the capture ends and is uploaded", func() bool { return s.Count() == 1 })
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"late"}`)
-	l.next(t, 5*time.Second).check(t, says{"id": "late", "state": "refused", "error": about("-maxmemory")})
+	l.next(t, time.Minute).check(t, says{"id": "late", "state": "refused", "error": about("-maxmemory")})
 	close(release)
-	got := l.next(t, 10*time.Second)
+	got := l.next(t, time.Minute)
 	got.check(t, says{"id": "fills", "state": "done", "stop": "bytes"})
 	if got.Bytes > 2<<20 || got.Bytes < 2<<20-70000 {
 		t.Errorf("want the budget used, got %d bytes", got.Bytes)
@@ -50,7 +50,7 @@ func TestMemoryBudget(t *testing.T) {
 		t.Errorf("want %d bytes uploaded, got %d", got.Bytes, len(u.Content))
 	}
 	r.Publish(t, `{"node":"web1","interface":"lo","timeout":1}`)
-	l.next(t, 5*time.Second).check(t, says{"state": "started"})
+	l.next(t, time.Minute).check(t, says{"state": "started"})
 }
 
 // startBurst sends large packets as fast as a shell-free loop can.
