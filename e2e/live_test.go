@@ -106,7 +106,7 @@ func TestLive(t *testing.T) {
 			readers := map[string]*liveReader{}
 			var ended []result // before the last one has started
 			for len(readers) < 7 {
-				started := l.await(t, 5*time.Second, "started", "refused", "done")
+				started := l.await(t, time.Minute, "started", "refused", "done")
 				if started.State == "done" {
 					ended = append(ended, started)
 					continue
@@ -118,10 +118,10 @@ func TestLive(t *testing.T) {
 				}
 				readers[started.ID] = readLive(t, r, key)
 			}
-			time.Sleep(300 * time.Millisecond) // for packets before a stop
+			stream.Await(t, 300) // for packets before a stop
 			r.Publish(t, `{"node":"any","stop":"request"}`)
 			for len(ended) < 7 {
-				ended = append(ended, l.final(t, 10*time.Second))
+				ended = append(ended, l.final(t, time.Minute))
 			}
 			for _, done := range ended {
 				done.check(t, says{"state": "done", "error": nil})
@@ -134,13 +134,13 @@ func TestLive(t *testing.T) {
 				checkLive(t, readers[done.ID], done.File)
 			}
 			r.Publish(t, `{"node":"web1","interface":"lo","live":true,"id":"shutdown"}`)
-			last := readLive(t, r, l.await(t, 5*time.Second, "started").said["key"].(string))
-			time.Sleep(300 * time.Millisecond)
+			last := readLive(t, r, l.await(t, time.Minute, "started").said["key"].(string))
+			stream.Await(t, 300)
 			d.Signal(t, syscall.SIGTERM)
-			if code := d.Wait(t, 5*time.Second); code != 0 {
+			if code := d.Wait(t, time.Minute); code != 0 {
 				t.Errorf("want exit code 0, got %d", code)
 			}
-			checkLive(t, last, l.final(t, time.Second).File)
+			checkLive(t, last, l.final(t, time.Minute).File)
 		})
 	}
 }
@@ -201,17 +201,18 @@ func TestLiveRedisRestarts(t *testing.T) {
 	startDaemon(t, r, append(keeping(t.TempDir()), "-maxreturn", "16MiB")...)
 	stream := testbed.StartStream(t, time.Millisecond)
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"a","live":true,"bpf":"`+stream.Filter()+`"}`)
-	started := l.await(t, 5*time.Second, "started", "refused")
+	started := l.await(t, time.Minute, "started", "refused")
 	key := fmt.Sprint(started.said["key"])
-	testbed.Eventually(t, 5*time.Second, "packets are sent", func() bool { return r.Do(t, "LLEN", key).(int64) > 1 })
+	testbed.Eventually(t, time.Minute, "packets are sent", func() bool { return r.Do(t, "LLEN", key).(int64) > 1 })
 	r.Signal(t, syscall.SIGKILL)
-	r.Wait(t, 5*time.Second)
+	r.Wait(t, time.Minute)
 	r.Restart(t)
 	again := time.Now()
 	l = listen(t, r)
-	r.AwaitSubscribers(t, 10*time.Second, 1)
+	r.AwaitSubscribers(t, time.Minute, 1)
+	stream.Await(t, 10)
 	r.Publish(t, `{"node":"web1","stop":"a"}`)
-	done := l.final(t, 10*time.Second)
+	done := l.final(t, time.Minute)
 	done.check(t, says{"state": "failed", "stop": "request", "error": about("live: push to " + key), "file": anything{}})
 	packets := readPackets(t, done.File)
 	if last := packets[len(packets)-1].Timestamp; last.Before(again) {
@@ -234,18 +235,18 @@ func TestLiveNames(t *testing.T) {
 	r.Do(t, "SET", name+":live", "something else")
 	for _, key := range []string{name + "-2:live", name + "-3:live"} {
 		r.Publish(t, `{"node":"web1","interface":"lo","id":"a","live":true,"bpf":"`+stream.Filter()+`"}`)
-		l.await(t, 5*time.Second, "started", "refused").check(t, says{"state": "started", "key": key})
+		l.await(t, time.Minute, "started", "refused").check(t, says{"state": "started", "key": key})
 		if expires := r.Do(t, "TTL", key).(int64); expires < 50 || expires > 60 {
 			t.Errorf("%s: want it to expire in a minute, got %d s", key, expires)
 		}
 	}
 	good := readLive(t, r, name+"-3:live")
 	r.Do(t, "RPUSH", name+"-2:live", "x", "y")
-	time.Sleep(300 * time.Millisecond)
+	stream.Await(t, 300)
 	r.Publish(t, `{"node":"web1","stop":"a"}`)
 	said := map[string]result{}
 	for range 2 {
-		r := l.final(t, 10*time.Second)
+		r := l.final(t, time.Minute)
 		said[r.State] = r
 		if packets := readPackets(t, r.File); len(packets) < 100 {
 			t.Errorf("want all packets, got %d", len(packets))

@@ -91,6 +91,13 @@ func StartStreamOf(t testing.TB, size int, interval time.Duration) *Stream {
 // Sent returns how many packets have been sent so far: numbers from 0 on.
 func (s *Stream) Sent() int { return int(s.sent.Load()) }
 
+// Await waits until so many more packets have been sent.
+func (s *Stream) Await(t testing.TB, more int) {
+	t.Helper()
+	until := s.Sent() + more
+	Eventually(t, time.Minute, "packets are sent", func() bool { return s.Sent() >= until })
+}
+
 // Filter matches the packets of the Stream.
 func (s *Stream) Filter() string { return "udp dst port " + strconv.Itoa(s.Port) }
 
