@@ -23,9 +23,9 @@ func TestNight(t *testing.T) {
 		t.Helper()
 		for _, id := range ids {
 			a.redis.Publish(t, a.request(id, 20))
-			r := a.heard.next(t, 5*time.Second)
+			r := a.heard.next(t, time.Minute)
 			for take(r); r.State != state; take(r) {
-				r = a.heard.next(t, 10*time.Second)
+				r = a.heard.next(t, time.Minute)
 			}
 		}
 	}
@@ -33,11 +33,11 @@ func TestNight(t *testing.T) {
 	begins := func(id string) {
 		t.Helper()
 		a.redis.Publish(t, a.request(id, 0))
-		take(a.heard.await(t, 5*time.Second, "started"))
-		time.Sleep(100 * time.Millisecond)
+		take(a.heard.await(t, time.Minute, "started"))
+		a.stream.Await(t, 100)
 	}
 
-	patience := []string{"-cstimeout", "2s"} // a busy machine may take its time
+	patience := []string{"-cstimeout", "5s"} // less than who is away asks for, so that captures are kept at once
 	a.back(t)
 	d := a.start(t, patience...)
 	makes("done", "evening 1", "evening 2")
@@ -46,14 +46,14 @@ func TestNight(t *testing.T) {
 	a.leave(sharktest.Hang)
 	begins("at the restart")
 	a.stop(t, d)
-	take(a.heard.next(t, 5*time.Second))
+	take(a.heard.next(t, time.Minute))
 
-	d = a.start(t, patience...)
+	d = a.start(t, "-cstimeout", "300ms")
 	makes("kept", "night 3")
 	begins("at the kill")
 	d.Signal(t, syscall.SIGKILL)
-	d.Wait(t, 10*time.Second)
-	a.redis.AwaitSubscribers(t, 5*time.Second, 0)
+	d.Wait(t, time.Minute)
+	a.redis.AwaitSubscribers(t, time.Minute, 0)
 	a.leave(isAway)
 	args, port := listening(t)
 	a.start(t, append(args, patience...)...)
@@ -62,7 +62,7 @@ func TestNight(t *testing.T) {
 
 	a.back(t) // and the next tries come within 15 s
 	for range 5 {
-		take(a.heard.await(t, 20*time.Second, "done"))
+		take(a.heard.await(t, time.Minute, "done"))
 	}
 	makes("done", "morning 1", "morning 2")
 	a.heard.quiet(t, 300*time.Millisecond)

@@ -104,7 +104,7 @@ func TestSpoolIsDamaged(t *testing.T) {
 	a.back(t)
 	d = a.start(t)
 	for range 3 {
-		r := a.heard.next(t, 5*time.Second)
+		r := a.heard.next(t, time.Minute)
 		switch r.ID {
 		case "good":
 			r.check(t, says{"state": "done", "url": anything{}})
