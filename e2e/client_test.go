@@ -170,26 +170,39 @@ func TestPublishNamesTheDead(t *testing.T) {
 	t.Parallel() // mostly waits
 	r := testbed.StartRedis(t)
 	dead := startDaemon(t, r, append(keeping(t.TempDir()), "-maxbytes", "64KiB")...)
-	heard := listen(t, r)
-	cmd := exec.Command(binary, "-redisport", strconv.Itoa(r.Port), "-publish", "node=web1", "interface=lo", "timeout=4", "progress=1",
-		"bpf=port 1")
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	began := time.Now()
-	p := testbed.Start(t, cmd)
-	limits := heard.await(t, time.Minute, "started").Limits
+	var out *testbed.Transcript
+	var began time.Time
+	var p *testbed.Process
+	answered := false
+	for n := 0; n < 5 && !answered; n++ { // a host that takes seconds to begin is none to a client: it is asked again
+		cmd := exec.Command(binary, "-redisport", strconv.Itoa(r.Port), "-publish", "node=web1", "interface=lo", "timeout=6",
+			"progress=1", "bpf=port 1")
+		out = &testbed.Transcript{}
+		cmd.Stdout = out
+		began = time.Now()
+		p = testbed.Start(t, cmd)
+		testbed.Eventually(t, time.Minute, "the host answers, or is given up", func() bool {
+			answered = strings.Contains(out.String(), `"started"`)
+			return answered || p.HasExited()
+		})
+	}
 	dead.Signal(t, syscall.SIGKILL)
+	if !answered {
+		t.Fatal("the host has not answered")
+	}
+	limits := parseResults(out.String())[0].Limits
 	testbed.Eventually(t, time.Minute, "it is named", func() bool {
 		return strings.Contains(p.Output.String(), "web1 lo: nothing heard since ")
 	})
 	if code := p.Wait(t, time.Minute); code != 1 {
 		t.Errorf("want exit code 1, got %d", code)
 	}
-	promised := 4*time.Second + time.Duration(limits.Delivery)*time.Second
+	promised := 6*time.Second + time.Duration(limits.Delivery)*time.Second
 	if took := time.Since(began); limits.Delivery == 0 || took < promised {
 		t.Errorf("want an end after %v, took %v", promised, took)
 	}
-	if want, got := "started", states(parseResults(out.String())); want != got {
+	// It may have said once more that it captures before it was killed.
+	if want, got := "started", strings.ReplaceAll(states(parseResults(out.String())), " running", ""); want != got {
 		t.Errorf("want %s, got %q", want, got)
 	}
 	errs := p.Output.String()
