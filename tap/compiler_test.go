@@ -140,6 +140,26 @@ func TestSlowFilters(t *testing.T) {
 	}
 }
 
+// TestNamesHoldUpNoLongFilter: long filters whose names are looked up do not take the
+// places of those that have none.
+func TestNamesHoldUpNoLongFilter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, start := newCompiler(t), time.Now()
+		c.ask = func(q question, answers chan<- answer) {
+			if mayHoldName(q.expression) {
+				time.Sleep(time.Minute)
+			}
+			answers <- answer{filter: &Filter{}}
+		}
+		go compileAll(t.Context(), c, longPlaces, namedFilter+" or "+longFilter)
+		synctest.Wait()
+		if all := compileAll(t.Context(), c, longPlaces, longFilter); count(all, "") != 0 || time.Since(start) != 0 {
+			t.Errorf("want long filters at once, took %v: %v", time.Since(start), all)
+		}
+		time.Sleep(time.Minute) // libpcap is done
+	})
+}
+
 // TestSlowFilterAtStop: nobody waits for a filter when the context has ended.
 func TestSlowFilterAtStop(t *testing.T) {
 	for name, filter := range map[string]string{"a name": namedFilter, "long ones that wait": longFilter} {

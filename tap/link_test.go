@@ -13,7 +13,7 @@ import (
 // TestDevice: an interface is found by its own and its alternative names.
 func TestDevice(t *testing.T) {
 	ns := testbed.NewNamespace(t, "device")
-	long := "x-" + strings.Repeat("long", 30)
+	long := strings.Repeat("x", maxLinkName)
 	ns.IP(t, "link", "add", "va", "type", "veth", "peer", "name", "vb")
 	for _, name := range []string{"x-alt", "x-fifteen-bytes", "x-sixteen-bytes-", long} {
 		ns.IP(t, "link", "property", "add", "dev", "va", "altname", name)

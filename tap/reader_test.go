@@ -119,6 +119,34 @@ func TestReaderWindow(t *testing.T) {
 	}
 }
 
+// TestReaderObeysLayout: as much is copied as the file may hold, over all chunks and
+// calls, and counted as it takes there.
+func TestReaderObeysLayout(t *testing.T) {
+	r := newStill(t)
+	r.began = time.Unix(0, 0)
+	for number := range uint64(100) { // of 60 bytes, in several chunks
+		putAt(r.ring, number, int64(number))
+	}
+	layout := Layout{PerPacket: 30, Align: 32}
+	for _, packets := range []int64{0, 1, 50, 99, 100} {
+		reader, err := r.Read(ReaderOptions{Snap: 100, Past: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := unlimited(never)
+		q.Layout, q.Bytes = layout, (packets+1)*layout.Size(60)-1
+		var size int64
+		for range 3 {
+			size += int64(reader.Copy([][]byte{make([]byte, 100*76/2)}, q))
+		}
+		want := [3]int64{packets, packets * layout.Size(60), packets * 76}
+		got := [3]int64{q.Copied.Packets.Load(), q.Copied.Bytes.Load(), q.Copied.Records.Load()}
+		if want != got || size != want[2] {
+			t.Errorf("want packets, bytes of the file and of records %v, got %v and %d bytes", want, got, size)
+		}
+	}
+}
+
 // TestReaderFinishesThePast: an interface that comes back meanwhile ends what is
 // live, not the copying of the past.
 func TestReaderFinishesThePast(t *testing.T) {
