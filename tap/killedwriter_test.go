@@ -178,3 +178,50 @@ func (w *killedWriting) checkStory(t *testing.T, file *os.File) {
 	}
 	t.Errorf("want a story as it was written, got %.200s", got)
 }
+
+// TestKilledAtTheEndOfABlock: a block that the writer was killed in front of counting
+// is undone and taken again, one that it only had not given back is given back.
+func TestKilledAtTheEndOfABlock(t *testing.T) {
+	const statusAt = 8 // in a block
+	for name, counted := range map[string]bool{"before it counts": false, "before it is given back": true} {
+		k := newFakeKernel(t, 4, leastRing, 4096)
+		state := k.ring.c.state
+		takeNext := func() {
+			t.Helper()
+			number := uint64(state.blocks)
+			k.receive(time.Unix(0, int64(number)), numbered(number, 3000)) // which needs a segment of its own
+			k.retire()
+			if !k.ring.takeBlocks() {
+				t.Fatalf("%s: want the ring to go on, got it broken", name)
+			}
+		}
+		takeNext()
+		takeNext()
+		segments := state.segments
+		binary.NativeEndian.PutUint32(k.block(2)[statusAt:], unix.TP_STATUS_USER)
+		if !counted {
+			state.blocks--
+			segments--
+		}
+		if !k.ring.restore(state.geometry) {
+			t.Fatalf("%s: want the ring in order, got it damaged", name)
+		}
+		if back := binary.NativeEndian.Uint32(k.block(2)[statusAt:]) == unix.TP_STATUS_KERNEL; back != counted {
+			t.Errorf("%s: want the block given back %v, got %v", name, counted, back)
+		}
+		if state.segments != segments {
+			t.Errorf("%s: want %d segments begun, got %d", name, segments, state.segments)
+		}
+		if !k.ring.takeBlocks() {
+			t.Fatalf("%s: want the ring to go on, got it broken", name)
+		}
+		takeNext()
+		reader := &witness{cursor: k.ring.newCursor(time.Unix(0, 0), true)}
+		room := make([]byte, 1<<14)
+		packets, n, _ := reader.take(&everything, room, math.MaxInt64, never)
+		reader.check(t, room[:n])
+		if packets != 3 {
+			t.Errorf("%s: want each of 3 packets once, got %d", name, packets)
+		}
+	}
+}
