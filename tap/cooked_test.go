@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"reflect"
@@ -66,6 +67,30 @@ func TestCookedLinkTypes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMadeHeaders: the headers that libpcap makes up have all that the kernel says of
+// a packet, each byte of it.
+func TestMadeHeaders(t *testing.T) {
+	k := newFakeKernel(t, 2, leastRing, 4096)
+	k.receive(time.Unix(1, 0), numbered(0, 3000))
+	k.retire()
+	// struct sockaddr_ll: family, protocol, index, hardware type, direction, length of the address, and that
+	native := binary.NativeEndian
+	from := native.AppendUint32([]byte("\x11\x00\x86\xdd"), 0x01020304)
+	from = append(native.AppendUint16(from, 0x0708), "\x05\x06\xa1\xa2\xa3\xa4\xa5\xa6"...)
+	copy(k.block(1)[48+48:], from)
+	k.ring.takeBlocks()
+	for link, header := range map[int]string{
+		113:       "\x00\x05\x07\x08\x00\x06\xa1\xa2\xa3\xa4\xa5\xa6\x00\x00\x86\xdd",
+		linuxSLL2: "\x86\xdd\x00\x00\x01\x02\x03\x04\x07\x08\x05\x06\xa1\xa2\xa3\xa4\xa5\xa6\x00\x00",
+	} {
+		room := make([]byte, 4096)
+		k.ring.newCursor(time.Unix(0, 0), true).take(&want{snap: len(header), link: link}, room, 1, never)
+		if got := string(room[recordHeader:][:len(header)]); header != got {
+			t.Errorf("link type %d: want % x, got % x", link, header, got)
+		}
 	}
 }
 

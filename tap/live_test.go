@@ -332,6 +332,11 @@ func TestCopyIsTheFile(t *testing.T) {
 				got = binary.LittleEndian.AppendUint32(got, uint32(p.CaptureLength))
 				got = binary.LittleEndian.AppendUint32(got, uint32(p.Length))
 				got = append(got, p.Data...)
+				q.Copied.Records.Add(int64(recordHeader + len(p.Data))) // as a capture counts it
+			}
+			if want, records := int64(len(got)-24), q.Copied.Records.Load(); want != records {
+				t.Errorf("%s: want %d bytes of records counted, got %d", name, want, records)
+				break
 			}
 		}
 		live.Close()
@@ -439,6 +444,58 @@ func TestCopyWhenClockIsSetBack(t *testing.T) {
 		t.Errorf("want %d packets, got %d", wanted+1, len(numbers))
 	}
 	testbed.CheckNoGap(t, numbers)
+}
+
+// TestCopyWhenClockIsSetBackLater: when a packet from after the beginning has come, no
+// older one is to be expected: what seems to be is wanted at once.
+func TestCopyWhenClockIsSetBackLater(t *testing.T) {
+	begin := time.Unix(1_700_000_000, 0)
+	var file bytes.Buffer
+	w := pcapgo.NewWriter(&file)
+	_ = w.WriteFileHeader(65536, layers.LinkTypeEthernet)
+	for number, second := range []time.Duration{-2, -1, 0, -3, -2, 1} {
+		data := fmt.Appendf(nil, "packet %08d", number)
+		_ = w.WritePacket(gopacket.CaptureInfo{Timestamp: begin.Add(second * time.Second),
+			CaptureLength: len(data), Length: len(data)}, data)
+	}
+	path := filepath.Join(t.TempDir(), "back.pcap")
+	if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	live, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	live.begin(begin)
+	live.copying.settled = math.MaxInt64 // older ones are left out for as long as the test takes
+	room := make([]byte, 1<<10)
+	size := live.Copy([][]byte{room}, unlimited(never))
+	if want, got := []int{2, 3, 4, 5}, numbersOf(parse(t, room[:size])); !slices.Equal(want, got) {
+		t.Errorf("want packets %d, got %d", want, got)
+	}
+}
+
+// TestPacketsAreFreed: the memory of a packet that was handed out goes when the next one is.
+func TestPacketsAreFreed(t *testing.T) {
+	const packets = 1500
+	path, _ := writeFile(t, time.Unix(1_700_000_000, 0), packets)
+	live, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	places := map[*byte]bool{}
+	for range packets {
+		p, err := live.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		places[&p.Data[0]] = true
+	}
+	if len(places) > packets/2 { // what is not freed is never found at the same place
+		t.Errorf("want the memory of packets used again, got %d places for %d", len(places), packets)
+	}
 }
 
 // TestCopyWaits: one call copies all that comes until the end, which may be
@@ -636,6 +693,33 @@ func TestRenamedWhileUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNothingCountsBeforeTheBeginning: what the kernel dropped while it was being
+// opened, before the filter was there, does not count.
+func TestNothingCountsBeforeTheBeginning(t *testing.T) {
+	ns := testbed.NewNamespace(t, "before")
+	ns.Do(t, func() {
+		o := Options{Interface: loopbackName, Snap: MaxSnap, BufferSize: 1 << 20}
+		handle, err := activate(o)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		live, err := newLive(handle, o)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer live.Close()
+		sendFrames(t, ns, loopbackName, slices.Repeat([][]byte{udpFrame(1400, 9)}, 2000))
+		if err := live.judge(o); err != nil || live.before.Dropped == 0 {
+			t.Errorf("want some dropped before, got %+v, %v", live.before, err)
+		}
+		if stats, err := live.Stats(); stats != (Stats{}) || err != nil {
+			t.Errorf("want nothing counted, got %+v, %v", stats, err)
+		}
+	})
 }
 
 // TestDropsAreTheKernels: packets for which there is no room count as dropped by the
