@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,6 +117,85 @@ func TestMissing(t *testing.T) {
 		if got := len(r.missing(at(since))); got != want {
 			t.Errorf("since %d: want %d absences, got %d", since, want, got)
 		}
+	}
+}
+
+// TestAbsencesAreBounded: the latest absences are remembered, so many of them, and
+// none of them when everything is forgotten.
+func TestAbsencesAreBounded(t *testing.T) {
+	ns := testbed.NewNamespace(t, "absences")
+	r, err := NewRecorder(Options{Interface: loopbackName, Snap: MaxSnap}, MinRecorder, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.discard()
+	open := func() {
+		t.Helper()
+		ns.Do(t, func() {
+			index, err := interfaceIndex(loopbackName)
+			if err == nil {
+				err = r.open(index, ethernet, program{reject})
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	open()
+	for second := range int64(keptAbsences) {
+		r.absences = append(r.absences, absence{time.Unix(second, 0), time.Unix(second+1, 0)})
+	}
+	open()
+	open()
+	first, n := r.absences[0].from, len(r.absences)
+	if n != keptAbsences || first.Unix() != 2 || r.absences[n-1].to.Unix() < keptAbsences+1 {
+		t.Errorf("want the latest %d, got %d since %d s", keptAbsences, n, first.Unix())
+	}
+	r.discard()
+	open()
+	if n := len(r.absences); n != 0 {
+		t.Errorf("want none in a ring that is empty, got %d", n)
+	}
+}
+
+// TestRecorderTakesTheRest: a recorder that stops takes what the kernel has retired, so
+// that this can be read and the kernel has room, and notes when it did.
+func TestRecorderTakesTheRest(t *testing.T) {
+	k := newFakeKernel(t, 4, leastRing, 4096)
+	r := &Recorder{ring: k.ring, socket: &ringSocket{}}
+	k.receive(time.Now(), numbered(0, 60))
+	k.retire()
+	var stop atomic.Int64
+	stop.Store(1)
+	began := time.Now()
+	r.record(&stop)
+	if held := k.ring.holding(); held.packets != 1 || binary.NativeEndian.Uint32(k.block(1)[8:]) != unix.TP_STATUS_KERNEL {
+		t.Errorf("want the packet taken and its block given back, got %+v", held)
+	}
+	if seen := time.Unix(0, int64(k.ring.c.state.seen)); seen.Before(began) || seen.After(time.Now()) {
+		t.Errorf("want the time noted, got %v", seen)
+	}
+}
+
+// TestResumedInterfaceIsAnother: an interface that was replaced while no process ran was
+// away since there was one.
+func TestResumedInterfaceIsAnother(t *testing.T) {
+	testbed.NeedRoot(t)
+	l := newLink(t)
+	first := startRecorder(t, l.recorded, recordV0(), MinRecorder)
+	first.awaitUp(t)
+	kept := keepFiles(t, first.Recorder)
+	running := time.Now()
+	first.stop()
+	stopped := time.Now()
+	l.recorded.IP(t, "link", "del", "v0")
+	l.recorded.Pair(t, l.other)
+	back := time.Now()
+	second := resumeRecorder(t, l, kept)
+	testbed.Eventually(t, 5*time.Second, "it records again", second.Up)
+	away := second.read(t, "", ReaderOptions{From: time.Unix(0, 0), Past: true}).absences
+	if len(away) != 1 || away[0].from.Before(running) || away[0].from.After(stopped) || away[0].to.Before(back) {
+		t.Errorf("want it away from %v to %v or later, got %v", stopped, back, away)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"pcapdaemon/testbed"
 )
 
@@ -31,6 +33,47 @@ func TestRingSocketIsNotPolled(t *testing.T) {
 	if polled[fmt.Sprint(s.fd())] {
 		t.Error("want the socket left alone, got it polled")
 	}
+}
+
+// TestClosedSocketRecordsNothing: also when somebody else keeps it open, as the
+// mapping of its ring does.
+func TestClosedSocketRecordsNothing(t *testing.T) {
+	ns := testbed.NewNamespace(t, "closed")
+	ns.Do(t, func() {
+		s, _, err := openRingSocket(geometryOf(MinRecorder), false)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		kept, err := unix.Dup(s.fd())
+		if err != nil {
+			t.Error(err)
+		}
+		defer unix.Close(kept)
+		index, err := interfaceIndex(loopbackName)
+		if err == nil {
+			err = s.bind(index)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		came := func() bool {
+			sendFrames(t, ns, loopbackName, [][]byte{udpFrame(100, 9)})
+			stats, err := unix.GetsockoptTpacketStatsV3(kept, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+			if err != nil {
+				t.Error(err)
+				return false
+			}
+			return stats.Packets > 0
+		}
+		if !came() {
+			t.Error("want a packet while it is open, got none")
+		}
+		s.close()
+		if came() {
+			t.Error("want no packet when it is closed, got one")
+		}
+	})
 }
 
 // polledDescriptors returns the descriptors that epoll instances of this process wait for.
