@@ -70,7 +70,7 @@ type RecorderStatus struct {
 // bytes, at least MinRecorder. Run takes them when it begins. Of the options,
 // BufferSize and Nanos do not count: the kernel has the whole ring as its buffer.
 // The compiler is asked for the policy that all packets have to pass; nil:
-// options have the filter.
+// options have the filter, which was compiled for their snapshot length.
 func NewRecorder(options Options, size int64, compiler *Compiler) (*Recorder, error) {
 	if size < MinRecorder {
 		return nil, fmt.Errorf("record %s: %d bytes are too few, it needs %d", options.Interface, size, MinRecorder)

@@ -707,6 +707,9 @@ func TestRecorderCuts(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	s.stop()
 	time.Sleep(2 * ReadTimeout)
+	if held, want := r.Status().Bytes, (s.sent.Load()+1)/2*(60+recordHeader); held > want+want/10 {
+		t.Errorf("want packets cut when they are recorded, %d bytes, got %d", want, held)
+	}
 	for snap, want := range map[int]int{MaxSnap: 60, 60: 60, 44: 44, 1: 1} {
 		reader := r.read(t, "", ReaderOptions{From: time.Unix(0, 0), Past: true, Snap: snap})
 		if got := reader.SnapLen(); got != want {

@@ -135,24 +135,17 @@ func (s *ringSocket) close() {
 	s.file.Close()
 }
 
-// recordingProgram returns what the kernel is to judge packets of a link type by:
-// a filter, nil for none, for packets that are cut at a snapshot length in bytes.
+// recordingProgram returns what the kernel is to judge packets of a link type by: a
+// filter that was compiled for a snapshot length in bytes, nil for none.
 func recordingProgram(code program, link C.int, snap int) (program, error) {
 	code, err := code.forKernel(link)
 	if err != nil {
 		return nil, err
 	}
-	recorded := slices.Clone(notTwice)
-	for _, i := range code {
-		if i.Code == C.BPF_RET|C.BPF_K && i.K != 0 {
-			i.K = uint32(snap)
-		}
-		recorded = append(recorded, i)
-	}
 	if len(code) == 0 {
-		recorded = append(recorded, accept(snap))
+		code = program{accept(snap)}
 	}
-	return recorded, nil
+	return slices.Concat(notTwice, code), nil
 }
 
 // interfaceIndex returns the index of the interface whose own name is the given
