@@ -7,26 +7,38 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"pcapdaemon/testbed"
 )
+
+// runC builds a C program with these arguments and runs it: it prints what is wrong.
+func runC(t *testing.T, args ...string) {
+	t.Helper()
+	testbed.NeedTools(t, "gcc")
+	program := filepath.Join(t.TempDir(), "program")
+	build := exec.Command("gcc", append([]string{"-g", "-I.", "-o", program}, args...)...)
+	if out, err := build.CombinedOutput(); strings.Contains(string(out), "cannot find") {
+		testbed.Lack(t, string(out)) // a library: the sanitizers have their own
+	} else if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	run := exec.Command(program)
+	run.Env = append(os.Environ(), "ASAN_OPTIONS=detect_leaks=0")
+	out, err := run.CombinedOutput()
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("%s", out)
+}
 
 // TestHostileRing: a writer fills the kernel's ring with garbage while a reader
 // follows it, under the address and undefined behaviour sanitizers.
 func TestHostileRing(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "hostile")
-	build := exec.Command("gcc", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize=alignment",
-		"-fno-sanitize-recover=all", "-I.", "-o", program, "testdata/hostile.c", "ring.c", "cursor.c", "-lpthread")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Skipf("the sanitizers are missing: %v: %s", err, out)
-	}
-	run := exec.Command(program)
-	run.Env = append(os.Environ(), "ASAN_OPTIONS=detect_leaks=0")
-	if out, err := run.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
-	} else {
-		t.Logf("%s", out)
-	}
+	runC(t, "-O1", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-fno-sanitize-recover=all",
+		"testdata/hostile.c", "ring.c", "cursor.c", "-lpthread")
 }
 
 // TestDamagedRing: a ring that holds what cannot be is not gone on with, nor read

@@ -722,6 +722,10 @@ func TestNothingCountsBeforeTheBeginning(t *testing.T) {
 	})
 }
 
+// TestPauseLeavesRoom: between two looks at packets that come fast they fill a quarter of
+// the kernel's buffer at most, so that none is dropped when they come faster.
+func TestPauseLeavesRoom(t *testing.T) { runC(t, "testdata/pause.c", "link.c", "-lpcap") }
+
 // TestDropsAreTheKernels: packets for which there is no room count as dropped by the
 // kernel, not by the interface as well.
 func TestDropsAreTheKernels(t *testing.T) {
