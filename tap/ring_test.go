@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -265,6 +266,21 @@ func TestChunkKnowsItsLatestStamp(t *testing.T) {
 	_, size, _ := c.take(&everything, room, math.MaxInt64, never)
 	if got := parse(t, room[:size]); len(got) != 1 || binary.BigEndian.Uint64(got[0].Data) != 1 {
 		t.Errorf("want the second packet alone, got %d", len(got))
+	}
+}
+
+// TestBlockKnowsItsLatestStamp: that of a block is not always its last packet's.
+func TestBlockKnowsItsLatestStamp(t *testing.T) {
+	// Of so many blocks, full ones are not copied.
+	k := newFakeKernel(t, 2*leastRing, leastRing, 4096)
+	for number, second := range []int64{200, 150, 150, 150, 150, 150} { // two in each
+		k.receive(time.Unix(second, 0), numbered(uint64(number), 1800))
+	}
+	k.retire()
+	k.ring.takeBlocks()
+	got, _ := takeNumbers(t, k.ring.newCursor(time.Unix(180, 0), true), &everything, math.MaxInt64)
+	if !slices.Equal(got, []uint64{0}) {
+		t.Errorf("want the first packet alone, got %d", got)
 	}
 }
 
