@@ -476,6 +476,28 @@ func TestClientIsInterrupted(t *testing.T) {
 	}
 }
 
+// TestLeaving: who leaves when its grace is over has done what it could, unless something is wrong; who leaves
+// before has not.
+func TestLeaving(t *testing.T) {
+	for name, test := range map[string]struct {
+		grace, failed bool
+		code          Outcome
+	}{
+		"grace is over":        {true, false, Done},
+		"packets are missing":  {true, true, Failed},
+		"before the end":       {false, false, Failed},
+		"before, and they are": {false, true, Failed},
+	} {
+		c := newTestClient(newFakeExchange(1), jsonLines{io.Discard, io.Discard})
+		if c.failed = test.failed; test.grace {
+			c.leaving = time.Now()
+		}
+		if code := c.leave(); code != test.code {
+			t.Errorf("%s: want outcome %d, got %d", name, test.code, code)
+		}
+	}
+}
+
 // TestQuietClient: it says what is missing or wrong, and nothing else.
 func TestQuietClient(t *testing.T) {
 	for name, test := range map[string]struct{ events, says string }{

@@ -126,10 +126,33 @@ func TestDisplayOnNarrowerTerminal(t *testing.T) {
 	testbed.Eventually(t, time.Second, "two lines", func() bool { return len(small.All()) == 2 })
 }
 
+// TestDisplayLeavesAColumn: what fills the last one makes some terminals wrap.
+func TestDisplayLeavesAColumn(t *testing.T) {
+	screen := testbed.OpenTerminal(t, 50, 24)
+	d := &display{terminal: openTerminal(screen.File), err: io.Discard}
+	f, began := followed(t, 1, "eth0", "")
+	f.take(say(t, `"node":"%s","interface":"eth0","state":"running"`, strings.Repeat("x", 100)), began)
+	if d.draw(f, began); len(d.drawn) != 1 || width(d.drawn[0]) != 49 {
+		t.Errorf("want a line of 49 columns, got %q", d.drawn)
+	}
+}
+
+// TestTerminalSize: a terminal that knows only half of its size, or nothing, is taken for a usual one.
+func TestTerminalSize(t *testing.T) {
+	for given, want := range map[[2]int][2]int{{100, 30}: {100, 30}, {0, 0}: {80, 24}, {0, 30}: {80, 24}, {100, 0}: {80, 24}} {
+		screen := testbed.OpenTerminal(t, given[0], given[1])
+		columns, lines := openTerminal(screen.File).size()
+		if got := [2]int{columns, lines}; got != want {
+			t.Errorf("%v: want %v, got %v", given, want, got)
+		}
+	}
+}
+
 func TestDrawRows(t *testing.T) {
 	limits := `"limits":{"packets":1000,"bytes":100000,"timeout":100}`
 	stop := func(f *session) { f.stop(f.answered) }
 	fetch := func(f *session) { f.captures[0].fetching = true }
+	silence := func(f *session) { stop(f); f.captures[0].silent = true }
 	nothing := func(*session) {}
 	for name, test := range map[string]struct {
 		result string
@@ -147,6 +170,7 @@ func TestDrawRows(t *testing.T) {
 		"time is up":      {`"state":"running",` + limits, 150 * time.Second, nothing, 40, []string{"  0s left"}},
 		"limits not said": {`"state":"running","packets":7`, 25 * time.Second, nothing, 20, []string{" 25s left"}},
 		"after Ctrl-C":    {`"state":"running",` + limits, 0, stop, 0, []string{" ending "}},
+		"silent, Ctrl-C":  {`"state":"running",` + limits, 0, silence, 0, []string{" silent "}},
 		"being fetched":   {`"state":"done","packets":7,` + limits, 0, fetch, 40, []string{" fetch "}},
 		"millions": {`"state":"running","packets":12345678,"bytes":999999999`, 0, nothing, 0,
 			[]string{"12,345,678 packets", "953MiB"}},

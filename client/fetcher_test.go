@@ -327,6 +327,7 @@ func TestFileIsMissed(t *testing.T) {
 		wantCode Outcome
 	}{
 		"no key":             {[]string{`"state":"done","packets":3`}, true, "a eth0: 3 packets, " + taken, Failed},
+		"one packet":         {[]string{`"state":"done","packets":1`}, true, "a eth0: 1 packet, " + taken, Failed},
 		"kept without":       {[]string{`"state":"kept","packets":3`}, true, "a eth0: 3 packets, " + taken, Failed},
 		"more than there is": {[]string{`"state":"done","packets":9223372036854775807`}, true, taken, Failed},
 		"no packets":         {[]string{`"state":"done","packets":0`}, true, "", Done},
@@ -370,6 +371,15 @@ func TestFetcherBelievesNoHost(t *testing.T) {
 			t.Errorf("%s: want %q, got %v", name, test.want, err)
 		}
 	}
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	owned := returned(t, "capture-results:r1:b:eth0", "x.pcap")
+	f.start(ctx, &progress{Result: owned}) // by a
+	owned.Node = "b"
+	if !f.wants(owned) {
+		t.Error("want the file of a host whose key another one has claimed")
+	}
+	f.working.Wait()
 }
 
 // TestCountsAreHeldToWhatWasAsked: a host may have no more than was asked for, nor than it

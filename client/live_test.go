@@ -185,6 +185,7 @@ func TestLiveHostile(t *testing.T) {
 			"more than 1048576 bytes", -1, Failed},
 		"pieces after the last":  {liveHost{pieces: [][]byte{pcapStart(96), nil, pcapPacket(1, 10)}, bytes: 24}, "", 2, Done},
 		"fewer than it says":     {liveHost{pieces: [][]byte{pcapStart(96), pcapPacket(1, 10), nil}, bytes: 1000}, "50 of 1000 bytes", 3, Failed},
+		"more than it says":      {liveHost{pieces: [][]byte{pcapStart(96), pcapPacket(1, 10), nil}, bytes: 24}, "50 of 24 bytes", 3, Failed},
 		"without an end":         {liveHost{pieces: [][]byte{pcapStart(96), pcapPacket(1, 10)}, bytes: 1000}, "50 of 1000 bytes", 3, Failed},
 		"cut within a packet":    {liveHost{pieces: [][]byte{pcapStart(96), pcapPacket(1, 10)[:20], nil}}, "", 2, Done},
 		"packets of 1970":        {liveHost{pieces: [][]byte{pcapStart(96), pcapPacket(1, 10), nil}}, "", 3, Done},
@@ -278,6 +279,16 @@ func TestLiveRequest(t *testing.T) {
 	}
 }
 
+// TestStatistics: the file says of a capture what its host does.
+func TestStatistics(t *testing.T) {
+	got := statistics(say(t, `"ended":"2026-01-02T03:05:05Z","received":7,"dropped":2,"ifdropped":3`))
+	want := capfile.Statistics{Started: time.Date(2026, 1, 2, 3, 4, 5, 1, time.UTC), Ended: time.Date(2026, 1, 2, 3, 5, 5, 0, time.UTC)}
+	want.Stats.Received, want.Stats.Dropped, want.Stats.IfDropped = 7, 2, 3
+	if *got != want {
+		t.Errorf("want %+v, got %+v", want, *got)
+	}
+}
+
 // TestStreamMissing: what is missing is said, also if it is the end alone.
 func TestStreamMissing(t *testing.T) {
 	for received, want := range map[int64]string{3: "3 of 5 bytes have come", 5: "all bytes have come, but not that they are all"} {
@@ -349,6 +360,62 @@ func TestLiveOneReader(t *testing.T) {
 	}
 }
 
+// TestLiveOfAnEnd: a capture of which the end is the first that is heard is read as well, and over then.
+func TestLiveOfAnEnd(t *testing.T) {
+	l := newTestLive(t)
+	capture := &progress{Result: say(t, `"node":"a","interface":"eth0","state":"done","key":"capture-results:r1:a:eth0:live"`)}
+	if err := l.heard(capture); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case s := <-l.finished():
+		if s.err != nil {
+			t.Errorf("want nothing missed, got %v", s.err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("want it over")
+	}
+}
+
+// TestLiveIsBounded: what was asked for and what a host has granted bound how much is read of it.
+func TestLiveIsBounded(t *testing.T) {
+	for _, test := range []struct{ asked, granted, want int64 }{
+		{0, 0, maxStream}, {1000, 0, 1000}, {0, 1000, 1000}, {1000, 2000, 1000}, {2000, 1000, 1000},
+		{2 * maxStream, 2 * maxStream, maxStream}, {0, -1, maxStream},
+	} {
+		l := newTestLive(t)
+		l.most = test.asked
+		capture := &progress{Result: result.Result{Node: "a", Key: "capture-results:r1:a:eth0:live",
+			Limits: &result.Limits{Bytes: test.granted}}}
+		if err := l.heard(capture); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.streams[capture].most; got != test.want {
+			t.Errorf("asked %d, granted %d: want %d bytes, got %d", test.asked, test.granted, test.want, got)
+		}
+	}
+}
+
+// TestLiveIsNamedOnce: a capture that was given up is not blamed again for what it has at its end.
+func TestLiveIsNamedOnce(t *testing.T) {
+	e := newFakeExchange(1)
+	var errs bytes.Buffer
+	c := newTestClient(e, jsonLines{io.Discard, &errs})
+	c.live, c.request.asked.Bytes = newTestLive(t), 1000
+	if err := c.ask(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.take(t.Context(), say(t, `"node":"a","interface":"eth0","state":"started","key":"capture-results:r1:a:eth0:live"`).Encode())
+	errs.Reset()
+	s := c.live.streams[c.session.captures[0]]
+	s.err = errors.New("more than 1000 bytes")
+	c.streamed(s)
+	c.take(t.Context(), say(t, `"node":"a","interface":"eth0","state":"done","packets":1,"bytes":2000`).Encode())
+	if got := errs.String(); got != "more than 1000 bytes\n" || !c.failed {
+		t.Errorf("want it said once, got %q", got)
+	}
+}
+
 // TestLiveClockIsNamedOnce: of a host, however many captures it makes.
 func TestLiveClockIsNamedOnce(t *testing.T) {
 	l, now := newTestLive(t), time.Now()
@@ -416,6 +483,22 @@ func TestCopyFileIsWhole(t *testing.T) {
 		if !errors.Is(err, cut) || (file == "") != (cut != nil) || (len(names) == 0) != (cut != nil) {
 			t.Errorf("%v: got %q, %v and %q in the directory", cut, file, err, names)
 		}
+	}
+	c := newCopyFile(store.NewDirectory(t.TempDir()+"/gone"), result.Result{Node: "a", Interface: "eth0"}, pcapStart(96))
+	watchdog := time.AfterFunc(10*time.Second, func() { c.to.CloseWithError(errors.New("a write that is never taken")) })
+	defer watchdog.Stop()
+	c.write(pcapStart(96))
+	if file, err := c.end(nil); !errors.Is(err, os.ErrNotExist) || file != "" {
+		t.Errorf("want no file in a directory that is gone, and nobody held up, got %q, %v", file, err)
+	}
+}
+
+// TestSinkHurries: who leaves has a moment for what is left to be written.
+func TestSinkHurries(t *testing.T) {
+	s, began := &sink{}, time.Now()
+	s.hurry()
+	if got := time.Unix(0, s.deadline.Load()); got.Before(began.Add(lastWrite)) || got.After(time.Now().Add(lastWrite)) {
+		t.Errorf("want %v from now, got %v", lastWrite, got.Sub(began))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -215,6 +216,14 @@ func TestKeptIsBounded(t *testing.T) {
 	}
 	if len(f.captures)+len(f.answers) > maxKept/maxTexts*2 {
 		t.Errorf("want no more than %d bytes kept, got %d captures and %d hosts", maxKept, len(f.captures), len(f.answers))
+	}
+	brief, _ := followed(t, 2, "eth0", "")
+	brief.kept = maxKept - 10*resultCost
+	for n := range 20 {
+		brief.take(result.Result{ID: "r1", Node: strconv.Itoa(n), State: result.Refused}, began)
+	}
+	if len(brief.answers) != 9 { // each has a little beside its cost
+		t.Errorf("want room for nine short ones, got %d", len(brief.answers))
 	}
 	r := hear(t, "a running 1")
 	r.Error = strings.Repeat("x", maxTexts)

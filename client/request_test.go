@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -63,6 +64,20 @@ func TestNewRequestIsLeftAlone(t *testing.T) {
 	q, err := newRequest([]byte(whole), judgeJSON, asker{by: "me@here", watches: true, fetches: true})
 	if string(q.message) != whole || q.by != "you" || err != nil {
 		t.Errorf("want %s untouched, got %s, %v", whole, q.message, err)
+	}
+}
+
+// TestNewRequestIsJudgedWhole: what is filled in may be too much.
+func TestNewRequestIsJudgedWhole(t *testing.T) {
+	tooMuch := errors.New("too much")
+	judge := func(message []byte) (Asked, error) {
+		if strings.Contains(string(message), "me@here") {
+			return Asked{}, tooMuch
+		}
+		return judgeJSON(message)
+	}
+	if _, err := newRequest([]byte(`{"node":"a","interface":"lo"}`), judge, asker{by: "me@here"}); !errors.Is(err, tooMuch) {
+		t.Errorf("want it refused, got %v", err)
 	}
 }
 

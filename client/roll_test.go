@@ -58,6 +58,10 @@ func TestRollTable(t *testing.T) {
 	if got := testbed.ReadLines(out.String()); !slices.Equal(want, got) {
 		t.Errorf("want\n%s\ngot\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
 	}
+	out.Reset()
+	if (&roll{out: &out, err: &errs, table: true}).close(); out.Len() > 0 {
+		t.Errorf("want no table of nobody, got %s", out.String())
+	}
 }
 
 // TestRollTableFits: hosts as they usually are fit in 60 columns, and a fleet of equal ones says once

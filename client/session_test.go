@@ -277,12 +277,13 @@ func TestFallenSilent(t *testing.T) {
 	const started = `"node":"a","interface":"eth0","state":"started","limits":{"packets":100,"bytes":1000,"timeout":50,"delivery":6}`
 	for name, test := range map[string]struct {
 		period  time.Duration
-		running string // counts, 10 s after the start
+		running string // counts, 10 s after the start; empty: it says nothing
 		events  string
 		looks   time.Duration // after the start
 		want    int
 	}{
 		"three periods":         {5 * time.Second, `"packets":1,"bytes":100`, "", 25 * time.Second, 1},
+		"not a word":            {5 * time.Second, "", "", 15 * time.Second, 1},
 		"not yet":               {5 * time.Second, `"packets":1,"bytes":100`, "", 25*time.Second - 1, 0},
 		"no periods":            {0, `"packets":1,"bytes":100`, "", 40 * time.Second, 0},
 		"ended meanwhile":       {14 * time.Second, `"packets":1,"bytes":100`, "", 55 * time.Second, 0},
@@ -300,7 +301,9 @@ func TestFallenSilent(t *testing.T) {
 		f, began := followed(t, 1, "eth0", "")
 		f.spans.period = test.period
 		f.take(say(t, "%s", started), began)
-		f.take(say(t, `"node":"a","interface":"eth0","state":"running",%s`, test.running), began.Add(10*time.Second))
+		if test.running != "" {
+			f.take(say(t, `"node":"a","interface":"eth0","state":"running",%s`, test.running), began.Add(10*time.Second))
+		}
 		hearAll(t, f, began, test.events)
 		now := began.Add(test.looks)
 		if got := len(f.fallSilent(now)); got != test.want {

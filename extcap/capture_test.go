@@ -1,10 +1,13 @@
 package extcap
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pcapdaemon/client"
+	"pcapdaemon/pubsub"
 	"pcapdaemon/result"
 )
 
@@ -57,6 +61,26 @@ func TestNotesOfShortLines(t *testing.T) {
 	shown, rest, _ := strings.Cut(n.text(), "and ")
 	if len(shown) > mostSaid || len(shown) < mostSaid-2 || rest != "500 more" {
 		t.Errorf("want %d bytes shown and the rest counted, got %d, %q", mostSaid, len(shown), rest)
+	}
+}
+
+// TestCaptureWithAWrongEnvironment: nobody is asked, and Wireshark is told why.
+func TestCaptureWithAWrongEnvironment(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	p := Program{Wrong: errors.New("PCAPDAEMON_WINGS in the environment is no flag")}
+	p.Server = func(string, string) (*pubsub.Server, error) { return nil, errors.New("a server is looked for") }
+	var errs strings.Builder
+	args := slices.Concat(ours, []string{"--capture", "--fifo", path, "--nodere", "any"})
+	if got := Run(p, args, io.Discard, &errs); got != client.Misused || errs.String() != p.Wrong.Error()+"\n" {
+		t.Errorf("want outcome %d and %q, got %d, %q", client.Misused, p.Wrong, got, errs.String())
 	}
 }
 

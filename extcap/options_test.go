@@ -107,6 +107,7 @@ func TestServer(t *testing.T) {
 		"another server and password": {[]string{"--redisurl", "redis://h2", "--password", "x"}, "redis://:x@h2:6379", ""},
 		"a user, and a password":      {[]string{"--redisurl", "redis://me@h2", "--password", "x"}, "redis://me:x@h2:6379", ""},
 		"a password in a file":        {[]string{"--redisurl", "redis://me@h2", "--passwordfile", file}, "redis://me:of%20file@h2:6379", ""},
+		"a password, and a file":      {[]string{"--password", "x", "--passwordfile", file}, "redis://ops:x@h1:6379", ""},
 		"all in the address":          {[]string{"--redisurl", "redis://me:y@h2"}, "redis://me:y@h2:6379", ""},
 	} {
 		o, err := parse(slices.Concat(ours, test.args), Settings{RedisURL: cmp.Or(test.variable, variable)})
