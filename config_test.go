@@ -7,12 +7,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"pcapdaemon/capfile"
+	"pcapdaemon/client"
 	"pcapdaemon/encrypt"
 	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
@@ -237,6 +239,53 @@ func TestConfigRedisNode(t *testing.T) {
 	}
 }
 
+// TestVariablesNameTheServer: what Wireshark starts finds it in the environment, as people write it there.
+func TestVariablesNameTheServer(t *testing.T) {
+	for node, want := range map[string]string{
+		"": "redis://127.0.0.1:6380", "h": "redis://h:6380", "::1": "redis://[::1]:6380", "[::1]": "redis://[::1]:6380",
+	} {
+		t.Setenv("PCAPDAEMON_REDISNODE", node)
+		t.Setenv("PCAPDAEMON_REDISPORT", "6380")
+		if _, got, err := parseVariables(); got.RedisURL != want || err != nil {
+			t.Errorf("%s: want %s, got %s, %v", node, want, got.RedisURL, err)
+		}
+	}
+}
+
+// TestClientTakesFlags: what a client knows of hosts is what its own flags say.
+func TestClientTakesFlags(t *testing.T) {
+	dir := t.TempDir()
+	c, err := parseConfig([]string{"-publish", "node=a", "-destdir", dir, "-redisnode", "h", "-redischannel", "ask",
+		"-resultchannel", "answers", "-maxtimeout", "7m", "-cstimeout", "8m", "-draintimeout", "9m", "-defaulttimeout", "1m"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := clientOptions(c)
+	got := []any{o.Server.String(), o.Requests, o.Results, o.Dir, o.Name, o.Capture, o.Delivery}
+	want := []any{"h:6379", "ask", "answers", dir, "-publish", 7 * time.Minute, 8 * time.Minute}
+	if !slices.Equal(want, got) {
+		t.Errorf("want %v, got %v", want, got)
+	}
+}
+
+// TestClientKnowsTheRequest: all that a client judges answers by.
+func TestClientKnowsTheRequest(t *testing.T) {
+	for text, want := range map[string]client.Asked{
+		`{"nodere":"^a","interface":["eth0","lo"],"id":"x","by":"me","timeout":1,"progress":2,"packets":3,"bytes":400}`: {ID: "x",
+			By: "me", NodeRE: "^a", Interfaces: []string{"eth0", "lo"}, Timeout: 1, Progress: 2, Packets: 3, Bytes: 400},
+		`{"node":"a","stop":"x","by":"me"}`:       {By: "me", Node: "a", Stop: "x"},
+		`{"node":"any","rollcall":true,"id":"x"}`: {ID: "x", Node: "any", RollCall: true},
+	} {
+		got, err := judgeForClient([]byte(text))
+		if want.Stop != "" {
+			got.ID = "" // is made up
+		}
+		if err != nil || !reflect.DeepEqual(want, got) {
+			t.Errorf("%s: want %+v, got %+v, %v", text, want, got, err)
+		}
+	}
+}
+
 func TestConfigReadsFiles(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte(" 0123abc\n"), 0o600); err != nil {
@@ -303,6 +352,20 @@ func TestConfigTakesWords(t *testing.T) {
 		c, err := parseConfig(test.args, nil)
 		if c.mode != test.mode || c.request != test.want || err != nil {
 			t.Errorf("%s: want mode %v and %s, got %v and %s, %v", name, test.mode, test.want, c.mode, c.request, err)
+		}
+	}
+}
+
+// TestConfigDoesOneThing: a flag that asks for one does not silently win over another.
+func TestConfigDoesOneThing(t *testing.T) {
+	asks := map[string][]string{"-request": {"-request", "{}"}, "-publish": {"-publish", "{}"}, "-rollcall": {"-rollcall"},
+		"-fetch": {"-fetch", "r1"}}
+	for one, first := range asks {
+		for other, second := range asks {
+			args := slices.Concat([]string{"-writelocal", "-destdir", t.TempDir()}, first, second)
+			if _, err := parseConfig(args, nil); one != other && (!mentions(err, one) || !mentions(err, other)) {
+				t.Errorf("%s and %s: want both refused, got %v", one, other, err)
+			}
 		}
 	}
 }
