@@ -12,7 +12,7 @@ import (
 func TestTriggersHaveLimits(t *testing.T) {
 	t.Parallel()
 	for name, lines := range map[string][]string{
-		"alertmanager/alertmanager.yml": {"    send_resolved: false\n"},
+		"alertmanager/alertmanager.yml": {"    send_resolved: false\n", "    max_alerts: 1 "},
 		"fail2ban/pcapdaemon.conf":      {"\nnorestored = 1\n"}, // bans of before its start
 		"syslog-ng/pcapdaemon.conf":     {`rate-limit(template("$HOST") rate(1))`},
 		"nagios/pcapdaemon.cfg":         {"'$SERVICESTATE$' '$SERVICEATTEMPT$'", "'$HOSTSTATE$' '$HOSTATTEMPT$'"},

@@ -120,6 +120,7 @@ func TestRsyslog(t *testing.T) {
 				"an address":   {"web1 sshd: refused from 192.0.2.7 port 1", "web1", "sshd", "host 192.0.2.7"},
 				"at the end":   {"web1 sshd: refused 192.0.2.7.", "web1", "sshd", "host 192.0.2.7"},
 				"five numbers": {"web1 snmp: .1.3.6.1.4.1", "web1", "snmp", ""},
+				"six numbers":  {"web1 snmp: 1.3.6.1.4.1", "web1", "snmp", ""},
 				"a big number": {"web1 sshd: from 192.0.2.256", "web1", "sshd", ""},
 				"nobody":       {"web1 sshd: on 0.0.0.0", "web1", "sshd", ""},
 				"a filter":     {"web1 sshd: 192.0.2.7 or net 0.0.0.0/0", "web1", "sshd", "host 192.0.2.7"},
