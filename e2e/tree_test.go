@@ -161,7 +161,9 @@ func TestInstall(t *testing.T) {
 	if err := os.WriteFile(into+"/etc/pcapdaemon/env", []byte(ours), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture", "WIRESHARK=")
+	for _, folder := range []string{"/opt/wireshark/extcap", ""} { // again, and where Wireshark is not
+		s.make(t, "install", "DESTDIR="+into, "PREFIX=/opt/capture", "WIRESHARK="+folder)
+	}
 	if got, err := os.ReadFile(into + "/etc/pcapdaemon/env"); err != nil || string(got) != ours {
 		t.Errorf("want the settings kept, got %q (%v)", got, err)
 	}
