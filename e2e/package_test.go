@@ -330,8 +330,20 @@ func TestPackageLife(t *testing.T) {
 			return m.show("ActiveState") == "active"
 		})
 	})
+	t.Run("not removed after all", func(t *testing.T) {
+		const script = "/var/lib/dpkg/info/pcapdaemon.prerm" // which stops the service
+		m.run(t, "sed", "-i", "$a exit 1", script)
+		if m.command("dpkg", "--remove", "pcapdaemon").Run() == nil {
+			t.Fatal("want a removal that fails")
+		}
+		m.run(t, "sed", "-i", "$d", script)
+		state(t, "enabled", "active")
+	})
 	t.Run("removed", func(t *testing.T) {
+		m.set(t, "ExecStopPost=/nothing") // its end is a failure
+		m.run(t, "systemctl", "daemon-reload")
 		m.run(t, "dpkg", "--remove", "pcapdaemon")
+		m.set(t, "RestartSec=200ms")
 		if got := m.show("ActiveState"); got != "inactive" {
 			t.Errorf("want the service stopped, got %s", got)
 		}
