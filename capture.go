@@ -176,6 +176,7 @@ func stopOf(ctx context.Context) string {
 func (c *capture) loop() (stop string, err error) {
 	var broken time.Time // since when reads fail; zero: they do not
 	for {
+		passed := c.deadline.passed() // asked first: what came before that is handed out now
 		c.copyMany()
 		packet, err := c.source.Next()
 		switch {
@@ -189,7 +190,7 @@ func (c *capture) loop() (stop string, err error) {
 			}
 		case errors.Is(err, tap.ErrTimeout):
 			broken = time.Time{} // so the interface works
-			if c.deadline.follow(); c.deadline.passed() {
+			if c.deadline.follow(); passed && c.deadline.passed() {
 				return stopTimeout, nil
 			}
 		case errors.Is(err, tap.ErrEnd): // nothing of a file is left to wait for

@@ -391,6 +391,18 @@ func TestRecordEndsAtTimeout(t *testing.T) {
 				return late()
 			}
 		}, 2, 1300 * time.Millisecond},
+		"a look that began early and was held up": {func(start time.Time) func() (tap.Packet, error) {
+			late := inTurn(at(start.Add(999*time.Millisecond), 1))
+			held := false
+			return func() (tap.Packet, error) {
+				if !held {
+					held = true
+					time.Sleep(time.Second + tail)
+					return tap.Packet{}, tap.ErrTimeout
+				}
+				return late()
+			}
+		}, 1, 1300 * time.Millisecond},
 		"a clock that was set back": {func(start time.Time) func() (tap.Packet, error) {
 			return func() (tap.Packet, error) {
 				time.Sleep(300 * time.Millisecond)
@@ -436,7 +448,7 @@ func TestRecordForADay(t *testing.T) {
 			return tap.Packet{}, tap.ErrTimeout
 		}
 		out, _ := recordAll(t, t.Context(), &fakeSource{read: quiet}, b)
-		if took := time.Since(start); took < b.timeout || took > b.timeout+overrun || out.stop != stopTimeout {
+		if took := time.Since(start); took < b.timeout || took > b.timeout+2*overrun || out.stop != stopTimeout {
 			t.Errorf("want stop %s after a day, got %s after %v", stopTimeout, out.stop, took)
 		}
 	})

@@ -100,7 +100,10 @@ func (c *cursor) take(w *want, room []byte, most int64, end *atomic.Int64) (pack
 // isPast reports whether the cursor is at what was there when it was made.
 func (c *cursor) isPast() bool { return bool(C.is_past(&c.at)) }
 
-// turns returns a number that changes when something is written.
+// seen returns the Unix time in nanoseconds until which the ring holds what the kernel had.
+func (c *cursor) seen() int64 { return atomic.LoadInt64((*int64)(&c.ring.c.state.seen)) }
+
+// turns returns a number that changes when the writer was there.
 func (c *cursor) turns() uint32 { return atomic.LoadUint32((*uint32)(&c.ring.c.turns)) }
 
 // wait waits until something is written after the turns were asked for, for so

@@ -91,10 +91,13 @@ static void take_packet(u_char *user, const struct pcap_pkthdr *header, const u_
 {
 	copying *const to = (copying *)user;
 	const quota *const q = &to->quota;
-	if (to->filter != NULL && bpf_filter(to->filter, data, header->len, header->caplen) == 0)
-		return;
 	const int64_t nanos = header->ts.tv_usec * to->unit;
 	const int64_t stamp = header->ts.tv_sec * second + nanos;
+	const bool ended = stamp >= __atomic_load_n(q->end, __ATOMIC_RELAXED);
+	if (to->filter != NULL && bpf_filter(to->filter, data, header->len, header->caplen) == 0) {
+		to->ended |= ended;
+		return;
+	}
 	if (stamp < to->begin && monotonic() < to->settled)
 		return;
 	to->begin = 0; // whatever becomes of the clock
@@ -102,7 +105,7 @@ static void take_packet(u_char *user, const struct pcap_pkthdr *header, const u_
 				   htole32(header->caplen), htole32(header->len)};
 	const int64_t bytes = q->per_packet + ((header->caplen + q->align - 1) & -q->align);
 	if (to->packets == q->packets || bytes > q->bytes - to->bytes || sizeof record + header->caplen > to->left ||
-	    stamp >= __atomic_load_n(q->end, __ATOMIC_RELAXED)) {
+	    ended) {
 		keep_packet(to, header, data);
 		return;
 	}
@@ -114,7 +117,7 @@ static void take_packet(u_char *user, const struct pcap_pkthdr *header, const u_
 }
 
 // has_passed reports whether no packet from before the end is to be expected any
-// more: two timeouts later it would have come.
+// more, beside those that the kernel hands over: two timeouts later it does.
 static int has_passed(const copying *c)
 {
 	struct timespec now;
@@ -148,29 +151,25 @@ static int64_t lull(copying *c)
 	return lasts < longest ? lasts : longest;
 }
 
-// wait_for_more waits until the kernel hands packets over; false: it has not.
-static bool wait_for_more(copying *c)
+// wait_for_more waits until the kernel hands packets over, for a timeout at most.
+static void wait_for_more(copying *c)
 {
 	const int64_t pause = lull(c);
 	if (pause > 0) {
 		sleep_for(pause);
-		return true;
+		return;
 	}
 	struct pollfd descriptors[] = {{.fd = pcap_get_selectable_fd(c->handle), .events = POLLIN},
 				       {.fd = c->link.changes, .events = POLLIN}}; // poll passes -1 by
 	if (poll(descriptors, 2, c->timeout) <= 0)
-		return false;
+		return;
 	if (descriptors[1].revents != 0) {
 		forget_changes(&c->link);
 		c->seen = 0; // so look at it
 	}
-	if (descriptors[0].revents & POLLIN)
-		return true;
-	if (descriptors[0].revents == 0)
-		return false;
 	// An interface that is down says so all the time, and libpcap tolerates it.
-	sleep_for(10 * 1000 * 1000);
-	return false;
+	if (descriptors[0].revents != 0 && !(descriptors[0].revents & POLLIN))
+		sleep_for(10 * 1000 * 1000);
 }
 
 // check_link notes whether the interface has lost its name, each second and after
@@ -198,10 +197,12 @@ void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes, int64_
 	to->quota = q;
 	to->packets = *packets;
 	to->bytes = *bytes;
+	to->ended = false;
 	const int64_t before = *records - to->copied;
 	const bool offline = pcap_file(to->handle) != NULL;
 	while (to->why == copied_all) {
 		check_link(to);
+		const bool passed = has_passed(to); // asked first: what came before that is handed out now
 		const int taken = pcap_dispatch(to->handle, batch, take_packet, (u_char *)to);
 		__atomic_store_n(packets, to->packets, __ATOMIC_RELAXED);
 		__atomic_store_n(bytes, to->bytes, __ATOMIC_RELAXED);
@@ -216,8 +217,9 @@ void copy_packets(copying *to, quota q, int64_t *packets, int64_t *bytes, int64_
 			to->why = copied_file;
 		else if (offline)
 			continue;
-		// What comes and is thrown away here would hide that the end has passed.
-		else if (((taken < batch && !wait_for_more(to)) || to->filter != NULL) && has_passed(to))
+		else if (passed && (taken < batch || to->ended))
 			to->why = copied_timeout;
+		else if (taken < batch)
+			wait_for_more(to);
 	}
 }

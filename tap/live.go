@@ -90,7 +90,10 @@ func (l *Live) Copy(rooms [][]byte, q *Quota) (size int) {
 func (l *Live) Next() (Packet, error) {
 	if l.copying.why == C.copied_all {
 		end := l.end
-		l.Copy(nil, &Quota{End: &atomic.Int64{}, Layout: RecordLayout()}) // takes none, and waits as long as for the last one
+		var none Quota // it takes none, and waits as it does for the last one, which has until ReadTimeout from now
+		none.End, none.Layout = &atomic.Int64{}, RecordLayout()
+		none.End.Store(time.Now().Add(-ReadTimeout).UnixNano())
+		l.Copy(nil, &none)
 		l.end = end
 	}
 	why := l.copying.why

@@ -39,6 +39,7 @@ typedef struct {
 	int64_t seen;     // monotonic time at which the interface had its name
 	bool lost;        // it has it no longer: only what came before is handed out
 	struct bpf_insn *filter; // of packets that the kernel does not judge; NULL: it judges all
+	bool ended; // one that this has thrown away was not older than the end
 
 	room rooms[most_rooms], *here; // where the records go to
 	uint64_t left;                 // bytes of all of them

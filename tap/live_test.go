@@ -610,6 +610,35 @@ func TestCopyStops(t *testing.T) {
 	}
 }
 
+// TestCopyEndsBehindWhatWaits: who comes late still gets all from before the end, however much of what
+// waits is thrown away.
+func TestCopyEndsBehindWhatWaits(t *testing.T) {
+	t.Parallel()
+	l := newLink(t)
+	var live *Live
+	var err error
+	l.recorded.Do(t, func() { // the kernel cannot judge this, as it may loop
+		live, err = listen(question{iface: "v0", snap: MaxSnap, expression: "udp dst port 9 or ip6 protochain 6"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	frames := slices.Repeat([][]byte{udpFrame(60, 8)}, 3000)
+	sendFrames(t, l.other, "v1", append(frames, udpFrame(60, 9)))
+	var end atomic.Int64
+	end.Store(time.Now().UnixNano())
+	time.Sleep(3 * ReadTimeout)
+	q := unlimited(&end)
+	live.Copy([][]byte{make([]byte, 1<<20)}, q)
+	if got := q.Copied.Packets.Load(); got != 1 {
+		t.Errorf("want 1 packet, got %d", got)
+	}
+	if _, err := live.Next(); !errors.Is(err, ErrTimeout) {
+		t.Errorf("want %v, got %v", ErrTimeout, err)
+	}
+}
+
 // TestRenamed: packets of an interface that has parted from its name are not
 // captured, those from before are, and what has become of it is said.
 func TestRenamed(t *testing.T) {

@@ -150,15 +150,18 @@ func (r *Reader) take(room []byte, most int64) (packets int64, bytes int) {
 }
 
 // Next returns the next packet, valid until the next call, also if it is past
-// the end. The error is ErrTimeout if none came within ReadTimeout, or what has
-// become of the interface when everything was handed out.
+// the end. The error is ErrTimeout if none came within ReadTimeout or none from before
+// the end is to be expected any more, or what has become of the interface when
+// everything was handed out.
 func (r *Reader) Next() (Packet, error) {
 	if r.record == nil {
 		r.record = make([]byte, recordHeader+r.want.snap)
 	}
 	r.want.beyond = true
 	for began := time.Now(); ; {
-		again, over := r.recorder.over(r.session) // asked first: what came before that is there
+		// Asked first: what came before that is there.
+		seen := r.cursor.seen()
+		again, over := r.recorder.over(r.session)
 		if again && !r.cursor.isPast() {
 			return Packet{}, over
 		}
@@ -171,10 +174,15 @@ func (r *Reader) Next() (Packet, error) {
 		switch {
 		case over != nil:
 			return Packet{}, over
-		case left <= 0:
+		case seen-int64(2*ReadTimeout) >= r.end.Load():
 			return Packet{}, ErrTimeout
+		case left > 0:
+			r.wait(left)
+		case seen >= began.UnixNano(), left < -lateness:
+			return Packet{}, ErrTimeout
+		default: // on a busy machine the recorder comes late
+			r.wait(ReadTimeout)
 		}
-		r.wait(left)
 	}
 }
 

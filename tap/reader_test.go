@@ -3,17 +3,20 @@ package tap
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// newStill returns a recorder of Ethernet that records what is put into its ring.
+// newStill returns a recorder of Ethernet that records what is put into its ring: it does not look for more.
 func newStill(t testing.TB) *Recorder {
 	t.Helper()
-	return &Recorder{options: Options{Interface: "still", Snap: MaxSnap}, ring: newSmallRing(t, leastRing, 4096),
-		link: ethernet, began: time.Now(), session: 1, up: true}
+	ring := newSmallRing(t, leastRing, 4096)
+	ring.c.state.seen = math.MaxInt64
+	return &Recorder{options: Options{Interface: "still", Snap: MaxSnap}, ring: ring, link: ethernet, began: time.Now(),
+		session: 1, up: true}
 }
 
 // TestReaderEnd: the packet that shows that the end has come does not count;
@@ -74,6 +77,25 @@ func TestReaderEnd(t *testing.T) {
 		t.Errorf("want %v, got %v", ErrTimeout, err)
 	}
 	received(Stats{Received: 15, Dropped: 10})
+}
+
+// TestReaderWaitsForTheRecorder: that nothing has come is known when the recorder has looked, which
+// it may do late. It is waited for, but not for ever.
+func TestReaderWaitsForTheRecorder(t *testing.T) {
+	t.Parallel()
+	r := newStill(t)
+	r.ring.c.state.seen = 0
+	reader, err := r.Read(ReaderOptions{Snap: 100, From: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := reader.Next(); !errors.Is(err, ErrTimeout) {
+		t.Errorf("want %v, got %v", ErrTimeout, err)
+	}
+	if took := time.Since(began); took < lateness {
+		t.Errorf("want it waited for, got %v", took)
+	}
 }
 
 // TestReaderWindow: of the past, only what is in the window comes, and nothing

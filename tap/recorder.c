@@ -18,15 +18,14 @@ static int64_t read_clock(clockid_t clock)
 
 // put_losses notes what the kernel has dropped since it was asked last. Nobody
 // else may ask: that resets the kernel's counters.
-static bool put_losses(const recording *to)
+static void put_losses(const recording *to)
 {
 	struct tpacket_stats_v3 stats;
 	socklen_t size = sizeof stats;
 	if (getsockopt(to->descriptor, SOL_PACKET, PACKET_STATISTICS, &stats, &size) != 0 || stats.tp_drops == 0)
-		return false;
+		return;
 	const packet_view loss = {.stamp = read_clock(CLOCK_REALTIME), .lost = stats.tp_drops};
 	ring_put(to->ring, &loss);
-	return true;
 }
 
 // is_renamed reports whether the name belongs to another interface, or to none.
@@ -77,11 +76,11 @@ static bool wait_for_block(const recording *to)
 // take takes what there is, and returns its bytes; -1: the kernel's ring is broken.
 static int64_t take(const recording *to)
 {
+	const int64_t now = read_clock(CLOCK_REALTIME); // asked first: what the kernel had then is taken
 	const int64_t bytes = ring_take_blocks(to->ring);
-	const bool lost = put_losses(to);
-	__atomic_store_n(&to->ring->state->seen, read_clock(CLOCK_REALTIME), __ATOMIC_RELAXED);
-	if (bytes > 0 || lost)
-		ring_wake(to->ring);
+	put_losses(to);
+	__atomic_store_n(&to->ring->state->seen, now, __ATOMIC_RELEASE);
+	ring_wake(to->ring); // also if there was nothing: that is what a reader waits for at its end
 	return bytes;
 }
 

@@ -42,7 +42,7 @@ typedef struct {
 	int64_t oldest, newest;
 	int64_t blocks;   // of the kernel that were taken, which is the number of the last one
 	int64_t segments; // that were begun
-	int64_t seen;     // Unix time in nanoseconds at which the writer was there last
+	int64_t seen;     // Unix time in nanoseconds until which the writer has taken what the kernel had
 	undo undo;
 	chunk chunks[];
 } ring_state;
@@ -53,7 +53,7 @@ typedef struct {
 	ring_state *state;
 	uint8_t *segments;
 	uint8_t *blocks; // the kernel's ring, or NULL
-	uint32_t turns, waiting; // a futex that changes when something was written, and who waits for that
+	uint32_t turns, waiting; // a futex that changes when the writer was there, and who waits for that
 } ring;
 
 // ring_state_size returns the bytes of a state and its chunks.
