@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -198,33 +199,35 @@ func TestRecordFromRing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2*tap.ReadTimeout + 500*time.Millisecond)
+	// All windows begin now, at one of these packets.
+	least, from := stream.Sent(), time.Now()
+	most := stream.Sent() + 1 // that one is on its way
+	const past = 500
+	testbed.Eventually(t, time.Minute, "there is a past", func() bool { return stream.Sent() > most+past })
 	const size = capfile.RecordHeaderSize + 14 + 20 + 8 + 15 // of one packet in the file
 
 	for name, test := range map[string]struct {
-		bounds  bounds
+		timeout time.Duration
 		stop    string
-		packets [2]int64 // least and most
+		// wanted are the packets that the bounds allow, beyond those until the request if that is set.
+		wanted int
+		beyond bool
 	}{
-		"packets in the past":   {bounds{100, 1 << 30, time.Second}, stopPackets, [2]int64{100, 100}},
-		"packets at the seam":   {bounds{500, 1 << 30, time.Second}, stopPackets, [2]int64{500, 500}},
-		"packets in what comes": {bounds{900, 1 << 30, time.Second}, stopPackets, [2]int64{900, 900}},
-		"bytes in the past": {bounds{1 << 30, capfile.HeaderSize + 100*size, time.Second},
-			stopBytes, [2]int64{100, 100}},
-		"bytes in what comes": {bounds{1 << 30, capfile.HeaderSize + 900*size + 1, 2 * time.Second},
-			stopBytes, [2]int64{900, 900}},
-		"one packet":           {bounds{1, 1 << 30, time.Second}, stopPackets, [2]int64{1, 1}},
-		"no room for a packet": {bounds{1 << 30, capfile.HeaderSize, time.Second}, stopBytes, [2]int64{0, 0}},
-		"timeout": {bounds{1 << 30, 1 << 30, 300 * time.Millisecond},
-			stopTimeout, [2]int64{600, 900}},
-		"no time but for the past":         {bounds{1 << 30, 1 << 30, 0}, stopTimeout, [2]int64{300, 600}},
-		"stopped while the past is copied": {bounds{1 << 30, 1 << 30, time.Minute}, stopShutdown, [2]int64{300, 600}},
+		"packets in the past":              {time.Minute, stopPackets, past, false},
+		"packets at the seam":              {time.Minute, stopPackets, 1, true},
+		"packets in what comes":            {time.Minute, stopPackets, 400, true},
+		"bytes in the past":                {time.Minute, stopBytes, past, false},
+		"bytes in what comes":              {time.Minute, stopBytes, 400, true},
+		"one packet":                       {time.Minute, stopPackets, 1, false},
+		"no room for a packet":             {time.Minute, stopBytes, 0, false},
+		"timeout":                          {300 * time.Millisecond, stopTimeout, math.MaxInt, false},
+		"no time but for the past":         {0, stopTimeout, math.MaxInt, false},
+		"stopped while the past is copied": {time.Minute, stopShutdown, math.MaxInt, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			now := time.Now()
-			reader, err := recorder.Read(tap.ReaderOptions{Filter: filter, Snap: tap.MaxSnap,
-				From: now.Add(-500 * time.Millisecond), Past: true})
+			options := tap.ReaderOptions{Filter: filter, Snap: tap.MaxSnap, From: from, Past: true}
+			reader, err := recorder.Read(options)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -236,19 +239,72 @@ func TestRecordFromRing(t *testing.T) {
 			if test.stop == stopShutdown {
 				cancel()
 			}
-			out := record(ctx, reader, now, test.bounds, buf)
+			wanted := test.wanted
+			if test.beyond {
+				wanted += stream.Sent() - least
+			}
+			b := bounds{1 << 30, 1 << 30, test.timeout}
+			switch test.stop {
+			case stopPackets:
+				b.packets = int64(wanted)
+			case stopBytes:
+				b.bytes = int64(capfile.HeaderSize + wanted*size + size - 1)
+			}
+			out := record(ctx, reader, time.Now(), b, buf)
 			if out.stop != test.stop || out.err != nil {
 				t.Errorf("want stop %s, got %+v", test.stop, out)
-			}
-			if out.Packets < test.packets[0] || out.Packets > test.packets[1] {
-				t.Errorf("want %d to %d packets, got %d", test.packets[0], test.packets[1], out.Packets)
 			}
 			if out.Dropped != 0 || out.Received < out.Packets || out.Received > out.Packets+1 {
 				t.Errorf("want as many received and none dropped, got %+v", out.Counts)
 			}
-			testbed.CheckNoGap(t, testbed.Numbers(t, pcapOf(reader, buf)))
+			options.Nanos = true
+			want := recorded(t, recorder, options, out.ended, wanted)
+			testbed.CheckNoGap(t, want)
+			got := testbed.Numbers(t, pcapOf(reader, buf))
+			if !slices.Equal(want, got) {
+				t.Errorf("want packets %s, got %s", ends(want), ends(got))
+			}
+			if len(got) > 0 && (got[0] < least || got[0] > most) {
+				t.Errorf("want the first of them to be one of %d to %d, got %d", least, most, got[0])
+			}
 		})
 	}
+}
+
+// recorded returns the numbers of a Stream's packets that a recorder has with stamps from before a
+// moment, so many at most.
+func recorded(t *testing.T, r *tap.Recorder, o tap.ReaderOptions, end time.Time, most int) (found []int) {
+	t.Helper()
+	reader, err := r.Read(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for patience := time.Now().Add(time.Minute); len(found) < most; {
+		p, err := reader.Next()
+		switch {
+		case errors.Is(err, tap.ErrTimeout) && time.Now().Before(patience):
+			continue
+		case err != nil:
+			t.Fatal(err)
+		case !p.Timestamp.Before(end):
+			return found
+		}
+		var n int
+		if _, err := fmt.Sscanf(string(p.Data[14+20+8:]), "packet %d", &n); err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, n)
+	}
+	return found
+}
+
+// ends describes numbers by the first and the last of them.
+func ends(numbers []int) string {
+	if len(numbers) == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%d to %d (%d)", numbers[0], numbers[len(numbers)-1], len(numbers))
 }
 
 // A fakeSource hands out what its function returns; the rest of it is Ethernet, unless a link type is given.
