@@ -40,7 +40,7 @@ func readLive(t *testing.T, r *testbed.Redis, key string) *liveReader {
 		defer func() { l.ended = time.Now() }()
 		for {
 			var answer [][]byte
-			if answer, l.err = redis.ByteSlices(conn.Do("BLPOP", key, 20)); l.err != nil || len(answer[1]) == 0 {
+			if answer, l.err = redis.ByteSlices(conn.Do("BLPOP", key, 60)); l.err != nil || len(answer[1]) == 0 {
 				return
 			}
 			l.content = append(l.content, answer[1]...)
@@ -55,7 +55,7 @@ func (l *liveReader) wait(t *testing.T) []byte {
 	t.Helper()
 	select {
 	case <-l.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the list does not end")
 	}
 	if l.err != nil {
@@ -152,25 +152,30 @@ func TestLiveSlowReader(t *testing.T) {
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
 	args, port := listening(t)
-	flags := []string{"-maxreturn", "16MiB", "-buffersize", "32MiB"} // nothing is to be dropped on a busy machine
+	flags := []string{"-maxreturn", "16MiB", "-buffersize", "32MiB"} // more than is sent, so that nothing is dropped
 	startDaemon(t, r, slices.Concat(args, keeping(t.TempDir()), flags)...)
-	stream := testbed.StartStreamOf(t, 40_000, time.Millisecond)
+	stream := testbed.NewStream(t, 40_000)
 	r.Publish(t, `{"node":"web1","interface":"lo","live":true,"bytes":8000000,"bpf":"`+stream.Filter()+`"}`)
 	started := l.await(t, 5*time.Second, "started", "refused")
-	key := fmt.Sprint(started.said["key"])
-	testbed.Eventually(t, 20*time.Second, "the capture has ended", func() bool {
-		_, body := get(t, port, "/metrics")
-		return strings.Contains(body, "pcapdaemon_captured_packets_total 199\n")
-	})
-	pieces, err := redis.ByteSlices(r.Do(t, "LRANGE", key, 0, -1), nil)
-	if err != nil {
-		t.Fatal(err)
+	for range 200 {
+		stream.Send()
 	}
-	if unread := len(bytes.Join(pieces, nil)); unread > 4<<20 || unread < 3<<20 {
-		t.Errorf("want nearly 4 MiB unread, got %d bytes", unread)
+	key := fmt.Sprint(started.said["key"])
+	var unread int
+	testbed.Eventually(t, time.Minute, "the capture has ended, and nearly 4 MiB are unread", func() bool {
+		_, body := get(t, port, "/metrics")
+		pieces, err := redis.ByteSlices(r.Do(t, "LRANGE", key, 0, -1), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unread = len(bytes.Join(pieces, nil))
+		return strings.Contains(body, "pcapdaemon_captured_packets_total 199\n") && unread > 3<<20
+	})
+	if unread > 4<<20 {
+		t.Errorf("want 4 MiB unread at most, got %d bytes", unread)
 	}
 	live := readLive(t, r, key)
-	done := l.final(t, 10*time.Second)
+	done := l.final(t, time.Minute)
 	done.check(t, says{"state": "done", "stop": "bytes", "error": nil, "dropped": 0})
 	checkLive(t, live, done.File)
 	_, body := get(t, port, "/metrics")

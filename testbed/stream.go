@@ -46,7 +46,30 @@ func ReadPcap(t testing.TB, file io.Reader) ([]Packet, *pcapgo.Reader) {
 type Stream struct {
 	Port int
 	Stop func()
-	sent atomic.Int64
+	conn net.Conn
+	// padding makes a packet as long as it has to be.
+	padding string
+	sent    atomic.Int64
+}
+
+// NewStream returns a Stream of packets of so many bytes at least, which sends when Send is called.
+func NewStream(t testing.TB, size int) *Stream {
+	t.Helper()
+	// Somebody has to listen: a refused packet makes the next one fail.
+	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
+	port := sink.LocalAddr().(*net.UDPAddr).Port
+	return &Stream{Port: port, Stop: func() {}, conn: DialUDP(t, port),
+		padding: strings.Repeat(" ", max(0, size-len("packet 00000000")))}
+}
+
+// Send sends the next packet. Only one goroutine may send.
+func (s *Stream) Send() {
+	fmt.Fprintf(s.conn, "packet %08d%s", s.sent.Load(), s.padding)
+	s.sent.Add(1)
 }
 
 // StartStream sends a packet every interval until the test ends.
@@ -58,30 +81,17 @@ func StartStream(t testing.TB, interval time.Duration) *Stream {
 // StartStreamOf is StartStream with packets of so many bytes at least.
 func StartStreamOf(t testing.TB, size int, interval time.Duration) *Stream {
 	t.Helper()
-	// Somebody has to listen: a refused packet makes the next one fail.
-	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.Dial("udp", sink.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	padding := strings.Repeat(" ", max(0, size-len("packet 00000000")))
+	s := NewStream(t, size)
 	done, ended := make(chan struct{}), make(chan struct{})
-	s := &Stream{Port: sink.LocalAddr().(*net.UDPAddr).Port,
-		Stop: sync.OnceFunc(func() { close(done); <-ended; conn.Close(); sink.Close() })}
+	s.Stop = sync.OnceFunc(func() { close(done); <-ended })
 	go func() {
 		defer close(ended)
-		began := time.Now()
-		for n := 0; ; n++ {
+		for began := time.Now(); ; s.Send() {
 			select {
 			case <-done:
 				return
-			case <-time.After(time.Until(began.Add(time.Duration(n) * interval))):
+			case <-time.After(time.Until(began.Add(time.Duration(s.Sent()) * interval))):
 			}
-			fmt.Fprintf(conn, "packet %08d%s", n, padding)
-			s.sent.Add(1)
 		}
 	}()
 	t.Cleanup(s.Stop)
