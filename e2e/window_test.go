@@ -19,7 +19,7 @@ func TestWindowIsWhole(t *testing.T) {
 	stream := testbed.StartStream(t, time.Millisecond)
 	// Takes libpcap a fraction of a second.
 	var terms []string
-	for port := 1; len(terms) < 150; port++ {
+	for port := 1; len(terms) < 100; port++ {
 		terms = append(terms, fmt.Sprintf("port %d", port))
 	}
 	slow := stream.Filter() + " or " + strings.Join(terms, " or ")
