@@ -76,6 +76,36 @@ func TestRedirections(t *testing.T) {
 	}
 }
 
+// TestConnectionsAreNotKept: one that waits for the next transfer would be stale by then.
+func TestConnectionsAreNotKept(t *testing.T) {
+	var connections atomic.Int64
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(w, r.Body)
+	}))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	s.Start()
+	defer s.Close()
+	address, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := NewClient(nil, false, NewStallTimeouts(time.Minute))
+	for range 3 {
+		request := Request{Method: http.MethodPut, Address: address, Header: http.Header{}, Length: 1,
+			Body: func() io.Reader { return strings.NewReader("x") }}
+		if answer, err := client.Send(t.Context(), request); err != nil || string(answer.Body) != "x" {
+			t.Errorf("want the content back, got %q, %v", answer.Body, err)
+		}
+	}
+	if n := connections.Load(); n != 3 {
+		t.Errorf("want a connection for each of 3 requests, got %d", n)
+	}
+}
+
 // TestAnswerWithoutEnd: what a server says is read to a bound, whatever it says.
 func TestAnswerWithoutEnd(t *testing.T) {
 	t.Parallel()
