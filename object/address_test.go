@@ -30,6 +30,22 @@ func TestParseAddress(t *testing.T) {
 	}
 }
 
+// TestRegion: the address counts more than the variables, of which there is an order, too.
+func TestRegion(t *testing.T) {
+	for name, test := range map[string]struct{ address, region, defaultRegion, want string }{
+		"address":    {"s3://captures?region=eu-west-3", "eu-west-1", "eu-west-2", "eu-west-3"},
+		"variable":   {"s3://captures", "eu-west-1", "eu-west-2", "eu-west-1"},
+		"default":    {"s3://captures", "", "eu-west-2", "eu-west-2"},
+		"not at all": {"s3://captures", "", "", "us-east-1"},
+	} {
+		t.Setenv("AWS_REGION", test.region)
+		t.Setenv("AWS_DEFAULT_REGION", test.defaultRegion)
+		if a, err := ParseAddress(test.address); err != nil || a.region != test.want {
+			t.Errorf("%s: want %s, got %s, %v", name, test.want, a.region, err)
+		}
+	}
+}
+
 // TestParseAddressRefuses: what cannot work is said, and no secret with it.
 func TestParseAddressRefuses(t *testing.T) {
 	for address, want := range map[string]string{

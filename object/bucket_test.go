@@ -87,7 +87,8 @@ func TestBucketIsRetried(t *testing.T) {
 
 // TestBucketForgetsKeys: keys that are refused are looked for again, because a file or a role may hold others.
 func TestBucketForgetsKeys(t *testing.T) {
-	for _, code := range []string{"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "AccessDenied", "NoSuchBucket"} {
+	for _, code := range []string{"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "AccessDenied",
+		"NoSuchBucket"} {
 		forgetKeys(t)
 		asked := startRole(t, time.Hour, "x")
 		keys, err := FindKeys(nil)
@@ -98,7 +99,7 @@ func TestBucketForgetsKeys(t *testing.T) {
 		d, _ := newDestination(t, "s3://captures/x?endpoint="+s.URL, Options{Keys: keys})
 		for range 2 {
 			r, _ := newFile(100)
-			_, _ = d.Store(t.Context(), r)
+			_, _ = d.Once().Store(t.Context(), r)
 		}
 		want := 2
 		if code == "NoSuchBucket" {

@@ -274,6 +274,26 @@ func TestPutIsFinal(t *testing.T) {
 	}
 }
 
+// TestPutHidesSecrets: who answers with something else than HTTP is quoted, without what it repeats.
+func TestPutHidesSecrets(t *testing.T) {
+	s := startDouble(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		_, _ = io.Copy(io.Discard, r.Body)
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return true
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "%s, who are you?\r\n\r\n", r.Header.Get("Authorization"))
+		return true
+	})
+	d, _ := newDestination(t, s.URL, Options{Token: "s3cret"})
+	r, _ := newFile(100)
+	if _, err := d.Once().Store(t.Context(), r); err == nil || !strings.Contains(err.Error(), "malformed HTTP status code \"<secret>,\"") {
+		t.Errorf("want it quoted without the token, got %v", err)
+	}
+}
+
 // TestPutFollows: a redirection to the same host is followed, with all that was sent.
 func TestPutFollows(t *testing.T) {
 	s := startDouble(t, func(w http.ResponseWriter, r *http.Request, try int) bool {
