@@ -181,6 +181,31 @@ func TestDeliver(t *testing.T) {
 	}
 }
 
+// TestDeliverReturns: what is returned and what is uploaded have each their own fate.
+func TestDeliverReturns(t *testing.T) {
+	lost, away := errors.New("lost"), errors.New("away")
+	for name, test := range map[string]struct {
+		upload, back error
+		want         Place
+	}{
+		"both":        {nil, nil, Place{URL: "http://x.pcap", Key: "results:1-2", Name: "x.pcap"}},
+		"upload only": {nil, away, Place{URL: "http://x.pcap"}},
+		"return only": {lost, nil, Place{Key: "results:1-2", Name: "x.pcap"}},
+		"neither":     {lost, away, Place{}},
+	} {
+		d := New(Options{Remotes: []Remote{{Destination: &fakeDestination{err: test.upload}}}, Redis: fakeKeeper{test.back},
+			Observer: &countingObserver{}})
+		got, err := d.Deliver(t.Context(), nil, File{Name: "x.pcap", Key: "results:1"})
+		checkEqual(t, name, test.want, got)
+		for _, want := range []error{test.upload, test.back} {
+			if want != nil && !errors.Is(err, want) {
+				t.Errorf("%s: want %v, got %v", name, want, err)
+			}
+		}
+		checkEqual(t, name+" fails", test.upload != nil || test.back != nil, err != nil)
+	}
+}
+
 // TestDeliverAtOnce: a file is there while the upload still hangs.
 func TestDeliverAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -441,6 +466,25 @@ func TestLongest(t *testing.T) {
 	} {
 		if got := New(test.options).Longest(size, test.returned); got != test.want {
 			t.Errorf("%s: want %v, got %v", name, test.want, got)
+		}
+	}
+}
+
+// TestDescriptors: what one delivery may need, so that a daemon takes no more captures than it can deliver.
+func TestDescriptors(t *testing.T) {
+	remote := Remote{Destination: &fakeDestination{}}
+	for name, test := range map[string]struct {
+		options Options
+		want    int64
+	}{
+		"nothing":             {Options{}, 0},
+		"a directory":         {Options{Dir: "/captures"}, 2},
+		"two remote ones":     {Options{Remotes: []Remote{remote, remote}}, 4},
+		"one, and a spool":    {Options{Remotes: []Remote{remote}, Spool: "/spool"}, 5},
+		"back to a requester": {Options{Redis: fakeKeeper{}}, 2},
+	} {
+		if got := New(test.options).Descriptors(); got != test.want {
+			t.Errorf("%s: want %d, got %d", name, test.want, got)
 		}
 	}
 }
