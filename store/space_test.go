@@ -7,7 +7,27 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pcapdaemon/testbed"
 )
+
+// TestReadSpace: what is reserved for root is not free. Others write to the disk meanwhile.
+func TestReadSpace(t *testing.T) {
+	dir := t.TempDir()
+	testbed.Eventually(t, 10*time.Second, "the space is what may be used", func() bool {
+		got, err := readSpace(dir)
+		var stat unix.Statfs_t
+		if err != nil || unix.Statfs(dir, &stat) != nil {
+			t.Fatal(err)
+		}
+		return got == space{stat.Bavail * uint64(stat.Bsize), stat.Blocks * uint64(stat.Bsize)}
+	})
+	if _, err := readSpace(dir + "/x"); err == nil || !strings.Contains(err.Error(), "look at the space of "+dir+"/x: no such file") {
+		t.Errorf("want no space of what is not there, got %v", err)
+	}
+}
 
 // TestSpaceOfDiskThatHangs: a hundred who want to know hold one look, and none
 // of them waits for long; when the disk is back, its space is told.

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // both is the fate of a capture file that two destinations are to get.
@@ -46,6 +48,33 @@ func TestSpoolOfTwo(t *testing.T) {
 		checkEqual(t, "left", []string{}, files(t, s.path))
 		_, size, _ := again.stats()
 		checkEqual(t, "size", 0, size)
+	})
+}
+
+// TestSpoolSettlesOnce: what is damaged, and cannot be set aside yet, is not brought to another destination.
+func TestSpoolSettlesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSpool(t.TempDir(), &fakeShark{}, &fakeShark{title: "store"})
+		r, _ := newRecording(100)
+		if err := s.insert(r, both); err != nil {
+			t.Fatal(err)
+		}
+		s.disk.fault = func(operation, _ string) error {
+			if operation == "move" {
+				return unix.EROFS
+			}
+			return nil
+		}
+		time.Sleep(longestWait)
+		p, _, _ := s.due("cloudshark")
+		s.unreadable(p, "cloudshark", errDamaged)
+		if p, _, _ := s.due("store"); p != nil {
+			t.Error("want it due nowhere")
+		}
+		if wait := s.release(p, "store", nil); wait != 0 { // a try that was under way
+			t.Errorf("want no other try, got one in %v", wait)
+		}
+		checkEqual(t, "ends", []settlement{{err: "damaged"}}, s.ends)
 	})
 }
 
