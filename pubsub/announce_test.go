@@ -73,6 +73,31 @@ func TestAnnounce(t *testing.T) {
 	}
 }
 
+// TestAnnounceShares: each of several addresses that stay silent has as much time as the others.
+func TestAnnounceShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		tried := make(chan time.Duration, 3)
+		server := &Server{Addresses: []string{"a:1", "b:1", "c:1"}}
+		server.names.resolve = func(ctx context.Context, name string) ([]string, error) {
+			tried <- time.Since(began)
+			return answerAfter(time.Hour)(ctx, name)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+		defer cancel()
+		_, err := server.Announce(ctx, "capture", nil)
+		if err == nil || err.Error() != "no answer in time" || time.Since(began) != 6*time.Second {
+			t.Errorf("want no answer after 6s, got %v after %v", err, time.Since(began))
+		}
+		for _, want := range []time.Duration{0, 2 * time.Second, 4 * time.Second} {
+			if got := <-tried; got != want {
+				t.Errorf("want an address tried after %v, got %v", want, got)
+			}
+		}
+		time.Sleep(lookupTimeout) // all questions are over
+	})
+}
+
 // TestPart: somebody else may be asked with the other half of what is left.
 func TestPart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

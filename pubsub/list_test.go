@@ -455,6 +455,7 @@ func TestListWriterRecovers(t *testing.T) {
 		"a piece was read":                   {"LPOP " + list, "", nil, "[b next]"},
 		"all were read, or all lost":         {"DEL " + list, "", errGone, "[]"},
 		"all were read, by the same server":  {"DEL " + list + ";" + used, "", nil, "[next]"},
+		"all were seen read, on another one": {"DEL " + list + ";" + seen, "", nil, "[next]"},
 		"what was sent has not arrived":      {"", "next", nil, "[a b next]"},
 		"what was sent has arrived":          {"RPUSH " + list + " next", "next", nil, "[a b next]"},
 		"… and the others were read":         {"RPUSH " + list + " next;LTRIM " + list + " 2 2", "next", nil, "[next]"},
@@ -470,9 +471,13 @@ func TestListWriterRecovers(t *testing.T) {
 			push(t, w, "b")
 			w.link.drop()
 			for command := range strings.SplitSeq(test.commands, ";") {
-				if command == used {
+				switch command {
+				case used:
 					w.client.number += fewClients
 					connect(t, r, fewClients)
+					continue
+				case seen:
+					w.unread = nil
 					continue
 				}
 				if words := strings.Fields(command); len(words) > 0 {
@@ -554,8 +559,11 @@ func TestListPushesAtOnce(t *testing.T) {
 	}
 }
 
-// used stands for a server that many have connected to.
-const used = "used"
+// What commands of tests stand for.
+const (
+	used = "used" // many have connected to the server
+	seen = "seen" // the writer has seen that all were read
+)
 
 // connect connects to a server so many times.
 func connect(t *testing.T, r *testbed.Redis, times int) {

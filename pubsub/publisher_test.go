@@ -467,3 +467,16 @@ func TestPublisherBeginsAnew(t *testing.T) {
 		t.Errorf("want nothing held back, got %v", p.hold)
 	}
 }
+
+// TestPublisherGivesUp: what is lost is said, with its number, and nothing if nothing is.
+func TestPublisherGivesUp(t *testing.T) {
+	var log testbed.Transcript
+	p := &Publisher{log: logTo(&log)}
+	if p.giveUp(errLost); log.String() != "" {
+		t.Errorf("want nothing said when nothing is lost, got %s", log.String())
+	}
+	p.queue.push([]byte("x"))
+	if p.giveUp(errLost); !strings.Contains(log.String(), "lost=1") || p.Lost() != 1 {
+		t.Errorf("want one lost, got %d and %s", p.Lost(), log.String())
+	}
+}
