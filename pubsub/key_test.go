@@ -292,9 +292,19 @@ func TestStoreWaitsForAMaster(t *testing.T) {
 	}
 }
 
-// TestStoreIsStopped: the context ends the waiting.
+// TestStoreIsStopped: the context ends the waiting, and what was stored by then is removed.
 func TestStoreIsStopped(t *testing.T) {
 	t.Parallel()
+	r := testbed.StartRedis(t)
+	stopped, stop := context.WithCancel(t.Context())
+	content := disturbance{value: randomBytes(3 * pieceSize), nth: 1, happen: func() {
+		stop()
+		checkLeftOpen(t, r, 0)
+	}}
+	if _, err := reach(r).Store(stopped, key, 3*pieceSize, content.open); !errors.Is(err, context.Canceled) {
+		t.Errorf("want it canceled, got %v", err)
+	}
+	checkNoKeys(t, r)
 	for name, address := range unreachable(t) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
