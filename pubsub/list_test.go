@@ -447,7 +447,7 @@ func TestListWriterRecovers(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		commands string // meanwhile
-		sent     string // the piece whose answer was lost, or a part of it
+		sent     string // the piece whose answer was lost, or a part of it, or that it was refused
 		want     error
 		left     string
 	}{
@@ -456,6 +456,7 @@ func TestListWriterRecovers(t *testing.T) {
 		"all were read, or all lost":         {"DEL " + list, "", errGone, "[]"},
 		"all were read, by the same server":  {"DEL " + list + ";" + used, "", nil, "[next]"},
 		"all were seen read, on another one": {"DEL " + list + ";" + seen, "", nil, "[next]"},
+		"what was sent was refused":          {"DEL " + list + ";" + seen, "refused", nil, "[next]"},
 		"what was sent has not arrived":      {"", "next", nil, "[a b next]"},
 		"what was sent has arrived":          {"RPUSH " + list + " next", "next", nil, "[a b next]"},
 		"… and the others were read":         {"RPUSH " + list + " next;LTRIM " + list + " 2 2", "next", nil, "[next]"},
@@ -491,9 +492,16 @@ func TestListWriterRecovers(t *testing.T) {
 			case "a part":
 				w.heard = time.Now()
 				w.link.conn, w.link.release = lostConn{flush: errLost}, func() {}
+			case "refused":
+				w.heard = time.Now()
+				w.link.conn, w.link.release = lostConn{answer: redis.Error("READONLY replica")}, func() {}
 			}
+			before := w.client.number
 			if err := w.Push(t.Context(), []byte("next")); !errors.Is(err, test.want) {
 				t.Errorf("want %v, got %v", test.want, err)
+			}
+			if test.want == nil && w.client.number <= before {
+				t.Errorf("want the connection remembered that works, after number %d, got number %d", before, w.client.number)
 			}
 			left, _ := redis.Strings(r.Do(t, "LRANGE", list, 0, -1), nil)
 			if fmt.Sprint(left) != test.left {
@@ -581,16 +589,19 @@ func connect(t *testing.T, r *testbed.Redis, times int) {
 // A lostConn is a connection that breaks when something is sent, or before the answer comes.
 type lostConn struct {
 	redis.ConnWithTimeout
-	flush error // nil: before the answer
+	flush  error // nil: before the answer
+	answer error // nil: there is none
 }
 
 var errLost = errors.New("connection lost")
 
-func (lostConn) Send(string, ...any) error                     { return nil }
-func (c lostConn) Flush() error                                { return c.flush }
-func (lostConn) ReceiveWithTimeout(time.Duration) (any, error) { return nil, errLost }
-func (lostConn) Err() error                                    { return errLost }
-func (lostConn) Close() error                                  { return nil }
+func (lostConn) Send(string, ...any) error { return nil }
+func (c lostConn) Flush() error            { return c.flush }
+func (c lostConn) ReceiveWithTimeout(time.Duration) (any, error) {
+	return nil, cmp.Or(c.answer, errLost)
+}
+func (lostConn) Err() error   { return errLost }
+func (lostConn) Close() error { return nil }
 
 // TestListServerAway: it is waited for, but not for ever; the context ends the waiting.
 func TestListServerAway(t *testing.T) {

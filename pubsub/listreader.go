@@ -48,7 +48,7 @@ type listReader struct {
 func (r *listReader) read(ctx context.Context, conn redis.Conn, alive func()) error {
 	if r.taken != nil { // and it is not known whether it was removed
 		first, err := r.first(conn)
-		if err == nil && (first == nil || !bytes.Equal(first, r.taken)) {
+		if err == nil && !bytes.Equal(first, r.taken) {
 			r.taken = nil
 		}
 		if err != nil {

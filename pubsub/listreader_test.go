@@ -62,7 +62,7 @@ func TestListReaderStops(t *testing.T) {
 }
 
 // TestListReaderRecovers: what was taken over a connection that broke may have been
-// removed, or not.
+// removed, or not. Each piece shows that the server is there.
 func TestListReaderRecovers(t *testing.T) {
 	r := testbed.StartRedis(t)
 	for name, left := range map[string]string{"it was not": "a b c", "it was": "b c"} {
@@ -73,12 +73,16 @@ func TestListReaderRecovers(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
+		alive := 0
 		reader := listReader{name: list, taken: []byte("a"), take: func(piece []byte) error {
 			got = append(got, string(piece))
 			return nil
 		}}
-		if err := reader.read(t.Context(), conn, func() {}); err != nil || fmt.Sprint(got) != "[b c]" {
+		if err := reader.read(t.Context(), conn, func() { alive++ }); err != nil || fmt.Sprint(got) != "[b c]" {
 			t.Errorf("%s: want b and c, got %s, %v", name, got, err)
+		}
+		if alive < len(got) {
+			t.Errorf("%s: want %d signs of life, got %d", name, len(got), alive)
 		}
 		conn.Close()
 	}

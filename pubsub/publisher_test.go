@@ -396,6 +396,25 @@ func TestPublisherHoldsOn(t *testing.T) {
 	}
 }
 
+// TestPublisherFollows: what was published is held back and sent again for another master, and not for the first one.
+func TestPublisherFollows(t *testing.T) {
+	p := &Publisher{}
+	p.queue.keep = time.Hour
+	for _, step := range []struct {
+		master  string
+		hold    time.Duration
+		waiting int
+	}{{"a:1", 0, 0}, {"a:1", 0, 0}, {"b:1", moving, 1}} {
+		p.follow(&masterConn{address: step.master})
+		if waiting, _ := p.queue.count(); p.hold != step.hold || waiting != step.waiting {
+			t.Errorf("%s: want %d messages held back for %v, got %d for %v", step.master, step.waiting, step.hold, waiting, p.hold)
+		}
+		if len(p.queue.past) == 0 {
+			p.queue.answered([]byte("x"))
+		}
+	}
+}
+
 // TestPublisherAwaitEnds: a server that is away or hangs holds nobody up.
 func TestPublisherAwaitEnds(t *testing.T) {
 	t.Parallel()
