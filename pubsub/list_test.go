@@ -244,7 +244,9 @@ func checkBounded(t *testing.T, atOnce int) {
 		pieces = append(pieces, bytes.Repeat([]byte{byte(n)}, MaxPiece))
 	}
 	ended := make(chan error, 1)
-	go func() {
+	var pushing sync.WaitGroup
+	t.Cleanup(pushing.Wait) // the list is closed after that
+	pushing.Go(func() {
 		for some := range slices.Chunk(pieces, atOnce) {
 			if err := w.Push(t.Context(), some...); err != nil {
 				ended <- err
@@ -252,9 +254,9 @@ func checkBounded(t *testing.T, atOnce int) {
 			}
 		}
 		ended <- w.Finish(t.Context())
-	}()
+	})
 	most := int64(maxBacklog / MaxPiece)
-	testbed.Eventually(t, 5*time.Second, "the backlog is full", func() bool {
+	testbed.Eventually(t, 30*time.Second, "the backlog is full", func() bool {
 		return r.Do(t, "LLEN", list).(int64) >= most
 	})
 	time.Sleep(4 * lookPeriod)
