@@ -89,6 +89,25 @@ func TestServerIPv6(t *testing.T) {
 	conn.Close()
 }
 
+// TestServerInTurn: the address that was good last comes first, and after it those that follow.
+func TestServerInTurn(t *testing.T) {
+	s := &Server{Addresses: []string{"a", "b", "c"}}
+	for _, step := range []struct{ good, want string }{
+		{"b", "[a b]"}, {"b", "[b]"}, {"c", "[b c]"}, {"", "[c a b]"}, {"b", "[c a b]"}, {"a", "[b c a]"},
+	} {
+		var tried []string
+		err := s.inTurn(func(address string) error {
+			if tried = append(tried, address); address != step.good {
+				return errLost
+			}
+			return nil
+		})
+		if got := fmt.Sprint(tried); got != step.want || (err == nil) != (step.good != "") {
+			t.Errorf("want %s until %q is good, got %s, %v", step.want, step.good, got, err)
+		}
+	}
+}
+
 // TestServerString: what is shown to people holds no secret.
 func TestServerString(t *testing.T) {
 	for want, address := range map[string]string{
