@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -412,6 +413,32 @@ func TestPublisherFollows(t *testing.T) {
 		if len(p.queue.past) == 0 {
 			p.queue.answered([]byte("x"))
 		}
+	}
+}
+
+// TestPublisherGathers: the end of the publisher, or of its context, does not wait for those who listen.
+func TestPublisherGathers(t *testing.T) {
+	for name, test := range map[string]struct {
+		closed, ended bool
+		want          time.Duration
+	}{"held back": {false, false, moving}, "closed": {true, false, 0}, "at an end": {false, true, 0}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &Publisher{hold: moving, closing: make(chan struct{})}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if test.closed {
+					close(p.closing)
+				}
+				if test.ended {
+					cancel()
+				}
+				began := time.Now()
+				if p.gather(ctx); time.Since(began) != test.want {
+					t.Errorf("want it to take %v, took %v", test.want, time.Since(began))
+				}
+			})
+		})
 	}
 }
 
