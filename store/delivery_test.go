@@ -388,6 +388,7 @@ func TestDeliverToSpoolWhileDiskHangs(t *testing.T) {
 		got, err := d.Deliver(t.Context(), nil, r)
 		checkEqual(t, "receipt", Place{File: "/" + r.Name, Kept: true, Why: "broken"}, got)
 		checkEqual(t, "failed", false, err != nil)
+		checkEqual(t, "deliveries", 3, s.seen.deliveries) // the spool's, too
 	})
 }
 
@@ -486,5 +487,19 @@ func TestDescriptors(t *testing.T) {
 		if got := New(test.options).Descriptors(); got != test.want {
 			t.Errorf("%s: want %d, got %d", name, test.want, got)
 		}
+	}
+}
+
+// TestNew: bounds of the directory and of the spool get there, and what is refused goes from the one to the other.
+func TestNew(t *testing.T) {
+	d := New(Options{Dir: "/captures", DirSize: 1, DirAge: 2, Spool: "/spool", SpoolSize: 3, Node: "web1"})
+	dir := d.directory()
+	checkEqual(t, "directory", "/captures web1 1 2ns", fmt.Sprint(dir.path, " ", dir.node, " ", dir.maxSize, " ", dir.maxAge))
+	checkEqual(t, "spool", "/spool 3", fmt.Sprint(d.spool.path, " ", d.spool.maxSize))
+	if d.spool.local != Archive(dir) || d.spool.disk != dir.disk {
+		t.Error("want the same directory and disk for both")
+	}
+	if none := New(Options{}); none.HasDirectory() || none.Spools() {
+		t.Error("want neither directory nor spool")
 	}
 }

@@ -492,6 +492,27 @@ func TestDirectoryForgetsVanished(t *testing.T) {
 	})
 }
 
+// TestDirectoryCountsBoth: a capture whose name was taken meanwhile counts beside the one that has it.
+func TestDirectoryCountsBoth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDirectory(t)
+		d.maxSize = 2500
+		names := captureNames(5, 4)
+		touch(t, d.path, 1000, names...)
+		d.tidy()
+		r, _ := newRecording(1000)
+		r.Name = names[1]
+		place, err := d.Store(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{names[1], filepath.Base(place.File)}
+		slices.Sort(want)
+		checkEqual(t, "left", want, files(t, d.path))
+		checkEqual(t, "size", 2000, d.size)
+	})
+}
+
 // TestDirectoryOfOddNode: a node's captures are known by the name that files can have.
 func TestDirectoryOfOddNode(t *testing.T) {
 	for _, node := range []string{"web 1", "büro/1", "-", "a-b", "web1-", "*", "..", "Z-2"} {
