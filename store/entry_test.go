@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -114,6 +115,30 @@ func TestEntryOfOddFiles(t *testing.T) {
 		}
 		if !errors.Is(err, errDamaged) {
 			t.Errorf("%s: want it damaged, got %v", name, err)
+		}
+	}
+}
+
+// TestEntryIsCheckedWhole: a check that was cut short says nothing of the capture.
+func TestEntryIsCheckedWhole(t *testing.T) {
+	r, content := newRecording(100)
+	p, err := newEntry(r, waiting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	capture := filepath.Join(t.TempDir(), "capture")
+	content[99]++
+	if err := os.WriteFile(capture, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := p.open(stopped, capture); !errors.Is(err, context.Canceled) {
+		t.Errorf("want it stopped, got %v", err)
+	}
+	for range 2 {
+		if _, err := p.open(t.Context(), capture); !errors.Is(err, errDamaged) {
+			t.Errorf("want it damaged, got %v", err)
 		}
 	}
 }

@@ -30,7 +30,8 @@ type fakeList struct {
 	ended  bool
 	closed bool
 	stuck  bool
-	err    error // of all that is pushed from now on
+	err    error           // of all that is pushed from now on
+	ctx    context.Context // of the latest call
 }
 
 // Key implements List.
@@ -40,6 +41,7 @@ func (f *fakeList) Key() string { return "a:live" }
 func (f *fakeList) Push(ctx context.Context, pieces ...[]byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.ctx = ctx
 	if f.stuck {
 		<-ctx.Done()
 		return ctx.Err()
@@ -65,8 +67,8 @@ func (f *fakeList) Look(context.Context) error {
 }
 
 // Finish implements List.
-func (f *fakeList) Finish(context.Context) error {
-	f.ended = true
+func (f *fakeList) Finish(ctx context.Context) error {
+	f.ended, f.ctx = true, ctx
 	return f.err
 }
 
@@ -124,6 +126,9 @@ func (b *liveBench) check(t *testing.T, says string, givenUp int) {
 	synctest.Wait()
 	if b.list.ended != (err == nil) || !b.list.closed {
 		t.Errorf("want the list ended or left, and closed, got %+v", b.list)
+	}
+	if b.list.ctx != nil && b.list.ctx.Err() == nil { // else the daemon's context would keep it
+		t.Error("want the context of the sending ended")
 	}
 }
 
