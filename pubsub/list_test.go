@@ -569,6 +569,17 @@ func TestListPushesAtOnce(t *testing.T) {
 	}
 }
 
+// TestListWriterRefuses: a transaction whose answer is not that of both commands.
+func TestListWriterRefuses(t *testing.T) {
+	w := &ListWriter{name: list}
+	for _, answers := range [][]any{{}, {int64(1)}, {int64(1), int64(1), int64(1)}} {
+		conn := &listConn{answers: []any{"OK", "QUEUED", "QUEUED", answers}}
+		if length, err := w.append(conn, []byte("x")); !errors.Is(err, errReply) {
+			t.Errorf("want %v given up, got length %d, %v", answers, length, err)
+		}
+	}
+}
+
 // What commands of tests stand for.
 const (
 	used = "used" // many have connected to the server
