@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -254,5 +255,20 @@ func TestKeyBehindALine(t *testing.T) {
 	}
 	if _, err := ReadIdentities(write(t, "\n \n"+string(content))); err != nil {
 		t.Errorf("want it taken, got %v", err)
+	}
+}
+
+// TestIdentitiesAreBounded: another file, however long, is not kept in memory.
+func TestIdentitiesAreBounded(t *testing.T) {
+	path := write(t, "")
+	if err := os.Truncate(path, 64*maxIdentities); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := ReadIdentities(path)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; err == nil || took > 16*maxIdentities {
+		t.Errorf("want it refused, and not kept, got %v with %d bytes", err, took)
 	}
 }

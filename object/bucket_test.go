@@ -2,6 +2,7 @@ package object
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -131,6 +132,19 @@ func TestBucketWithoutKeys(t *testing.T) {
 	r, _ := newFile(1000)
 	if _, err := d.Store(t.Context(), r); err != nil || len(told.retries) != 1 || !strings.Contains(told.retries[0].Error(), "no keys found") {
 		t.Errorf("want it stored when there are keys, got %v, %v", err, told.retries)
+	}
+}
+
+// TestBucketStopsReading: a capture that is read for its checksum holds up no stop.
+func TestBucketStopsReading(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	r, _ := newFile(8 << 20)
+	if _, err := (&bucket{}).describe(ctx, r); err == nil || err.Error() != "stopped" {
+		t.Errorf("want it stopped, got %v", err)
+	}
+	if header, err := (&bucket{}).describe(t.Context(), r); err != nil || len(header.Get("X-Amz-Content-Sha256")) != 64 {
+		t.Errorf("want a checksum, got %v, %v", header, err)
 	}
 }
 

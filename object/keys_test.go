@@ -132,7 +132,7 @@ func TestKeysAreRenewed(t *testing.T) {
 	}
 }
 
-// TestRoleIsAskedDirectly: whatever proxy is set, the service of the instance is here. The variables are read
+// TestRoleIsAskedDirectly: whatever proxy is set, the service of the instance is here, and not waited for. The variables are read
 // once in a process, so that this takes one of its own.
 func TestRoleIsAskedDirectly(t *testing.T) {
 	const proxy = "http://127.0.0.1:1"
@@ -144,7 +144,11 @@ func TestRoleIsAskedDirectly(t *testing.T) {
 		}
 		return
 	}
-	transport := newKeysClient(nil).Transport.(bounded).RoundTripper.(*transfer.Client)
+	client := newKeysClient(nil)
+	if client.Timeout != keysTime {
+		t.Errorf("want an answer within %v, got %v", keysTime, client.Timeout)
+	}
+	transport := client.Transport.(bounded).RoundTripper.(*transfer.Client)
 	for address, want := range map[string]string{"http://169.254.169.254/latest": "<nil>", "https://sts.amazonaws.com/": proxy} {
 		request, err := http.NewRequest(http.MethodGet, address, nil)
 		if err != nil {

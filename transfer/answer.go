@@ -34,7 +34,6 @@ func (a Answer) next(from *url.URL) *url.URL {
 	if location == "" || err != nil || to.Scheme != from.Scheme || !strings.EqualFold(to.Host, from.Host) {
 		return nil
 	}
-	to.User, to.Fragment = nil, ""
 	return to
 }
 

@@ -40,6 +40,13 @@ func TestStallInTheNetwork(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "nothing was taken for 2s") {
 		t.Errorf("want it given up, got %v", err)
 	}
+	began := time.Now()
+	near.Do(t, func() {
+		_, err = StallTimeouts{Stall: 100 * time.Millisecond}.Dial(t.Context(), "tcp", listener.Addr().String())
+	})
+	if took := time.Since(began); err == nil || took > 10*time.Second { // the kernel would try for two minutes
+		t.Errorf("want no connection, and that soon, got %v after %v", err, took)
+	}
 }
 
 // TestSlowAnswer: a peer that has everything and answers bit by bit is not given up.
