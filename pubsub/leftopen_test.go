@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -40,6 +41,48 @@ func TestNothingIsLeftOpen(t *testing.T) {
 		}
 	}
 	checkLeftOpen(t, r, 1) // on which the client hears
+}
+
+// TestStrangersAreLeft: who is not believed keeps no connection, and is left alone where nobody goes on.
+func TestStrangersAreLeft(t *testing.T) {
+	t.Parallel()
+	r, secured := startTLSRedis(t, testbed.NewCA(t))
+	stranger := startFakeServer(t, func(to io.Writer, _ []string) { fmt.Fprint(to, "+NO\r\n") })
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for name, test := range map[string]struct {
+		to  string
+		use func(address string) error
+	}{
+		"another certificate": {secured, func(address string) error {
+			_, err := (&Server{Addresses: []string{address}, TLS: true}).dial(ctx)
+			return err
+		}},
+		"one of several": {stranger, func(address string) error {
+			conn, err := (&Server{Addresses: []string{address, r.Address()}}).dial(ctx)
+			if err == nil {
+				defer conn.Close()
+				err = ping(conn, pingPeriod)
+			}
+			return cmp.Or(err, errLost) // the other one is not what this is about
+		}},
+		"no client": {r.Address(), func(address string) error {
+			_, err := NewClient(ctx, &Server{Addresses: []string{address}, Password: "wrong"}, "capture", resultChannel)
+			time.Sleep(300 * time.Millisecond) // the next attempt would come
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address, opened, open := countConnections(t, test.to)
+			if err := test.use(address); err == nil {
+				t.Error("want an error")
+			}
+			testbed.Eventually(t, 5*time.Second, "its connection is closed", func() bool { return open() == 0 })
+			if n := opened(); n != 1 {
+				t.Errorf("want one connection, got %d", n)
+			}
+		})
+	}
 }
 
 // TestReplicaIsLeft: a server that is no master keeps no connection, and what is closed is not watched.

@@ -45,3 +45,20 @@ func TestLinkStopsConnecting(t *testing.T) {
 		t.Errorf("want the end of the time, got %v after %v", err, took)
 	}
 }
+
+// TestLinkIsSentInCircles: nodes of a cluster that send on to each other are not followed for ever.
+func TestLinkIsSentInCircles(t *testing.T) {
+	t.Parallel()
+	l := reach(testbed.StartRedis(t)).newLink(t.Context())
+	defer l.close()
+	moved, tries := redis.Error("MOVED 1 "+l.server.Addresses[0]), 0
+	err := l.do(t.Context(), func(redis.Conn, bool) error {
+		if tries++; tries > 10*maxHops {
+			return nil
+		}
+		return moved
+	})
+	if !errors.Is(err, moved) || tries != maxHops+1 {
+		t.Errorf("want %v after %d tries, got %v after %d", moved, maxHops+1, err, tries)
+	}
+}

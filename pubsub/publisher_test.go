@@ -455,6 +455,12 @@ func TestPublisherAwaitEnds(t *testing.T) {
 			t.Errorf("%s: waiting took %v", name, took)
 		}
 	}
+	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p := newPublisher(t, &Server{Addresses: []string{testbed.DeadAddress(t)}}, quietLog())
+	if p.Await(ctx); ctx.Err() != nil {
+		t.Error("want an answer when there is no connection")
+	}
 }
 
 // unreachable returns addresses where no Redis answers.

@@ -146,7 +146,9 @@ func TestQueueHoldsNoMore(t *testing.T) {
 	if freed, want := full-heap(), int64(maxQueue*9/10); full > 2*maxQueue || freed < want {
 		t.Errorf("want at most %d bytes when full and %d freed then, got %d and %d", 2*maxQueue, want, full, freed)
 	}
-	runtime.KeepAlive(&q)
+	if q.held != 0 || len(q.past) > 0 {
+		t.Errorf("want nothing held, got %d bytes of %d messages", q.held, len(q.past))
+	}
 }
 
 // heap returns how many bytes are in use.

@@ -346,6 +346,20 @@ func TestSubscriberKeepsLittle(t *testing.T) {
 	}
 }
 
+// TestSubscriberWaitsForLittle: what comes before a subscription holds it up for a short time.
+func TestSubscriberWaitsForLittle(t *testing.T) {
+	r := testbed.StartRedis(t)
+	left := make(chan time.Duration, 100)
+	startSubscriberOf(t, Subscriber{Server: reach(r), Channel: "capture", Messages: make(chan Message), Log: quietLog(),
+		State: func(error) {}, Before: func(ctx context.Context) {
+			deadline, _ := ctx.Deadline()
+			left <- time.Until(deadline)
+		}})
+	if got := <-left; got > beforeTimeout || got < -time.Minute {
+		t.Errorf("want at most %v, got %v", beforeTimeout, got)
+	}
+}
+
 // TestCutsAreLoggedOnceAMinute: with how many there were meanwhile.
 func TestCutsAreLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
