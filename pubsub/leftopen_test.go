@@ -43,7 +43,7 @@ func TestNothingIsLeftOpen(t *testing.T) {
 	checkLeftOpen(t, r, 1) // on which the client hears
 }
 
-// TestStrangersAreLeft: who is not believed keeps no connection, and is left alone where nobody goes on.
+// TestStrangersAreLeft: who is not believed, or refuses, keeps no connection, and is left alone where nobody goes on.
 func TestStrangersAreLeft(t *testing.T) {
 	t.Parallel()
 	r, secured := startTLSRedis(t, testbed.NewCA(t))
@@ -65,6 +65,13 @@ func TestStrangersAreLeft(t *testing.T) {
 				err = ping(conn, pingPeriod)
 			}
 			return cmp.Or(err, errLost) // the other one is not what this is about
+		}},
+		"a publisher that is refused": {r.Address(), func(address string) error {
+			r.Do(t, "ACL", "SETUSER", "host", "on", "nopass", "-@all", "+ping")
+			p := &Publisher{server: &Server{Addresses: []string{address}, User: "host"}, checked: make(chan struct{})}
+			p.queue.push([]byte("x"))
+			_, err := p.open(ctx)
+			return err
 		}},
 		"no client": {r.Address(), func(address string) error {
 			_, err := NewClient(ctx, &Server{Addresses: []string{address}, Password: "wrong"}, "capture", resultChannel)
@@ -117,7 +124,8 @@ func TestReplicaIsLeft(t *testing.T) {
 	})
 }
 
-// TestSentinelIsLeft: a sentinel that names what cannot be followed, later, keeps no connection.
+// TestSentinelIsLeft: a sentinel that names what cannot be followed, later, keeps no connection, and neither does
+// what it names.
 func TestSentinelIsLeft(t *testing.T) {
 	t.Parallel()
 	master := testbed.StartRedis(t)
@@ -135,8 +143,11 @@ func TestSentinelIsLeft(t *testing.T) {
 	}
 	defer conn.Close()
 	testbed.Eventually(t, watchPeriod+3*time.Second, "it is asked again", func() bool { return opened() == 2 && open() == 1 })
-	name(testbed.DeadAddress(t))
-	testbed.Eventually(t, 2*watchPeriod+3*time.Second, "it is left", func() bool { return opened() > 2 && open() == 0 })
+	stranger, asked, kept := countConnections(t, startFakeServer(t, func(to io.Writer, _ []string) { fmt.Fprint(to, "+NO\r\n") }))
+	name(stranger)
+	testbed.Eventually(t, 2*watchPeriod+3*time.Second, "both are left", func() bool {
+		return opened() > 2 && open() == 0 && asked() > 1 && kept() == 0
+	})
 }
 
 // countConnections passes connections on to an address, and returns how many there were, and are.
