@@ -529,6 +529,20 @@ func TestLongValuesAreAlive(t *testing.T) {
 	}
 }
 
+// TestStoreBegins: with a key that expires, also where it begins again.
+func TestStoreBegins(t *testing.T) {
+	t.Parallel()
+	r := testbed.StartRedis(t)
+	w := keyWriter{name: key}
+	for range 2 {
+		if _, err := reach(r).attempt(t.Context(), w.create); err != nil || !w.made {
+			t.Fatalf("want a key, got %v", err)
+		}
+		checkExpires(t, r, key)
+		r.Do(t, "SET", key, "a part") // for ever
+	}
+}
+
 // TestStoreWithoutExpiry: a key that does not expire is not left for a good one.
 func TestStoreWithoutExpiry(t *testing.T) {
 	t.Parallel()
