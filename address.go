@@ -155,7 +155,7 @@ func (m *matcher) claimOfPattern(value json.RawMessage) (claim, error) {
 	case pattern == "":
 		return claimNone, nil
 	case pattern != m.pattern:
-		m.pattern, m.matched = pattern, false
+		m.pattern = pattern
 		var re *regexp.Regexp
 		if re, m.broken = compilePattern(pattern); m.broken == nil {
 			m.matched = re.MatchString(m.node)

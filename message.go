@@ -137,7 +137,7 @@ func (m *matcher) decode(message pubsub.Message) (request, error) {
 		return request{}, wrong
 	}
 	r, err := fields.request(message.Len(), rest, wrong)
-	r.raw = bytes.TrimSpace(message.Data[:len(message.Data)-len(rest)])
+	r.raw = bytes.TrimSpace(message.Data)
 	return r, err
 }
 
