@@ -92,6 +92,11 @@ func TestIdentify(t *testing.T) {
 			t.Errorf("%q: want no time, got %v", content, first)
 		}
 	}
+	for name, test := range hostileStreams() {
+		if _, first := Identify(test.file); first.Unix() > 0 {
+			t.Errorf("%s: want no time, got %v", name, first)
+		}
+	}
 }
 
 // TestChecker: a file that is whole passes, one that is cut or has a hole does not.

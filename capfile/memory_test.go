@@ -1,6 +1,8 @@
 package capfile
 
 import (
+	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,6 +32,52 @@ func TestMapHuge(t *testing.T) {
 	unmapChunk(chunks[0])
 	chunks[1][0], chunks[1][ChunkSize-1] = 1, 1
 	unmapChunk(chunks[1])
+}
+
+// addressSpace returns how many bytes this process has mapped.
+func addressSpace(t *testing.T) int {
+	t.Helper()
+	stat, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := 0
+	if _, err := fmt.Sscan(string(stat), &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize()
+}
+
+// TestNothingStaysMapped: what is around a huge page goes back to the kernel at once, and so
+// do chunks that are too many for a pool.
+func TestNothingStaysMapped(t *testing.T) {
+	full := NewPool(ChunkSize)
+	defer NewBuffer(full).Free()
+	for name, round := range map[string]func(){
+		"a huge page": func() {
+			for _, chunk := range mapHuge() {
+				unmapChunk(chunk)
+			}
+		},
+		"too many": func() {
+			if full.keep(mapChunk()) {
+				t.Error("want no chunk kept beyond the limit")
+			}
+		},
+	} {
+		const rounds, most = 32, 16 * ChunkSize
+		grown := most + 1
+		for try := 0; try < 3 && grown > most; try++ { // the runtime may map something meanwhile
+			before := addressSpace(t)
+			for range rounds {
+				round()
+			}
+			grown = addressSpace(t) - before
+		}
+		if grown > most {
+			t.Errorf("%s: want it all given back, %d bytes are mapped after %d rounds", name, grown, rounds)
+		}
+	}
 }
 
 // TestPoolFeeds: who takes many chunks finds some of huge pages ready, from the fourth one

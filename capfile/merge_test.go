@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pcapdaemon/tap"
 )
 
 // A sharedFile is a file that can be read while it is written.
@@ -182,7 +184,7 @@ func TestMergeMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var file countedFile
 		m := NewMerger(&file, "test")
-		m.Open(Header{Node: "quiet"})
+		quiet := m.Open(Header{Node: "quiet"})
 		in := m.Open(Header{Node: "busy"})
 		write(t, in, pcapHeader(1, MaxSnap))
 		stamp := time.Now()
@@ -205,6 +207,11 @@ func TestMergeMemory(t *testing.T) {
 		check("at first")
 		if size := file.size.Load(); size > writeSize {
 			t.Errorf("want nothing written yet, got %d bytes", size)
+		}
+		before := time.Now()
+		write(t, quiet, append(pcapHeader(1, MaxSnap), pcapPackets(before, "a0")...))
+		if waited := time.Since(before); waited > 0 {
+			t.Errorf("want no wait for the one that all wait for, got %v", waited)
 		}
 		time.Sleep(patience)
 		check("when the first have waited for long enough")
@@ -381,6 +388,17 @@ func TestMergeWhole(t *testing.T) {
 	}
 	if packets, _ := readPcapng(t, bytes.NewReader(file.Bytes())); len(packets) != 100 {
 		t.Errorf("want 100 packets, got %d", len(packets))
+	}
+}
+
+// TestMergeCountsItsOwn: the statistics say how many packets of a capture are in this file, and all else as the host does.
+func TestMergeCountsItsOwn(t *testing.T) {
+	t.Parallel()
+	of := Statistics{Started: began, Ended: ended, Packets: 9, Stats: tap.Stats{Received: 8, Dropped: 7, IfDropped: 6}}
+	got := (&Input{packets: 2, end: &of}).statistics(1)
+	want := of
+	if want.Packets = 2; !bytes.Equal(got, statisticsBlock(1, want)) {
+		t.Errorf("want the statistics %+v, got %x", want, got)
 	}
 }
 
