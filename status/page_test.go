@@ -113,8 +113,10 @@ func TestPageShows(t *testing.T) {
 		"requests that were refused": {State{Recent: full.Recent[2:]},
 			"Results refused x x 12:00:30 · 0s ago 984 times x filter x"},
 	} {
-		if got := visible(renderPage(t, test.state, now, false)); !strings.Contains(got, test.want) {
-			t.Errorf("%s: want %q in %q", name, test.want, got)
+		for _, zone := range []*time.Location{time.UTC, time.FixedZone("far east", 14*60*60)} { // of the host
+			if got := visible(renderPage(t, test.state, now.In(zone), false)); !strings.Contains(got, test.want) {
+				t.Errorf("%s, %s: want %q in %q", name, zone, test.want, got)
+			}
 		}
 	}
 }
