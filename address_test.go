@@ -134,7 +134,10 @@ func checkQuick(t *testing.T, message string) {
 
 // slowMessages are those that take longest.
 func slowMessages() map[string]string {
-	endings := ""
+	endings, differing := "", ""
+	for n := range 1000 {
+		differing += fmt.Sprintf(`,"nodere":"(?i)%s{2}%d"`, strings.Repeat(`\\pL`, 8), n)
+	}
 	for n := range 30 {
 		endings += fmt.Sprintf(`,"nodere":"(?i)[%s]x%d"`, strings.Repeat("B-\U0001E942", 337), n)
 	}
@@ -156,6 +159,7 @@ func slowMessages() map[string]string {
 		"many fields":              `{"node":"any"` + strings.Repeat(`,"":0`, 13_000) + `}`,
 		"many names":               `{` + strings.Repeat(`"node":"a",`, 5_900) + `"x":1}`,
 		"many patterns":            `{` + strings.Repeat(`"nodere":"a",`, 5_000) + `"x":1}`,
+		"patterns that differ":     `{"node":"a"` + differing + `}`,
 		"many lists":               `{"node":"any"` + strings.Repeat(`,"interface":["a","b"]`, 2_900) + `}`,
 		"one list":                 `{"node":"any","interface":[` + strings.Repeat(`"",`, 21_000) + `""]}`,
 		"lists within each other":  `{"node":"any","x":` + strings.Repeat(`[`, 9_000) + strings.Repeat(`]`, 9_000) + `}`,

@@ -423,6 +423,18 @@ func TestRecordEndsAtBytes(t *testing.T) {
 	}
 }
 
+// TestRecordEndsAtTheFirstBound: a packet from after the end does not count, even if there is no room for it.
+func TestRecordEndsAtTheFirstBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := unbounded
+		b.bytes = capfile.HeaderSize
+		out, _ := recordAll(t, t.Context(), &fakeSource{read: inTurn(at(time.Now().Add(b.timeout), 100))}, b)
+		if out.stop != stopTimeout {
+			t.Errorf("want stop %s, got %+v", stopTimeout, out)
+		}
+	})
+}
+
 func TestRecordEndsAtTimeout(t *testing.T) {
 	for name, test := range map[string]struct {
 		source func(start time.Time) func() (tap.Packet, error)
