@@ -16,6 +16,7 @@ import (
 	"pcapdaemon/capfile"
 	"pcapdaemon/client"
 	"pcapdaemon/encrypt"
+	"pcapdaemon/extcap"
 	"pcapdaemon/tap"
 	"pcapdaemon/testbed"
 )
@@ -153,9 +154,12 @@ func TestConfigOfEncryption(t *testing.T) {
 		"no identity":         {append([]string{"-identityfile", "/dev/null"}, asks...), "-identityfile /dev/null: no identities"},
 		"no matter to hosts":  {append(local, "-identityfile", "/none"), ""},
 	} {
-		_, err := parseConfig(test.args, io.Discard)
+		c, err := parseConfig(test.args, io.Discard)
 		if (err == nil) != (test.want == "") || err != nil && (!mentions(err, test.want) || mentions(err, secret)) {
 			t.Errorf("%s: want %q, got %v", name, test.want, err)
+		}
+		if c.limits.encrypted != c.delivery.encrypt {
+			t.Errorf("%s: want limits to know of %v, got %v", name, c.delivery.encrypt, c.limits.encrypted)
 		}
 	}
 }
@@ -224,7 +228,17 @@ func TestConfigWithoutResults(t *testing.T) {
 	}
 }
 
-// TestConfigRedisNode: names and addresses, as people write them.
+// TestIsHost: what may stand in an address between the slashes, and no more.
+func TestIsHost(t *testing.T) {
+	for host, want := range map[string]bool{"cs": true, "cs:443": true, "10.0.0.1": true, "[::1]": true, "[::1]:8443": true,
+		"": false, ":443": false, "::1": false, "cs:0": false, "cs:65536": false, "cs:https": false, "me@cs": false, "cs/x": false} {
+		if got := isHost(host); got != want {
+			t.Errorf("%q: want %v, got %v", host, want, got)
+		}
+	}
+}
+
+// TestConfigRedisNode: names and addresses, as people write them, for Wireshark as well.
 func TestConfigRedisNode(t *testing.T) {
 	for node, want := range map[string]string{
 		"h": "h:6379", "::1": "[::1]:6379", "[::1]": "[::1]:6379", "10.0.0.1": "10.0.0.1:6379",
@@ -235,6 +249,11 @@ func TestConfigRedisNode(t *testing.T) {
 		}
 		if got := c.redis.server.String(); got != want {
 			t.Errorf("%s: want %s, got %s", node, want, got)
+		}
+		t.Setenv("PCAPDAEMON_REDISNODE", node)
+		all := extcap.Settings{RedisURL: "redis://" + want, Requests: "capture", Results: "capture-results"}
+		if _, got, err := parseVariables(); got != all || err != nil {
+			t.Errorf("%s: want %+v, got %+v, %v", node, all, got, err)
 		}
 	}
 }
@@ -383,14 +402,42 @@ func TestPublishWrongRequest(t *testing.T) {
 		"a wrong type":        {`{"node":"a","interface":"eth0","timeout":"5"}`, "timeout"},
 		"a pattern that ends": {`{"nodere":"web(","interface":"eth0"}`, "nodere"},
 		"data after it":       {`{"node":"a","interface":"eth0"}{}`, "after"},
+		"too long":            {`{"node":"a","tags":"` + strings.Repeat("x", maxMessage) + `"}`, "message of 65558 bytes"},
 	} {
-		out, errs, code := runAlone(t, test.request, "-publish", "-", "-redisurl", address)
-		if lines := len(testbed.ReadLines(errs)); code != exitUsage || out != "" || lines != 1 {
-			t.Errorf("%s: want exit code %d and one line, got %d, %s%s", name, exitUsage, code, out, errs)
+		for _, wait := range []string{"-nowait=false", "-nowait"} {
+			out, errs, code := runAlone(t, test.request, "-publish", "-", "-redisurl", address, wait)
+			if lines := len(testbed.ReadLines(errs)); code != exitUsage || out != "" || lines != 1 {
+				t.Errorf("%s, %s: want exit code %d and one line, got %d, %s%s", name, wait, exitUsage, code, out, errs)
+			}
+			if !strings.Contains(errs, test.want) {
+				t.Errorf("%s, %s: want %q in the line, got %s", name, wait, test.want, errs)
+			}
 		}
-		if !strings.Contains(errs, test.want) {
-			t.Errorf("%s: want %q in the line, got %s", name, test.want, errs)
+	}
+}
+
+// TestPacketsOfNobody: the file of -w goes away again if nobody could be asked.
+func TestPacketsOfNobody(t *testing.T) {
+	for outcome, stays := range map[client.Outcome]bool{client.Done: true, client.Failed: true, client.Unanswered: true,
+		client.Misused: false, client.Unpublished: false} {
+		file, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
 		}
+		if code := closePackets(file, file.Name(), outcome, io.Discard); code != exitCode(outcome) {
+			t.Errorf("%v: want exit code %d, got %d", outcome, exitCode(outcome), code)
+		}
+		if _, err := os.Stat(file.Name()); (err == nil) != stays {
+			t.Errorf("%v: want the file there %v, got %v", outcome, stays, err)
+		}
+	}
+}
+
+// TestComplaintIsWhole: however long what was given is, the reason stands behind it.
+func TestComplaintIsWhole(t *testing.T) {
+	_, errs, code := runAlone(t, "", "-writelocal", "-destdir", "/no\n"+strings.Repeat("x", 300))
+	if code != exitUsage || !strings.HasSuffix(errs, "x: file name too long\n") || strings.Count(errs, "\n") != 1 {
+		t.Errorf("want exit code %d and the reason in one line, got %d, %q", exitUsage, code, errs)
 	}
 }
 
@@ -418,9 +465,11 @@ func TestDirectoryIsRelative(t *testing.T) {
 	if err := os.Mkdir("captures", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c, err := parseConfig([]string{"-writelocal", "-destdir", "captures"}, io.Discard)
-	if want := filepath.Join(parent, "captures"); err != nil || c.delivery.dir != want {
-		t.Errorf("want %s, got %s, %v", want, c.delivery.dir, err)
+	for _, args := range [][]string{{"-writelocal"}, {"-fetch", "a"}, {"-publish", "node=a"}} {
+		c, err := parseConfig(append([]string{"-destdir", "captures"}, args...), io.Discard)
+		if want := filepath.Join(parent, "captures"); err != nil || c.delivery.dir != want {
+			t.Errorf("%s: want %s, got %s, %v", args[0], want, c.delivery.dir, err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"pcapdaemon/client"
 	"pcapdaemon/pubsub"
 )
 
@@ -215,6 +216,28 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("accepted as %+v", r)
 		}
 	})
+}
+
+// TestJudgeForClient: a client knows all of a request that tells it what to wait for.
+func TestJudgeForClient(t *testing.T) {
+	for message, want := range map[string]client.Asked{
+		`{"node":"web1","interface":["a","b"],"id":"x","by":"me","timeout":1,"progress":2,"packets":3,"bytes":4}`: {
+			Node: "web1", Interfaces: []string{"a", "b"}, ID: "x", By: "me", Timeout: 1, Progress: 2, Packets: 3, Bytes: 4},
+		`{"nodere":"^web","stop":"y","by":"me"}`:      {NodeRE: "^web", Stop: "y", By: "me"},
+		`{"node":"any","rollcall":true,"id":"x"}`:     {Node: "any", RollCall: true, ID: "x"},
+		`{"node":"any","interface":"lo","timeout":7}`: {Node: "any", Interfaces: []string{"lo"}, Timeout: 7},
+	} {
+		got, err := judgeForClient([]byte(message))
+		if want.ID == "" { // one is made up
+			got.ID = ""
+		}
+		if err != nil || !reflect.DeepEqual(want, got) {
+			t.Errorf("%s: want %+v, got %+v, %v", message, want, got, err)
+		}
+	}
+	if _, err := judgeForClient([]byte(`{"node":"any"}`)); !errors.Is(err, errNoInterface) {
+		t.Errorf("want %v, got %v", errNoInterface, err)
+	}
 }
 
 // TestCheckRequest: a client judges a request as its hosts will, whoever they are.

@@ -82,6 +82,7 @@ func TestWrongUsage(t *testing.T) {
 		"fetch where to":            {[]string{"-fetch", "r1"}, "-destdir"},
 		"fetch what":                {append(local, "-fetch", ""), "-fetch"},
 		"fetch and publish":         {append(local, "-fetch", "r1", "-publish", "{}"), "-fetch"},
+		"fetch and roll call":       {append(local, "-fetch", "r1", "-rollcall"), "-fetch"},
 		"fetch without results":     {append(local, "-fetch", "r1", "-resultchannel", ""), "-resultchannel"},
 		"roll call without results": {[]string{"-rollcall", "-resultchannel", ""}, "-rollcall"},
 		"publish without results":   {[]string{"-publish", "{}", "-resultchannel", ""}, "-resultchannel"},
