@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -358,6 +359,66 @@ func TestEachInterface(t *testing.T) {
 	})
 }
 
+// TestOrder: what a request leaves open is what the host grants.
+func TestOrder(t *testing.T) {
+	b := newBench(t, func(c *config) {
+		c.limits.snap, c.capacity.buffer = 1000, 4096
+		c.limits.aliases, c.limits.recorded = map[string]string{"wan": "x0"}, []string{"x0"}
+	})
+	for asked, want := range map[*request]wanted{
+		{}:                        {iface: "x0", snap: 1000, buffer: 4096},
+		{Snap: 96, Filter: "udp"}: {iface: "x0", snap: 96, buffer: 4096, filter: "udp"},
+		{Lookback: 5}:             {iface: "x0", snap: 1000, buffer: 4096, lookback: 5 * time.Second},
+	} {
+		j, err := b.order(requester{*asked, "wan"}, bounds{bytes: 1000})
+		if err != nil || j.want != want {
+			t.Errorf("%+v: want %+v, got %+v, %v", asked, want, j, err)
+		}
+	}
+}
+
+// TestUploadsFromTheSpool: what has waited is tried once at a time, for the spool has pauses of its own.
+func TestUploadsFromTheSpool(t *testing.T) {
+	b := newBench(t, nil)
+	o := b.jobs.deliveryOptions(config{delivery: deliveryConfig{upload: true}})
+	if len(o.Remotes) != 1 {
+		t.Fatalf("want CloudShark alone, got %v", o.Remotes)
+	}
+	for single, to := range map[bool]store.Destination{false: o.Remotes[0].Destination, true: o.Remotes[0].Once} {
+		if got := to.(*cloudshark).tries.Single; got != single {
+			t.Errorf("want one try %v, got %v", single, got)
+		}
+	}
+}
+
+// TestDownIsTold: a capture that has no packets says so if its interface is down.
+func TestDownIsTold(t *testing.T) {
+	ns := testbed.NewNamespace(t, "down")
+	ns.IP(t, "link", "add", "va", "type", "veth", "peer", "name", "vb")
+	ns.IP(t, "link", "set", "va", "up")
+	b := newBench(t, nil)
+	for iface, want := range map[string]string{"va": "", "vb": "the interface is down"} {
+		a := requester{request{ID: "a"}, iface}
+		ns.Do(t, func() {
+			b.jobs.finish(b.life, newJob(a, wanted{iface: iface}, bounds{}, capfile.Header{}), []requester{a}, outcome{stop: stopTimeout})
+		})
+		if got := b.memo.last(); got.State != result.Done || got.Error != want {
+			t.Errorf("%s: want it done with %q, got %+v", iface, want, got)
+		}
+	}
+}
+
+// TestBudget: recorders and visitors of the endpoint need descriptors too.
+func TestBudget(t *testing.T) {
+	b := newBench(t, nil)
+	want := b.jobs.budget(config{})
+	want.Always += 2 * perRecorder
+	want.Passing += perVisitor * status.MaxConnections
+	if got := b.jobs.budget(config{listen: ":9100", record: recordConfig{interfaces: []string{"x0", "x1"}}}); got != want {
+		t.Errorf("want %+v, got %+v", want, got)
+	}
+}
+
 // TestHeadingHasThePolicy: a file says all that its packets had to pass.
 func TestHeadingHasThePolicy(t *testing.T) {
 	b := newBench(t, func(c *config) { c.filter = "ip" })
@@ -424,6 +485,18 @@ func TestEncryptedSizes(t *testing.T) {
 	})
 }
 
+// TestErrorsAreOneLine: whatever went wrong with a capture stands in its result, the first first.
+func TestErrorsAreOneLine(t *testing.T) {
+	b := newBench(t, nil)
+	results := finalResults{{ID: "a", State: result.Done}}
+	results.add("first")
+	results.add("")
+	b.jobs.conclude(results, store.Place{Why: "away\ntoo"}, errors.Join(errors.New("full"), errors.New("broken")))
+	if got := b.memo.last(); got.State != result.Failed || got.Error != "first; away; too; full; broken" {
+		t.Errorf("want it failed with all in one line, got %s, %q", got.State, got.Error)
+	}
+}
+
 // TestStatisticsOfAFile: each count stands in its own place.
 func TestStatisticsOfAFile(t *testing.T) {
 	r := result.Result{Counts: &result.Counts{Packets: 1}, Losses: &result.Losses{Received: 2, Dropped: 3, IfDropped: 4}}
@@ -443,6 +516,84 @@ func TestStopAsksForTime(t *testing.T) {
 		if !strings.Contains(said, want) {
 			t.Errorf("want %s, got %q", want, said)
 		}
+	}
+}
+
+// TestWatchdog: systemd hears twice as often as it asks for, or never.
+func TestWatchdog(t *testing.T) {
+	for period, want := range map[string]int{"4000000": 5, "": 0} {
+		t.Setenv("WATCHDOG_USEC", period)
+		synctest.Test(t, func(t *testing.T) {
+			ticks, stop := watchdogTicker()
+			defer stop()
+			got := 0
+			for over := time.After(11 * time.Second); ; {
+				select {
+				case <-ticks:
+					got++
+					continue
+				case <-over:
+				}
+				break
+			}
+			if got != want {
+				t.Errorf("%s µs: want %d times in 11 s, got %d", period, want, got)
+			}
+		})
+	}
+}
+
+// TestResumeForgets: what systemd hands over and no recorder can go on with is closed, and systemd forgets
+// what was kept for recorders. Its descriptors begin at 3, so that takes a process of its own.
+func TestResumeForgets(t *testing.T) {
+	const names = storedPrefix + "x0:" + storedPrefix + "gone:other"
+	if os.Getenv("LISTEN_FDNAMES") != names {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer null.Close()
+		again := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0], "-test.run=^"+t.Name()+"$")
+		again.Env = append(os.Environ(), "LISTEN_FDS=3", "LISTEN_FDNAMES="+names)
+		again.ExtraFiles = []*os.File{null, null, null}
+		if out, err := testbed.CombinedOutput(again); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	heard := beSystemd(t)
+	s, err := newRecorders(config{record: recordConfig{[]string{"x0"}, leastRecord}}, tap.NewCompiler())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resumed := s.resume(quietLog()); len(resumed) > 0 {
+		t.Errorf("want nothing resumed, got %v", resumed)
+	}
+	for fd := uintptr(3); fd < 6; fd++ {
+		if _, err := unix.FcntlInt(fd, unix.F_GETFD, 0); !errors.Is(err, unix.EBADF) {
+			t.Errorf("want descriptor %d closed, got %v", fd, err)
+		}
+	}
+	want := []string{"FDSTOREREMOVE=1\nFDNAME=ring-x0", "FDSTOREREMOVE=1\nFDNAME=ring-gone"}
+	if said := heard(); !slices.Equal(want, said) {
+		t.Errorf("want %q, got %q", want, said)
+	}
+}
+
+// TestStoreDescriptors: what is kept replaces what was kept under that name, and stays if its interface goes down.
+func TestStoreDescriptors(t *testing.T) {
+	heard := beSystemd(t)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if err := storeDescriptors("ring-x0", []*os.File{null, null}); err != nil {
+		t.Error(err)
+	}
+	want := []string{"FDSTOREREMOVE=1\nFDNAME=ring-x0", "FDSTORE=1\nFDPOLL=0\nFDNAME=ring-x0"}
+	if said := heard(); !slices.Equal(want, said) {
+		t.Errorf("want %q, got %q", want, said)
 	}
 }
 
@@ -743,6 +894,9 @@ func TestResultsAreNotPrinted(t *testing.T) {
 	if !errors.Is(out.err, syscall.ENOSPC) {
 		t.Errorf("want %v, got %v", syscall.ENOSPC, out.err)
 	}
+	if code := printVersion(full, io.Discard); code != exitFailed {
+		t.Errorf("the version: want exit code %d, got %d", exitFailed, code)
+	}
 }
 
 // TestStartIsAudited: the log says of a start who asked for what, in one line that nothing can forge.
@@ -991,6 +1145,42 @@ func TestRollCallSaysWhatIsUp(t *testing.T) {
 	}
 }
 
+// A heardLine is called with each line that is written.
+type heardLine func(line string)
+
+// Write implements io.Writer.
+func (h heardLine) Write(line []byte) (int, error) {
+	h(string(line))
+	return len(line), nil
+}
+
+// TestTroubleChanges: the log says why nothing can be captured, and again when that is another reason.
+func TestTroubleChanges(t *testing.T) {
+	testbed.NeedRoot(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *config) { c.limits.interfaces = []string{"nosuch0"} })
+		most := b.jobs.most
+		b.jobs.most = 0
+		var said []string
+		b.log.SetOutput(heardLine(func(line string) {
+			switch said = append(said, line); len(said) {
+			case 1:
+				b.jobs.most = most
+			case 2:
+				b.daemon.config.limits.interfaces = []string{"lo"}
+			}
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*statusPeriod)
+		defer cancel()
+		b.watchCapture(ctx)
+		for n, want := range []string{"limit of open files", "no interface of -interfaces", "captures are possible again"} {
+			if len(said) != 3 || !strings.Contains(said[n], want) {
+				t.Fatalf("want %s in line %d of 3, got %q", want, n+1, said)
+			}
+		}
+	})
+}
+
 // TestRememberedHandsOn: what the page remembers is published all the same.
 func TestRememberedHandsOn(t *testing.T) {
 	var next memo
@@ -1039,6 +1229,62 @@ func TestSpoolIsWaitedFor(t *testing.T) {
 	if left, err := os.ReadDir(c.delivery.spool); err != nil || len(left) > 0 || len(shark.Received()) != 1 {
 		t.Errorf("want it uploaded once and nothing left, got %v, %v, %d uploads", left, err, len(shark.Received()))
 	}
+}
+
+// TestResultsAreReadyFirst: requests are subscribed to when results can be published, so that no
+// capture holds a password of that connection.
+func TestResultsAreReadyFirst(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	reached, answer, subscribed := make(chan struct{}, 8), make(chan struct{}), make(chan struct{}, 8)
+	go func() { // a server that answers the publisher when it is let
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			reached <- struct{}{}
+			go func() {
+				defer conn.Close()
+				for said := make([]byte, 1024); ; {
+					n, err := conn.Read(said)
+					switch {
+					case err != nil:
+						return
+					case bytes.Contains(said[:n], []byte("SUBSCRIBE")):
+						subscribed <- struct{}{}
+					case bytes.Contains(said[:n], []byte("PING")):
+						<-answer
+						_, _ = io.WriteString(conn, "+PONG\r\n")
+					}
+				}
+			}()
+		}
+	}()
+	c := config{node: "web1", limits: limits{snap: tap.MaxSnap}, capacity: capacity{captures: 1, memory: capfile.ChunkSize},
+		redis: redisConfig{server: &pubsub.Server{Addresses: []string{listener.Addr().String()}}, requests: "capture", results: "results"}}
+	ctx, signal := context.WithCancel(t.Context())
+	ended := make(chan int)
+	began := time.Now()
+	go func() { ended <- serve(ctx, c, quietLog()) }()
+	<-reached
+	<-reached // both
+	select {
+	case <-subscribed:
+		if took := time.Since(began); took < time.Second { // longer, nobody waits for results
+			t.Errorf("want results ready first, subscribed to requests after %v", took)
+		}
+		close(answer)
+	case <-time.After(50 * time.Millisecond):
+		close(answer)
+		<-subscribed
+	}
+	signal()
+	<-ended
 }
 
 // fillPipe writes to a pipe until it takes nothing more, and returns how many bytes it took.
@@ -1163,6 +1409,7 @@ func TestMetricsSayWhatTheyMean(t *testing.T) {
 				synctest.Wait()
 			}
 		}
+		atFirst := len(seriesOf(t, b.daemon))
 		observer := deliveryObserver{b.metrics, b.log}
 		b.deliver(func(o *store.Options) { o.Observer = &retryObserver{} }) // what it counts is counted below
 		ask(1, `{"node":"web1","interface":"x0","packets":50}`)
@@ -1219,8 +1466,8 @@ func TestMetricsSayWhatTheyMean(t *testing.T) {
 				t.Errorf("%s: want %v, got %v", name, expected, value)
 			}
 		}
-		if len(got) != len(want) {
-			t.Errorf("want %d series, got %d", len(want), len(got))
+		if len(got) != len(want) || len(got) != atFirst+2 { // of watchMessages
+			t.Errorf("want %d series, all of them from the start, got %d, and %d at first", len(want), len(got), atFirst)
 		}
 		b.health.SetRequests(errors.New("no"))
 		b.health.SetResults(nil)
@@ -1349,6 +1596,21 @@ func TestMetricsOfRecorders(t *testing.T) {
 		if want != got {
 			t.Errorf("want %s, got %s: %+v", want, got, r)
 		}
+	}
+}
+
+// TestReachOfAQuietInterface: what is recorded reaches back to the beginning, though no packet came.
+func TestReachOfAQuietInterface(t *testing.T) {
+	testbed.NeedRoot(t)
+	c := config{node: "web1", limits: limits{snap: tap.MaxSnap}, capacity: capacity{captures: 1, memory: capfile.ChunkSize},
+		filter: "ether proto 0x88b5", record: recordConfig{[]string{"lo"}, leastRecord}}
+	d := newTestDaemon(t, c, discard{}, quietLog())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer d.recorders.run(ctx, quietLog())()
+	defer cancel()
+	time.Sleep(time.Millisecond)
+	if page, told := d.recorders.overview()[0].Reach, *d.recorders.reach("lo"); page <= 0 || told <= 0 {
+		t.Errorf("want some time, got %v on the page, %v s told", page, told)
 	}
 }
 
