@@ -1215,7 +1215,10 @@ func TestSpoolIsWaitedFor(t *testing.T) {
 	file.Note = finalResults{{ID: "a", State: result.Done}}.encode()
 	before := store.New(store.Options{Node: c.node, Remotes: []store.Remote{{Destination: away, Once: away}}, Spool: c.delivery.spool,
 		SpoolSize: c.delivery.spoolSize, Observer: &retryObserver{}})
-	if place, err := before.Deliver(t.Context(), nil, file); err != nil || !place.Kept {
+	syscall.ForkLock.RLock() // or a process that another test begins would hold a lock of the spool until it runs
+	place, err := before.Deliver(t.Context(), nil, file)
+	syscall.ForkLock.RUnlock()
+	if err != nil || !place.Kept {
 		t.Fatalf("want it kept, got %+v, %v", place, err)
 	}
 	ctx, signal := context.WithCancel(t.Context())

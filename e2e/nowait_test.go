@@ -22,11 +22,11 @@ func publishOnly(t testing.TB, stdin io.Reader, env []string, args ...string) (s
 	var out bytes.Buffer
 	cmd := exec.Command(binary, append([]string{"-nowait"}, args...)...)
 	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdin, cmd.Stdout, cmd.WaitDelay = stdin, &out, 100*time.Millisecond
+	cmd.Stdin, cmd.Stdout, cmd.WaitDelay = stdin, &out, 3*time.Second // if nothing ends stdin
 	began := time.Now()
 	p := testbed.Start(t, cmd)
 	code = p.Wait(t, 30*time.Second)
-	if took := time.Since(began); took > 6*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("took %v", took)
 	}
 	return out.String(), p.Output.String(), code
