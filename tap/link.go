@@ -45,25 +45,6 @@ func IsDown(name string) bool {
 	return err == nil && !l.up
 }
 
-// sameInterface reports whether an index still belongs to the interface whose
-// own name this is. What cannot be found out counts as unchanged.
-func sameInterface(name string, index int) bool {
-	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return true
-	}
-	defer unix.Close(socket)
-	request, err := unix.NewIfreq("")
-	if err != nil {
-		return true
-	}
-	request.SetUint32(uint32(index))
-	if err := unix.IoctlIfreq(socket, unix.SIOCGIFNAME, request); err != nil {
-		return !errors.Is(err, unix.ENODEV)
-	}
-	return request.Name() == name
-}
-
 // lossOf returns what has become of an interface that has parted from its name.
 func lossOf(l *C.named_link) error {
 	var now [C.IF_NAMESIZE]C.char

@@ -65,32 +65,3 @@ func TestDeviceSaysWhy(t *testing.T) {
 		t.Errorf("%d descriptors: want %v said, got %v", len(descriptors), unix.EMFILE, err)
 	}
 }
-
-// TestSameInterface: name and index are those of one interface.
-func TestSameInterface(t *testing.T) {
-	ns := testbed.NewNamespace(t, "same")
-	ns.IP(t, "link", "add", "va", "type", "veth", "peer", "name", "vb")
-	ns.Do(t, func() {
-		va, err := findDevice("va")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		check := func(what string, want bool) {
-			t.Helper()
-			if got := sameInterface("va", va.index); got != want {
-				t.Errorf("%s: want %v, got %v", what, want, got)
-			}
-		}
-		check("at first", true)
-		ns.IP(t, "link", "set", "va", "name", "private0")
-		check("renamed", false)
-		ns.IP(t, "link", "set", "vb", "name", "va")
-		check("another one has the name", false)
-		ns.IP(t, "link", "set", "va", "name", "vb")
-		ns.IP(t, "link", "set", "private0", "name", "va")
-		check("as before", true)
-		ns.IP(t, "link", "del", "va")
-		check("deleted", false)
-	})
-}
