@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -60,6 +61,8 @@ func (ns Namespace) Do(t testing.TB, f func()) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
+		ended := errors.New("ended in the namespace") // as t.Fatal ends whatever calls it
+		defer func() { done <- ended }()
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 		handle, err := os.Open("/run/netns/" + ns.Name)
 		if err == nil {
@@ -69,7 +72,7 @@ func (ns Namespace) Do(t testing.TB, f func()) {
 		if err == nil {
 			f()
 		}
-		done <- err
+		ended = err
 	}()
 	if err := <-done; err != nil {
 		t.Fatal(err)
