@@ -329,10 +329,11 @@ func TestSlowFiltersShareOneProcessor(t *testing.T) {
 		working <- [2]int{allowed.Count(), 20 - nice} // the kernel's own form, getpriority(2)
 		answers <- answer{}
 	}
-	for _, filter := range []string{filter, longFilter} {
-		go func() { _, _ = c.Compile(t.Context(), "lo", MaxSnap, filter) }()
+	for _, test := range []struct{ policy, filter string }{{"", filter}, {"", longFilter}, {longFilter, plainFilter}} {
+		c.Policy = test.policy
+		go func() { _, _ = c.Compile(t.Context(), "lo", MaxSnap, test.filter) }()
 		if got, want := <-working, [2]int{1, compileNice}; got != want {
-			t.Errorf("want processors and nice value %v, got %v", want, got)
+			t.Errorf("%q, %q: want processors and nice value %v, got %v", test.policy, test.filter, want, got)
 		}
 	}
 }

@@ -65,3 +65,21 @@ func TestDeviceSaysWhy(t *testing.T) {
 		t.Errorf("%d descriptors: want %v said, got %v", len(descriptors), unix.EMFILE, err)
 	}
 }
+
+// TestLinkError: kernels that know no long names say that such a name is wrong; it is
+// none then. Anything else is no word about the interface.
+func TestLinkError(t *testing.T) {
+	const short, long = "x-fifteen-bytes", "x-sixteen-bytes-"
+	for _, test := range []struct {
+		name      string
+		err, want error
+	}{
+		{short, unix.ENODEV, errNoLink}, {long, unix.ENODEV, errNoLink},
+		{short, unix.EINVAL, unix.EINVAL}, {long, unix.EINVAL, errNoLink},
+		{short, unix.EPERM, unix.EPERM}, {long, unix.EPERM, unix.EPERM},
+	} {
+		if got := linkError(test.name, test.err.(unix.Errno)); got != test.want {
+			t.Errorf("%s, %v: want %v, got %v", test.name, test.err, test.want, got)
+		}
+	}
+}

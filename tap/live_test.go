@@ -191,8 +191,22 @@ func TestOpenRefuses(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.culprit) {
 				t.Errorf("%s: want %q in the error, got %v", name, test.culprit, err)
 			}
+			if left := packetSockets(t); left != 0 {
+				t.Errorf("%s: want nothing left open, got %d packet sockets", name, left)
+			}
 		}
 	})
+}
+
+// packetSockets returns how many packet sockets there are in the network namespace of
+// this thread, of which no other test is to have any there.
+func packetSockets(t *testing.T) int {
+	t.Helper()
+	table, err := os.ReadFile("/proc/thread-self/net/packet")
+	if err != nil {
+		t.Error(err)
+	}
+	return bytes.Count(table, []byte{'\n'}) - 1 // the first line has the names of the columns
 }
 
 // TestPromiscuous: frames for other stations are captured too.
@@ -220,7 +234,8 @@ func TestPromiscuous(t *testing.T) {
 	})
 }
 
-// TestBufferSize: what nobody reads is kept by the kernel, as much as was asked for.
+// TestBufferSize: what nobody reads is kept by the kernel, as much as was asked for, and
+// the pauses between two looks, while packets come fast, are reckoned by that.
 func TestBufferSize(t *testing.T) {
 	ns := testbed.NewNamespace(t, "ring")
 	ns.Do(t, func() {
@@ -243,6 +258,9 @@ func TestBufferSize(t *testing.T) {
 			stats, err := live.Stats()
 			if err != nil || stats.Received != stats.Dropped || (stats.Dropped == 0) != lossless {
 				t.Errorf("%d bytes: want lossless %v, and none received that nobody took, got %+v, %v", buffer, lossless, stats, err)
+			}
+			if got := int(live.copying.buffer); got != buffer {
+				t.Errorf("want pauses for a buffer of %d bytes, got those for %d", buffer, got)
 			}
 			live.Close()
 		}
