@@ -132,6 +132,43 @@ func TestCursorIsOvertaken(t *testing.T) {
 	}
 }
 
+// TestCursorTakesNoMore: of many chunks it takes as many packets as it is asked for.
+func TestCursorTakesNoMore(t *testing.T) {
+	r := newSmallRing(t, 100, 4096)
+	for n := range uint64(3000) { // in more than twice the chunks that are copied from at a time
+		putAt(r, n, 1)
+	}
+	c := r.newCursor(time.Unix(0, 0), true)
+	room := make([]byte, 1<<20)
+	for _, most := range []int64{1500, 1, 1499} {
+		if packets, _, _ := c.take(&everything, room, most, never); packets != most {
+			t.Errorf("want %d packets, got %d", most, packets)
+		}
+	}
+}
+
+// TestCursorsTakeTurns: while one reader copies, others wait.
+func TestCursorsTakeTurns(t *testing.T) {
+	r := newSmallRing(t, leastRing, 4096)
+	putAt(r, 0, 1)
+	c := r.newCursor(time.Unix(0, 0), true)
+	taken := make(chan int64, 1)
+	r.reading.Lock()
+	go func() {
+		packets, _, _ := c.take(&everything, make([]byte, 4096), 1, never)
+		taken <- packets
+	}()
+	select {
+	case <-taken:
+		t.Error("want a reader to wait for another one, got packets at once")
+	case <-time.After(20 * time.Millisecond):
+	}
+	r.reading.Unlock()
+	if !t.Failed() && <-taken != 1 {
+		t.Error("want the packet when the other one is done, got none")
+	}
+}
+
 // putFrame puts a frame, which had so many bytes, as the kernel does: it takes
 // the outer VLAN tag out if it is to.
 func putFrame(r *ring, stamp time.Time, frame []byte, length int, tagged bool) {

@@ -737,3 +737,21 @@ func TestNoVLANFilterWhereLibpcapHasNone(t *testing.T) {
 		t.Errorf("want no filter for VLANs on all interfaces, got one of %d instructions", len(f.code))
 	}
 }
+
+// TestRecorderWithoutMemory: where there is none for the compact ring, the kernel's goes, too.
+func TestRecorderWithoutMemory(t *testing.T) {
+	ns := testbed.NewNamespace(t, "nomemory")
+	ns.Do(t, func() {
+		r, err := NewRecorder(Options{Interface: loopbackName, Snap: MaxSnap}, MinRecorder, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.geometry.segments = 1 << 40
+		if err := r.takeMemory(false); err == nil || !strings.Contains(err.Error(), "bytes for a ring") {
+			t.Errorf("want no memory for a ring, got %v", err)
+		}
+		if left := packetSockets(t); left != 0 {
+			t.Errorf("want nothing left open, got %d packet sockets", left)
+		}
+	})
+}

@@ -89,6 +89,29 @@ func TestRecorderRefusesToResume(t *testing.T) {
 	}
 }
 
+// TestRecorderResumesTwoFiles: with less or more it begins anew, and none stays open.
+func TestRecorderResumesTwoFiles(t *testing.T) {
+	testbed.NeedRoot(t)
+	l := newLink(t)
+	r := startRecorder(t, l.recorded, recordV0(), MinRecorder)
+	r.awaitUp(t)
+	for _, files := range []int{0, 1, 3} {
+		kept := append(keepFiles(t, r.Recorder), keepFiles(t, r.Recorder)...)
+		other, err := NewRecorder(recordV0(), MinRecorder, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.recorded.Do(t, func() { err = other.Resume(kept[:files]) })
+		if want := fmt.Sprintf("%d descriptors were kept", files); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+		checkClosed(t, kept[:files])
+		for _, f := range kept[files:] {
+			f.Close()
+		}
+	}
+}
+
 // TestStoryOfAnyLength: whatever length a story claims to have, it is not read beyond its memory.
 func TestStoryOfAnyLength(t *testing.T) {
 	for _, length := range []uint32{0, storySize - 7, 1<<32 - 1} {

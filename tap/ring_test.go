@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +19,8 @@ import (
 	"github.com/google/gopacket/pcap"
 	"github.com/google/gopacket/pcapgo"
 	"golang.org/x/sys/unix"
+
+	"pcapdaemon/testbed"
 )
 
 // ethernet and linuxSLL2 are link types.
@@ -301,4 +305,46 @@ func TestRingIsThereFromTheStart(t *testing.T) {
 		t.Errorf("want all %d pages there, got %d missing", len(pages), missing)
 	}
 	runtime.KeepAlive(r)
+}
+
+// TestRingIsUnmapped: the memory of a ring goes, and the kernel's, when nobody has it any more.
+func TestRingIsUnmapped(t *testing.T) {
+	const name = "unmapped"
+	g := newGeometry(leastRing, leastRing, 4096)
+	size, _ := ringLayout(&g)
+	file := func(size int64) *os.File {
+		fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+		if err == nil {
+			err = unix.Ftruncate(fd, size)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(fd), name)
+	}
+	mapped := func() int {
+		maps, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(maps), name)
+	}
+	kernel := file(leastRing * 4096)
+	blocks, err := unix.Mmap(int(kernel.Fd()), 0, leastRing*4096, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := mapRing(g, file(size), blocks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := mapped(); got != 2 {
+		t.Errorf("want memory and blocks mapped, got %d of them", got)
+	}
+	runtime.KeepAlive(r)
+	r = nil
+	testbed.Eventually(t, 5*time.Second, "nothing is mapped", func() bool {
+		runtime.GC()
+		return mapped() == 0
+	})
 }

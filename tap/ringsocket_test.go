@@ -100,3 +100,58 @@ func polledDescriptors(t *testing.T) map[string]bool {
 	}
 	return polled
 }
+
+// openBound returns a socket with a ring, in the namespace of the caller, that records an interface.
+func openBound(t *testing.T, name string) *ringSocket {
+	t.Helper()
+	s, blocks, err := openRingSocket(geometryOf(MinRecorder), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.close()
+		_ = unix.Munmap(blocks)
+	})
+	index, err := interfaceIndex(name)
+	if err == nil {
+		err = s.attach(program{accept(MaxSnap)})
+	}
+	if err == nil {
+		err = s.bind(index)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestBindAfterDown: that the interface before went down is no word about the next.
+func TestBindAfterDown(t *testing.T) {
+	testbed.NeedRoot(t)
+	l := newLink(t)
+	l.recorded.Do(t, func() {
+		s := openBound(t, "v0")
+		l.recorded.IP(t, "link", "set", "v0", "down")
+		index, err := interfaceIndex(loopbackName)
+		if err == nil {
+			err = s.bind(index)
+		}
+		if err != nil || s.bound() != index {
+			t.Errorf("want it bound to %d, got %d, %v", index, s.bound(), err)
+		}
+	})
+}
+
+// TestRecordedLinkLeavesNothing: an interface that has to be opened for its link type is closed again.
+func TestRecordedLinkLeavesNothing(t *testing.T) {
+	ns := testbed.NewNamespace(t, "linkleft")
+	newTun(t, ns, "ppp", unix.ARPHRD_PPP)
+	ns.Do(t, func() {
+		if link, err := recordedLink("ppp", MaxSnap); link != 113 || err != nil {
+			t.Errorf("want link type 113, got %d, %v", link, err)
+		}
+		if left := packetSockets(t); left != 0 {
+			t.Errorf("want nothing left open, got %d packet sockets", left)
+		}
+	})
+}

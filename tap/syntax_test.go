@@ -16,6 +16,7 @@ func TestCheckSyntax(t *testing.T) {
 		"for the interface any":       {"ifindex 3", ""},
 		"for a known netmask":         {"ip broadcast", ""},
 		"a name of another network":   {"host no-such-host.invalid", ""},
+		"another network's name":      {"net no-such-net", ""},
 		"no filter":                   {"udp porrt 53", "syntax error"},
 		"unbalanced":                  {"(udp", "syntax error"},
 		"a port that does not exist":  {"port 70000", "70000"},
