@@ -149,8 +149,15 @@ func TestVLANFilter(t *testing.T) {
 	}
 	defer sender.Close()
 	ns.Do(t, func() {
-		for filter, want := range map[string]int{"vlan 5": 3, "vlan 6": 0, "vlan 5 and ether proto 0x9999": 3} {
-			live, err := listen(question{iface: "v0", snap: MaxSnap, expression: filter})
+		for _, test := range []struct {
+			policy policy
+			filter string
+			want   int
+		}{
+			{"", "vlan 5", 3}, {"", "vlan 6", 0}, {"", "vlan 5 and ether proto 0x9999", 3},
+			{"vlan 5", "", 3}, {"vlan 5", "ether proto 0x9999", 3},
+		} {
+			live, err := listen(question{iface: "v0", snap: MaxSnap, policy: test.policy, expression: test.filter})
 			if err != nil {
 				t.Error(err)
 				continue
@@ -160,8 +167,8 @@ func TestVLANFilter(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if packets := take(t, live, 3, time.Second); len(packets) != want {
-				t.Errorf("%s: want %d packets, got %d", filter, want, len(packets))
+			if packets := take(t, live, max(test.want, 1), time.Second); len(packets) != test.want {
+				t.Errorf("%q %q: want %d packets, got %d", test.policy, test.filter, test.want, len(packets))
 			}
 			live.Close()
 		}
