@@ -132,6 +132,21 @@ func TestCursorIsOvertaken(t *testing.T) {
 	}
 }
 
+// TestCursorBeginsWithinAChunk: a chunk of which only the rest is wanted is not passed over.
+func TestCursorBeginsWithinAChunk(t *testing.T) {
+	r := newSmallRing(t, 10, 4096)
+	for n := range uint64(200) {
+		putAt(r, n, int64(n))
+	}
+	for from := range int64(200) {
+		room := make([]byte, 4096)
+		_, size, _ := r.newCursor(time.Unix(from, 0), true).take(&everything, room, 1, never)
+		if got := binary.BigEndian.Uint64(room[16:]); size != 16+60 || got != uint64(from) {
+			t.Errorf("want packet %d, got %d in %d bytes", from, got, size)
+		}
+	}
+}
+
 // TestCursorTakesNoMore: of many chunks it takes as many packets as it is asked for.
 func TestCursorTakesNoMore(t *testing.T) {
 	r := newSmallRing(t, 100, 4096)
