@@ -679,8 +679,8 @@ func TestRenamed(t *testing.T) {
 		defer live.Close()
 		e.send(t, 5)
 		ns.IP(t, "link", "set", "v0", "down")
-		ns.IP(t, "link", "set", "v0", "name", "private0")
-		ns.IP(t, "link", "set", "private0", "up")
+		ns.IP(t, "link", "set", "v0", "name", newName)
+		ns.IP(t, "link", "set", newName, "up")
 		checkEndsAsRenamed(t, live, 5*time.Second)
 		e.send(t, 5)
 		if more, err := live.Next(); err == nil {
@@ -689,7 +689,10 @@ func TestRenamed(t *testing.T) {
 	})
 }
 
-// checkEndsAsRenamed reads ten packets and then the new name, private0, that has to be noticed in time.
+// newName is what v0 is renamed to. It begins as it was.
+const newName = "v0private"
+
+// checkEndsAsRenamed reads ten packets and then the new name, which has to be noticed in time.
 // What the kernel still holds comes within a read timeout, after the first error.
 func checkEndsAsRenamed(t *testing.T, live *Live, patience time.Duration) {
 	t.Helper()
@@ -702,7 +705,7 @@ func checkEndsAsRenamed(t *testing.T, live *Live, patience time.Duration) {
 			lost = time.Now()
 		}
 	}
-	if packets != 10 || err == nil || !strings.Contains(err.Error(), "called private0") {
+	if packets != 10 || err == nil || !strings.Contains(err.Error(), "called "+newName) {
 		t.Errorf("want 10 packets from before and the new name, got %d, %v", packets, err)
 	}
 }
@@ -735,7 +738,7 @@ func TestRenamedWhileUp(t *testing.T) {
 				defer live.Close()
 				defer deafen(live)()
 				e.send(t, 5)
-				ns.IP(t, "link", "set", "v0", "name", "private0")
+				ns.IP(t, "link", "set", "v0", "name", newName)
 				checkEndsAsRenamed(t, live, 10*time.Second)
 				e.send(t, 5)
 				for range 3 { // what the kernel holds back comes within a read timeout
