@@ -779,6 +779,35 @@ func TestNothingCountsBeforeTheBeginning(t *testing.T) {
 	})
 }
 
+// TestRenamedWithManyPackets: all that the kernel holds from before is copied, in one go,
+// before the interface is said to be lost.
+func TestRenamedWithManyPackets(t *testing.T) {
+	t.Parallel()
+	l := newLink(t)
+	l.recorded.Do(t, func() {
+		live, err := Open(Options{Interface: "v0", Snap: 2000, BufferSize: 4 << 20, Nanos: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer live.Close()
+		frames := mixedFrames(3000, taggings[:1])
+		sendFrames(t, l.other, "v1", frames)
+		time.Sleep(3 * ReadTimeout) // or the latest would still come later
+		l.recorded.IP(t, "link", "set", "v0", "name", newName)
+		live.copying.seen = 0 // so it is looked at
+		var end atomic.Int64
+		end.Store(time.Now().Add(time.Hour).UnixNano())
+		room := make([]byte, 1<<20)
+		size := live.Copy([][]byte{room}, unlimited(&end))
+		if got := len(onlyNumbered(parse(t, room[:size]))); got != len(frames) {
+			t.Errorf("want %d packets, got %d", len(frames), got)
+		}
+		if _, err := live.Next(); err == nil || !strings.Contains(err.Error(), newName) {
+			t.Errorf("want the new name, got %v", err)
+		}
+	})
+}
+
 // TestPauseLeavesRoom: between two looks at packets that come fast they fill a quarter of
 // the kernel's buffer at most, so that none is dropped when they come faster.
 func TestPauseLeavesRoom(t *testing.T) { runC(t, "testdata/pause.c", "link.c", "-lpcap") }
