@@ -242,6 +242,26 @@ func TestCursorCopies(t *testing.T) {
 	}
 }
 
+// TestCursorCopiesStubs: of a packet that was cut before where its tag was, what is there
+// comes without the tag, and nothing from behind it.
+func TestCursorCopiesStubs(t *testing.T) {
+	whole := numbered(1, 100)
+	copy(whole[12:], "\x81\x00\xe0\x07")
+	for stored := 1; stored < 14; stored++ {
+		r := newSmallRing(t, leastRing, 4096)
+		c := r.newCursor(time.Unix(0, 0), false)
+		r.put(time.Unix(1, 0), slices.Concat(whole[:12], whole[16:])[:stored], 96, &vlanTag{tpid: 0x8100, tci: 0xe007})
+		want := stored
+		if stored >= 12 {
+			want += 4
+		}
+		room := make([]byte, 1000)
+		if _, size, _ := c.take(&everything, room, 1, never); !bytes.Equal(whole[:want], room[min(size, 16):size]) {
+			t.Errorf("%d bytes: want % x, got % x", stored, whole[:want], room[:size])
+		}
+	}
+}
+
 // TestCursorFilters: the filter sees the packet without its tag, and its length without it.
 func TestCursorFilters(t *testing.T) {
 	now := time.Now()

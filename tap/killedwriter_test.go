@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -26,11 +27,7 @@ func TestKilledWriter(t *testing.T) {
 	const blocks, segments, size, kills = 8, 6, 1 << 17, 60
 	g := newGeometry(blocks, segments, size)
 	newRingOf := func(file, blockFile *os.File) *ring {
-		memory, err := unix.Mmap(int(blockFile.Fd()), 0, blocks*size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := mapRing(g, file, memory)
+		r, err := mapRing(g, file, mapBlocks(t, blockFile, blocks*size, unix.PROT_READ|unix.PROT_WRITE))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,15 +40,7 @@ func TestKilledWriter(t *testing.T) {
 		}
 		writeUntilKilled(ring)
 	}
-	kernel, err := unix.MemfdCreate("blocks", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	blockFile := os.NewFile(uintptr(kernel), "blocks")
-	defer blockFile.Close()
-	if err := blockFile.Truncate(blocks * size); err != nil {
-		t.Fatal(err)
-	}
+	blockFile := newBlockFile(t, blocks*size)
 	first, err := newRing(g, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +60,70 @@ func TestKilledWriter(t *testing.T) {
 		t.Error("want stories and packets, got none")
 	}
 	t.Logf("%d blocks, %d of %d stories whole", first.c.state.blocks, w.stories, kills)
+}
+
+// newBlockFile returns a file for so many bytes of blocks.
+func newBlockFile(t *testing.T, size int64) *os.File {
+	t.Helper()
+	fd, err := unix.MemfdCreate("blocks", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "blocks")
+	t.Cleanup(func() { file.Close() })
+	if err := file.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// mapBlocks maps a file of blocks.
+func mapBlocks(t *testing.T, file *os.File, size, protection int) []byte {
+	t.Helper()
+	blocks, err := unix.Mmap(int(file.Fd()), 0, size, protection, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return blocks
+}
+
+// TestKilledBeforeGivingBack: a block counts as taken before the kernel gets it back. Who
+// goes on after a writer that was killed in between gives it back; the other way round,
+// the kernel would have filled it anew under a number that nobody waits for.
+func TestKilledBeforeGivingBack(t *testing.T) {
+	const size = 4096
+	g := newGeometry(2, leastRing, size)
+	if os.Getenv(killedWriter) != "" { // it may not write to blocks, and so dies as it gives the first one back
+		r, err := mapRing(g, os.NewFile(3, "ring"), mapBlocks(t, os.NewFile(4, "blocks"), 2*size, unix.PROT_READ))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.takeBlocks()
+		return
+	}
+	blockFile := newBlockFile(t, 2*size)
+	r, err := newRing(g, mapBlocks(t, blockFile, 2*size, unix.PROT_READ|unix.PROT_WRITE))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &fakeKernel{size: size, ring: r}
+	k.receive(time.Unix(0, 0), numbered(0, 60))
+	k.retire()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledBeforeGivingBack$")
+	cmd.Env = append(os.Environ(), killedWriter+"=1")
+	cmd.ExtraFiles = []*os.File{r.file, blockFile}
+	if out, err := cmd.CombinedOutput(); !strings.Contains(string(out), "SIGSEGV") {
+		t.Fatalf("want it killed by the block that it cannot write to, got %v: %s", err, out)
+	}
+	if got := k.ring.c.state.blocks; got != 1 {
+		t.Errorf("want one block counted as taken, got %d", got)
+	}
+	if !k.ring.restore(g) || binary.NativeEndian.Uint32(k.block(1)[8:]) != unix.TP_STATUS_KERNEL {
+		t.Error("want the ring in order and the block given back, got it otherwise")
+	}
+	if got := k.ring.holding().packets; got != 1 {
+		t.Errorf("want one packet, got %d", got)
+	}
 }
 
 // writeUntilKilled takes blocks and writes stories in turn, and never returns.
