@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -62,6 +63,22 @@ func TestFiltersAreFreed(t *testing.T) {
 		t.Logf("%d programs of %d bytes: grew by %d", programs, size, grown)
 	}
 	t.Error("want the memory of programs back")
+}
+
+// TestCompilingLeavesNothing: an interface that has to be open for a filter is closed again.
+func TestCompilingLeavesNothing(t *testing.T) {
+	ns := testbed.NewNamespace(t, "compile")
+	ns.Do(t, func() {
+		answers := make(chan answer, 1)
+		ask(question{iface: "lo", snap: MaxSnap, expression: "vlan 7"}, answers)
+		_, err := newStill(t).compile("vlan 7")
+		if err := errors.Join(err, (<-answers).err); err != nil {
+			t.Error(err)
+		}
+		if left := packetSockets(t); left != 0 {
+			t.Errorf("want nothing left open, got %d packet sockets", left)
+		}
+	})
 }
 
 // TestLinkTypeIsKnown: what is known of an interface before it is open holds when it is.

@@ -216,7 +216,7 @@ func packetSockets(t *testing.T) int {
 	return bytes.Count(table, []byte{'\n'}) - 1 // the first line has the names of the columns
 }
 
-// TestPromiscuous: frames for other stations are captured too.
+// TestPromiscuous: frames for other stations are captured and recorded, too.
 func TestPromiscuous(t *testing.T) {
 	ns := testbed.NewNamespace(t, "promisc")
 	ns.IP(t, "link", "add", "d0", "type", "ifb")
@@ -237,6 +237,10 @@ func TestPromiscuous(t *testing.T) {
 		live.Close()
 		if promiscuous() {
 			t.Error("want the interface no longer promiscuous when it is closed")
+		}
+		openBound(t, "d0")
+		if !promiscuous() {
+			t.Error("want the interface promiscuous while it is recorded")
 		}
 	})
 }
