@@ -693,6 +693,38 @@ func TestRenamed(t *testing.T) {
 	})
 }
 
+// TestWatchRefuses: what was opened by a name has to be what had the name, and has it still.
+func TestWatchRefuses(t *testing.T) {
+	l := newLink(t)
+	l.recorded.Do(t, func() {
+		live, err := Open(Options{Interface: "v0", Snap: MaxSnap, BufferSize: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer live.Close()
+		v0, err := findDevice("v0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, test := range map[string]struct {
+			device netDevice
+			ok     bool
+		}{
+			"itself":                 {v0, true},
+			"renamed meanwhile":      {netDevice{name: "v", index: v0.index}, false},
+			"another one":            {netDevice{name: "v0", index: v0.index + 1}, false},
+			"all, which are no link": {netDevice{name: AnyInterface}, true},
+		} {
+			if test.device.index != 0 {
+				_ = unix.Close(int(live.copying.link.changes)) // of the time before
+			}
+			if err := live.watch(test.device); (err == nil) != test.ok {
+				t.Errorf("%s: want it taken %v, got %v", name, test.ok, err)
+			}
+		}
+	})
+}
+
 // newName is what v0 is renamed to. It begins as it was.
 const newName = "v0private"
 

@@ -3,6 +3,7 @@ package tap
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -252,5 +253,26 @@ func TestAbsenceBeginsOnce(t *testing.T) {
 	r.fail(errors.New("still away"))
 	if !r.gone.Equal(since) || r.cause != cause || r.err.Error() != "still away" {
 		t.Errorf("want it away since %v by %v, got %v by %v, now %v", since, cause, r.gone, r.cause, r.err)
+	}
+}
+
+// TestGap: it says when absences began and ended.
+func TestGap(t *testing.T) {
+	at := func(minute int) time.Time { return time.Date(2026, 1, 2, 3, minute, 0, 0, time.UTC) }
+	absences := []absence{{at(1), at(2)}, {at(3), at(4)}, {at(5), at(6)}}
+	for times, want := range []string{"<nil>",
+		"still was not there from 2026-01-02T03:01:00Z to 2026-01-02T03:02:00Z",
+		"still was not there 2 times between 2026-01-02T03:01:00Z and 2026-01-02T03:04:00Z",
+		"still was not there 3 times between 2026-01-02T03:01:00Z and 2026-01-02T03:06:00Z",
+	} {
+		r := newStill(t)
+		r.absences = absences[:times]
+		reader, err := r.Read(ReaderOptions{Snap: 100, From: at(0), Past: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(reader.Gap()); got != want {
+			t.Errorf("want %s, got %s", want, got)
+		}
 	}
 }
