@@ -335,12 +335,14 @@ bool ring_recover(ring *r, const geometry *g)
 	if (memcmp(&s->geometry, g, sizeof *g) != 0 || s->oldest < 1 || s->newest < s->oldest ||
 	    s->newest - s->oldest >= g->entries || s->blocks < 0 || s->segments < 1)
 		return false;
-	if (!undo_change(s) || !recount(r, chunk_at(r, s->newest)))
+	if (!undo_change(s))
 		return false;
 	for (int64_t number = s->oldest; number <= s->newest; number++) {
 		if (!is_sound(r, chunk_at(r, number), number))
 			return false;
 	}
+	if (!recount(r, chunk_at(r, s->newest))) // which is sound, and so within its segment
+		return false;
 	for (int64_t place = 0; place < g->blocks; place++) { // taken, but not given back
 		struct tpacket_hdr_v1 *h = &block_at(r, place)->hdr.bh1;
 		if ((LOAD(h->block_status, ACQUIRE) & TP_STATUS_USER) && (int64_t)h->seq_num <= s->blocks)

@@ -288,26 +288,6 @@ func TestBlockKnowsItsLatestStamp(t *testing.T) {
 	}
 }
 
-// TestRestoreCountsAnew: what the newest chunk is said to hold, when its writer was killed
-// between two stores, is what it holds.
-func TestRestoreCountsAnew(t *testing.T) {
-	r := newSmallRing(t, leastRing, 4096)
-	for n := range uint64(3) {
-		putAt(r, n, 1)
-	}
-	r.lose(time.Unix(1, 0), 7)
-	chunks := r.memory[storySize+int(unsafe.Sizeof(*r.c.state)):]
-	counts := chunks[int(r.c.state.newest)*80+24:] // packets and losses, of a chunk of ten words
-	binary.NativeEndian.PutUint64(counts, 2)
-	binary.NativeEndian.PutUint64(counts[8:], 0)
-	if !r.restore(r.c.state.geometry) {
-		t.Fatal("want the ring in order, got it damaged")
-	}
-	if got := r.holding(); got.packets != 3 || got.lost != 7 {
-		t.Errorf("want 3 packets and 7 lost, got %d and %d", got.packets, got.lost)
-	}
-}
-
 // TestRingIsThereFromTheStart: the memory of a ring is taken when it is made, not
 // when packets come and there may be none.
 func TestRingIsThereFromTheStart(t *testing.T) {
