@@ -2,7 +2,6 @@
 #define TAP_PACKET_H
 
 #include <endian.h>
-#include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -82,7 +81,7 @@ static inline bool view_in_block(const uint8_t *block, uint64_t size, uint64_t a
 	v->stored = h.tp_snaplen;
 	v->length = h.tp_len;
 	v->tagged = h.tp_status & TP_STATUS_VLAN_VALID;
-	v->tpid = h.tp_status & TP_STATUS_VLAN_TPID_VALID ? h.hv1.tp_vlan_tpid : ETH_P_8021Q;
+	v->tpid = h.hv1.tp_vlan_tpid; // since Linux 3.14; a memfd needs a later one
 	v->tci = h.hv1.tp_vlan_tci;
 	v->lost = 0;
 	v->next = at + h.tp_next_offset;

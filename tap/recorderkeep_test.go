@@ -87,6 +87,18 @@ func TestRecorderRefusesToResume(t *testing.T) {
 			t.Errorf("want %q, got %v", words, err)
 		}
 	}
+	kept := keepFiles(t, first.Recorder)
+	if err := kept[1].Truncate(16 << 20); err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewRecorder(recordV0(), 4<<20, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.recorded.Do(t, func() { err = r.Resume(kept) })
+	if want := "has another size"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("a longer file: want %q, got %v", want, err)
+	}
 }
 
 // TestRecorderResumesTwoFiles: with less or more it begins anew, and none stays open.

@@ -333,10 +333,11 @@ bool ring_recover(ring *r, const geometry *g)
 {
 	ring_state *const s = r->state;
 	if (memcmp(&s->geometry, g, sizeof *g) != 0 || s->oldest < 1 || s->newest < s->oldest ||
-	    s->newest - s->oldest >= g->entries || s->blocks < 0 || s->segments < 1)
+	    s->blocks < 0 || s->segments < 1)
 		return false;
 	if (!undo_change(s))
 		return false;
+	// More chunks than entries cannot be sound: two would have one entry, and it one number.
 	for (int64_t number = s->oldest; number <= s->newest; number++) {
 		if (!is_sound(r, chunk_at(r, number), number))
 			return false;
