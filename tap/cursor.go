@@ -79,9 +79,6 @@ func (r *ring) newCursor(from time.Time, past bool) *cursor {
 // cut leaves out what is past and not older than a time.
 func (c *cursor) cut(until time.Time) { c.at.until = min(c.at.until, C.int64_t(until.UnixNano())) }
 
-// begin leaves out what is past and older than a time.
-func (c *cursor) begin(from time.Time) { c.at.from = max(c.at.from, C.int64_t(from.UnixNano())) }
-
 // take copies wanted packets to the room as records of a pcap file, at most so
 // many, and returns how many and their bytes. It takes what is there, and does
 // not wait.

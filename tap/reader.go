@@ -94,7 +94,6 @@ func (r *Recorder) Read(o ReaderOptions) (*Reader, error) {
 		reader.absences = r.missing(o.From)
 		if whole := r.whole(r.ring.holding()); whole.After(o.From) {
 			reader.since = whole
-			reader.cursor.begin(whole)
 		}
 	}
 	return reader, nil

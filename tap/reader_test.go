@@ -219,6 +219,29 @@ func TestReaderAfterClockIsSetBack(t *testing.T) {
 	}
 }
 
+// TestReaderWhenClockWasSetBack: of a ring that has forgotten packets, the oldest may have a
+// later stamp than what is wanted.
+func TestReaderWhenClockWasSetBack(t *testing.T) {
+	r := newStill(t)
+	now := time.Now().Unix()
+	r.began = time.Unix(now-60, 0)
+	for number := range uint64(200) { // more than it has room for
+		putAt(r.ring, number, now+3600)
+	}
+	for second := range int64(5) {
+		putAt(r.ring, 200+uint64(second), now-5+second)
+	}
+	reader, err := r.Read(ReaderOptions{Snap: 100, From: time.Unix(now-10, 0), Past: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := make([]byte, 4096)
+	size := reader.Copy([][]byte{room}, unlimited(never))
+	if got := parse(t, room[:size]); len(got) != 5 || binary.BigEndian.Uint64(got[0].Data) != 200 {
+		t.Errorf("want the 5 packets since then, got %d", len(got))
+	}
+}
+
 // TestReaderIsWoken: who waits for packets gets them when they come, not when a
 // read timeout is over.
 func TestReaderIsWoken(t *testing.T) {
