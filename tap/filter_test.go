@@ -65,6 +65,35 @@ func TestFiltersAreFreed(t *testing.T) {
 	t.Error("want the memory of programs back")
 }
 
+// TestFiltersOfUserSpaceAreFreed: the copy of a program goes with the interface that it was for.
+func TestFiltersOfUserSpaceAreFreed(t *testing.T) {
+	testbed.NeedRoot(t)
+	const opened = 8
+	code := append(make(program, 1<<16-2), accept(100)) // of immediate loads, and more than the kernel takes
+	open := func() {
+		live, err := Open(Options{Interface: "lo", Filter: &Filter{link: ethernet, code: code}, Snap: 100, BufferSize: 1 << 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		live.Close()
+	}
+	open()
+	for range 5 { // as above
+		debug.FreeOSMemory()
+		before := resident(t)
+		for range opened {
+			open()
+		}
+		debug.FreeOSMemory()
+		grown := resident(t) - before
+		if grown <= opened*8*len(code)/2 {
+			return
+		}
+		t.Logf("%d programs of %d bytes: grew by %d", opened, 8*len(code), grown)
+	}
+	t.Error("want the memory of programs back")
+}
+
 // TestCompilingLeavesNothing: an interface that has to be open for a filter is closed again.
 func TestCompilingLeavesNothing(t *testing.T) {
 	ns := testbed.NewNamespace(t, "compile")
