@@ -42,6 +42,8 @@ func TestSet(t *testing.T) {
 		{"switch", "true", "true", ""},
 		{"switch", "yes", "", "takes true or false"},
 		{"number", "10", "10", ""},
+		{"number", "1", "1", ""},
+		{"number", "0", "", "takes a number from 1 to 10"},
 		{"number", "11", "", "takes a number from 1 to 10"},
 		{"number", "1.5", "", "takes a number from 1 to 10"},
 		{"size", "2KiB", "2KiB", ""},

@@ -6,11 +6,14 @@ import (
 )
 
 func TestNearest(t *testing.T) {
-	names := []string{"node", "nodere", "interface", "bpf", "timeout", "by", "packets", "id"}
+	names := []string{"node", "nodere", "interface", "bpf", "timeout", "by", "packets", "id", "pattern",
+		strings.Repeat("long", 8)}
 	for word, want := range map[string]string{
 		"interfaces": "interface", "Interface": "interface", "intreface": "interface", "iterfac": "interface",
 		"bfp": "bpf", "BPF": "bpf", "timout": "timeout", "timeouts": "timeout", "noder": "node", "nod": "node",
 		"packet": "packets", "": "", "filter": "", "x": "", "bpp": "bpf", "ie": "id", "host": "",
+		"attren": "pattern", "ptern": "pattern", strings.Repeat("long", 8)[1:]: strings.Repeat("long", 8),
+		strings.Repeat("long", 8): strings.Repeat("long", 8), strings.Repeat("long", 8) + "x": "",
 		strings.Repeat("interface", 10): "",
 	} {
 		if got := Nearest(word, names); got != want {
