@@ -49,6 +49,16 @@ func push(t *testing.T, w *ListWriter, pieces ...string) {
 	}
 }
 
+// startPush appends a piece in the background. It ends before the list is closed, also when the test fails.
+func startPush(t *testing.T, w *ListWriter, piece string) (ended <-chan error) {
+	t.Helper()
+	pushed := make(chan error, 1)
+	var pushing sync.WaitGroup
+	t.Cleanup(pushing.Wait)
+	pushing.Go(func() { pushed <- w.Push(t.Context(), []byte(piece)) })
+	return pushed
+}
+
 // A reading is what is read of a list in the background.
 type reading struct {
 	pieces chan string
@@ -489,14 +499,11 @@ func TestListWriterRecovers(t *testing.T) {
 			}
 			switch test.sent {
 			case "next":
-				w.heard = time.Now() // it looks well
-				w.link.conn, w.link.release = lostConn{}, func() {}
+				lose(w, lostConn{})
 			case "a part":
-				w.heard = time.Now()
-				w.link.conn, w.link.release = lostConn{flush: errLost}, func() {}
+				lose(w, lostConn{flush: errLost})
 			case "refused":
-				w.heard = time.Now()
-				w.link.conn, w.link.release = lostConn{answer: redis.Error("READONLY replica")}, func() {}
+				lose(w, lostConn{answer: redis.Error("READONLY replica")})
 			}
 			before := w.client.number
 			if err := w.Push(t.Context(), []byte("next")); !errors.Is(err, test.want) {
@@ -536,8 +543,7 @@ func TestListWriterRecoversSeveral(t *testing.T) {
 					r.Do(t, words[0], redis.Args{}.AddFlat(words[1:])...)
 				}
 			}
-			w.heard = time.Now() // it looks well
-			w.link.conn, w.link.release = lostConn{}, func() {}
+			lose(w, lostConn{})
 			err := w.Push(t.Context(), []byte("1"), []byte("22"), []byte("333"))
 			if !errors.Is(err, test.want) {
 				t.Errorf("want %v, got %v", test.want, err)
@@ -616,6 +622,12 @@ func (c lostConn) ReceiveWithTimeout(time.Duration) (any, error) {
 func (lostConn) Err() error   { return errLost }
 func (lostConn) Close() error { return nil }
 
+// lose gives a writer a connection that it takes for a good one, however late it uses it.
+func lose(w *ListWriter, conn lostConn) {
+	w.heard = time.Now().Add(time.Hour)
+	w.link.conn, w.link.release = conn, func() {}
+}
+
 // TestListServerAway: it is waited for, but not for ever; the context ends the waiting.
 func TestListServerAway(t *testing.T) {
 	t.Parallel()
@@ -627,8 +639,7 @@ func TestListServerAway(t *testing.T) {
 	look(t, w)
 	r.Signal(t, syscall.SIGKILL)
 	r.Wait(t, 5*time.Second)
-	ended := make(chan error)
-	go func() { ended <- w.Push(t.Context(), []byte("b")) }()
+	ended := startPush(t, w, "b")
 	time.Sleep(time.Second)
 	r.Restart(t)
 	if err := <-ended; errors.Is(err, errGone) {
@@ -663,8 +674,7 @@ func TestListServerForgets(t *testing.T) {
 	w.heard = time.Time{} // so that it looks before it sends
 	r.Signal(t, syscall.SIGKILL)
 	r.Wait(t, 5*time.Second)
-	ended := make(chan error)
-	go func() { ended <- w.Push(t.Context(), []byte("b")) }()
+	ended := startPush(t, w, "b")
 	time.Sleep(300 * time.Millisecond)
 	r.Restart(t)
 	if err := <-ended; !errors.Is(err, errGone) {
