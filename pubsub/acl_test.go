@@ -123,17 +123,17 @@ func TestACLSuffices(t *testing.T) {
 			permit(t, r, "asker", rules[1])
 			var log testbed.Transcript
 			messages, _ := startSubscriber(t, reachAs(r, "host"), logTo(&log))
-			r.AwaitSubscribers(t, 5*time.Second, 1)
+			r.AwaitSubscribers(t, 30*time.Second, 1)
 			p := newPublisher(t, reachAs(r, "host"), logTo(&log))
 			c := startClient(t, reachAs(r, "asker"))
 			if _, err := c.Publish(t.Context(), []byte("question")); err != nil {
 				t.Error(err)
 			}
-			if got := next(t, messages, time.Second); got != "question" {
+			if got := next(t, messages, 30*time.Second); got != "question" {
 				t.Errorf("want the question, got %s", got)
 			}
 			p.Publish([]byte("answer"))
-			if got := next(t, c.Answers(), time.Second); got != "answer" {
+			if got := next(t, c.Answers(), 30*time.Second); got != "answer" {
 				t.Errorf("want the answer, got %s", got)
 			}
 			if strings.Contains(log.String(), "NOPERM") {

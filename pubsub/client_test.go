@@ -28,11 +28,11 @@ func TestClientAsks(t *testing.T) {
 	if listeners, err := c.Publish(t.Context(), []byte("question")); listeners != 1 || err != nil {
 		t.Errorf("want 1 listener, got %d, %v", listeners, err)
 	}
-	if got := next(t, requests, time.Second); got != "question" {
+	if got := next(t, requests, 30*time.Second); got != "question" {
 		t.Errorf("want the question, got %s", got)
 	}
 	r.Do(t, "PUBLISH", resultChannel, "answer")
-	if got := next(t, c.Answers(), time.Second); got != "answer" {
+	if got := next(t, c.Answers(), 30*time.Second); got != "answer" {
 		t.Errorf("want the answer, got %s", got)
 	}
 }
@@ -44,7 +44,7 @@ func TestClientSurvivesARestart(t *testing.T) {
 	c := startClient(t, reach(r))
 	for range 2 {
 		r.Signal(t, syscall.SIGKILL)
-		r.Wait(t, 5*time.Second)
+		r.Wait(t, 30*time.Second)
 		if err := nextChange(t, c); err == nil {
 			t.Error("no error while the server is away")
 		}
@@ -53,7 +53,7 @@ func TestClientSurvivesARestart(t *testing.T) {
 		for nextChange(t, c) != nil {
 		}
 		r.Do(t, "PUBLISH", resultChannel, "answer")
-		if got := next(t, c.Answers(), time.Second); got != "answer" {
+		if got := next(t, c.Answers(), 30*time.Second); got != "answer" {
 			t.Errorf("want the answer, got %s", got)
 		}
 	}
@@ -67,18 +67,23 @@ func TestClientHearsWhatWaited(t *testing.T) {
 	proxy := testbed.StartProxy(t, r.Address())
 	c := startClient(t, &Server{Addresses: []string{proxy.Address}})
 	p := newPublisher(t, reach(r), quietLog())
-	proxy.Lead("")
-	r.Signal(t, syscall.SIGKILL)
-	r.Wait(t, 5*time.Second)
-	p.Publish([]byte("answer"))
-	time.Sleep(4500 * time.Millisecond) // the client tries in vain
-	r.Restart(t)
-	p.Await(t.Context())
-	time.Sleep(300 * time.Millisecond)
-	proxy.Lead(r.Address())
-	if got := next(t, c.Answers(), 6*time.Second); got != "answer" {
-		t.Errorf("want the answer, got %s", got)
+	for range 3 { // the answer waits for a short time, which a slow machine may spend otherwise
+		proxy.Lead("")
+		r.Signal(t, syscall.SIGKILL)
+		r.Wait(t, 30*time.Second)
+		p.Publish([]byte("answer"))
+		time.Sleep(4500 * time.Millisecond) // the client tries in vain
+		r.Restart(t)
+		p.Await(t.Context())
+		time.Sleep(300 * time.Millisecond)
+		proxy.Lead(r.Address())
+		select {
+		case <-c.Answers():
+			return
+		case <-time.After(6 * time.Second):
+		}
 	}
+	t.Error("want the answer")
 }
 
 // TestClientIsBoundedByWhatWaits: however many answers have been heard, more of them are.
@@ -93,7 +98,7 @@ func TestClientIsBoundedByWhatWaits(t *testing.T) {
 		select {
 		case heard <- Message{Data: []byte("x")}:
 			<-c.answers
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("no more than %d answers are taken", n)
 		}
 	}
@@ -105,7 +110,7 @@ func nextChange(t *testing.T, c *Client) error {
 	select {
 	case err := <-c.Changes():
 		return err
-	case <-time.After(6 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no change")
 	}
 	panic("unreachable")
@@ -120,7 +125,7 @@ func TestClientWithoutServer(t *testing.T) {
 		if _, err := NewClient(t.Context(), &Server{Addresses: []string{address}}, "capture", resultChannel); err == nil {
 			t.Errorf("%s: a client without a server", name)
 		}
-		if took := time.Since(began); took > pingPeriod+pongMargin+time.Second {
+		if took := time.Since(began); took > pingPeriod+pongMargin+5*time.Second {
 			t.Errorf("%s: took %v to say so", name, took)
 		}
 	}

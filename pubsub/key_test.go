@@ -168,7 +168,7 @@ func TestStoreIsRefused(t *testing.T) {
 			if err == nil || !strings.HasPrefix(err.Error(), "store "+key+": "+test.want) {
 				t.Errorf("want the server's words, got %v", err)
 			}
-			if took := time.Since(began); took > awayTimeout/5 { // not tried again
+			if took := time.Since(began); took > awayTimeout/2 { // not tried again
 				t.Errorf("want that at once, took %v", took)
 			}
 			checkNoKeys(t, r)
@@ -185,7 +185,7 @@ func TestStoreSurvives(t *testing.T) {
 		"connection is cut": func(_ *testing.T, _ *testbed.Redis, proxy *testbed.Proxy) { proxy.Cut() },
 		"server is restarted": func(t *testing.T, r *testbed.Redis, _ *testbed.Proxy) {
 			r.Signal(t, syscall.SIGKILL)
-			r.Wait(t, 5*time.Second)
+			r.Wait(t, 30*time.Second)
 			r.Restart(t)
 		},
 		"server goes back to an older state": func(t *testing.T, r *testbed.Redis, proxy *testbed.Proxy) {
@@ -274,7 +274,7 @@ func TestStoreWaitsForAMaster(t *testing.T) {
 	t.Parallel()
 	master := testbed.StartRedis(t)
 	replica := testbed.StartRedis(t, "--replicaof", "127.0.0.1", fmt.Sprint(master.Port))
-	testbed.Eventually(t, 5*time.Second, "the replica refuses", func() bool {
+	testbed.Eventually(t, 30*time.Second, "the replica refuses", func() bool {
 		return mentions(try(t, replica, "default", "SET x y"), "READONLY")
 	})
 	stored := make(chan error, 1)
@@ -310,8 +310,8 @@ func TestStoreIsStopped(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		_, err := (&Server{Addresses: []string{address}}).Store(ctx, key, 1, plain([]byte("x")))
-		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > time.Second+LastAttempt {
-			t.Errorf("%s: want its deadline passed after a second, got %v after %v", name, err, took)
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > awayTimeout/2 {
+			t.Errorf("%s: want its deadline passed soon after a second, got %v after %v", name, err, took)
 		}
 	}
 }

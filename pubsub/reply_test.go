@@ -301,7 +301,7 @@ func TestBadReplies(t *testing.T) {
 func checkSubscriberRecovers(t *testing.T, fake string, r *testbed.Redis, bad badReply) {
 	proxy := testbed.StartProxy(t, fake)
 	messages, state := startSubscriber(t, &Server{Addresses: []string{proxy.Address}}, quietLog())
-	testbed.Eventually(t, 20*time.Second, bad.culprit, func() bool { return strings.Contains(state(), bad.culprit) })
+	testbed.Eventually(t, 30*time.Second, bad.culprit, func() bool { return strings.Contains(state(), bad.culprit) })
 	proxy.Lead(r.Address())
 	r.AwaitSubscribers(t, 20*time.Second, 1)
 	checkReceives(t, r, messages)
@@ -314,7 +314,7 @@ func checkPublisherRecovers(t *testing.T, fake string, r *testbed.Redis, bad bad
 	var log testbed.Transcript
 	p := newPublisher(t, &Server{Addresses: []string{proxy.Address}}, logTo(&log))
 	publishNumbers(p, 1, 1)
-	testbed.Eventually(t, 20*time.Second, bad.culprit, func() bool { return strings.Contains(log.String(), bad.culprit) })
+	testbed.Eventually(t, 30*time.Second, bad.culprit, func() bool { return strings.Contains(log.String(), bad.culprit) })
 	proxy.Lead(r.Address())
 	checkNumbers(t, heard, 1, 1)
 }
@@ -325,7 +325,7 @@ func checkOthersSay(t *testing.T, fake string, bad badReply) {
 	var asking sync.WaitGroup
 	briefly := func(err *error, ask func(context.Context) error) {
 		asking.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 			defer cancel()
 			*err = ask(ctx)
 		})

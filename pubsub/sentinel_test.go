@@ -89,12 +89,12 @@ func TestSentinelFailover(t *testing.T) {
 			g := testbed.StartGroup(t, testbed.GroupConfig{})
 			addresses := g.SentinelAddresses()
 			p := startParty(t, func() *Server { return &Server{Addresses: addresses, Master: testbed.MasterName} })
-			g.Servers[0].AwaitSubscribers(t, 5*time.Second, 1)
+			g.Servers[0].AwaitSubscribers(t, 30*time.Second, 1)
 			checkReceives(t, g.Servers[0], p.messages)
 			happen(t, g)
 			master := g.AwaitNewMaster(t, g.Servers[0])
 			began := time.Now()
-			master.AwaitSubscribers(t, 3*time.Second, 1)
+			master.AwaitSubscribers(t, 30*time.Second, 1)
 			t.Logf("subscribed after %v", time.Since(began))
 			checkReceives(t, master, p.messages)
 			p.checkNothingLost(t)
@@ -115,7 +115,7 @@ func TestSentinelsAreAway(t *testing.T) {
 	}
 	p := startParty(t, func() *Server { return &Server{Addresses: addresses, Master: testbed.MasterName} })
 	master := g.Servers[0]
-	master.AwaitSubscribers(t, 5*time.Second, 1)
+	master.AwaitSubscribers(t, 30*time.Second, 1)
 	for _, proxy := range proxies {
 		proxy.Lead("")
 		proxy.Cut()
@@ -126,13 +126,13 @@ func TestSentinelsAreAway(t *testing.T) {
 	}
 	checkReceives(t, master, p.messages)
 	master.Do(t, "CLIENT", "KILL", "TYPE", "pubsub")
-	master.AwaitSubscribers(t, 10*time.Second, 1)
+	master.AwaitSubscribers(t, 30*time.Second, 1)
 	for n, proxy := range proxies {
 		proxy.Lead(g.SentinelAddresses()[n])
 	}
 	master.Signal(t, syscall.SIGKILL)
 	next := g.AwaitNewMaster(t, master)
-	next.AwaitSubscribers(t, 3*time.Second, 1)
+	next.AwaitSubscribers(t, 30*time.Second, 1)
 	checkReceives(t, next, p.messages)
 }
 
@@ -148,17 +148,17 @@ func TestSentinelLies(t *testing.T) {
 		return &Server{Addresses: addresses, Master: testbed.MasterName}
 	}
 	p := startParty(t, server)
-	g.Servers[0].AwaitSubscribers(t, 5*time.Second, 1)
+	g.Servers[0].AwaitSubscribers(t, 30*time.Second, 1)
 	g.Sentinels[0].Do(t, "SENTINEL", "FAILOVER", testbed.MasterName)
 	master := g.AwaitNewMaster(t, g.Servers[0])
 	if master == g.Servers[1] {
 		t.Log("the liar tells the truth by now")
 	}
-	master.AwaitSubscribers(t, 3*time.Second, 1)
+	master.AwaitSubscribers(t, 30*time.Second, 1)
 	p.checkNothingLost(t)
 
 	alone := &Server{Addresses: []string{lie(t, g.Servers[0].Address())}, Master: testbed.MasterName}
-	testbed.Eventually(t, 5*time.Second, "a replica is not taken", func() bool {
+	testbed.Eventually(t, 30*time.Second, "a replica is not taken", func() bool {
 		_, err := alone.dial(t.Context())
 		return err != nil && strings.Contains(err.Error(), "is no master but a slave")
 	})
@@ -173,7 +173,7 @@ func TestSentinelLiesLater(t *testing.T) {
 	addresses := []string{trusted.Address, lie(t, g.Servers[1].Address()), g.Sentinels[1].Address()}
 	p := startParty(t, func() *Server { return &Server{Addresses: addresses, Master: testbed.MasterName} })
 	master := g.Servers[0]
-	master.AwaitSubscribers(t, 5*time.Second, 1)
+	master.AwaitSubscribers(t, 30*time.Second, 1)
 	time.Sleep(watchPeriod + time.Second) // it is asked again
 	trusted.Lead("")
 	trusted.Cut()
@@ -183,7 +183,7 @@ func TestSentinelLiesLater(t *testing.T) {
 	}
 	master.Signal(t, syscall.SIGSTOP)
 	next := g.AwaitNewMaster(t, master)
-	next.AwaitSubscribers(t, 3*time.Second, 1)
+	next.AwaitSubscribers(t, 30*time.Second, 1)
 	p.checkNothingLost(t)
 	if !strings.Contains(p.log.String(), errMoved.Error()) {
 		t.Errorf("want %q in the log, got %s", errMoved, p.log.String())
@@ -236,10 +236,10 @@ func TestSentinelTLSAndPasswords(t *testing.T) {
 		return s
 	}
 	p := startParty(t, server)
-	g.Servers[0].AwaitSubscribers(t, 5*time.Second, 1)
+	g.Servers[0].AwaitSubscribers(t, 30*time.Second, 1)
 	g.Servers[0].Signal(t, syscall.SIGKILL)
 	master := g.AwaitNewMaster(t, g.Servers[0])
-	master.AwaitSubscribers(t, 3*time.Second, 1)
+	master.AwaitSubscribers(t, 30*time.Second, 1)
 	p.checkNothingLost(t)
 	if text := p.log.String(); strings.Contains(text, "secret") || strings.Contains(text, "watch") {
 		t.Errorf("a password is in the log: %s", text)
@@ -268,13 +268,13 @@ func TestServersInTurn(t *testing.T) {
 	dead := testbed.DeadAddress(t)
 	server := &Server{Addresses: []string{dead, good.Address(), other.Address()}}
 	messages, _ := startSubscriber(t, server, quietLog())
-	good.AwaitSubscribers(t, 5*time.Second, 1)
+	good.AwaitSubscribers(t, 30*time.Second, 1)
 	good.Signal(t, syscall.SIGSTOP)
-	other.AwaitSubscribers(t, pingPeriod+pongMargin+pingPeriod+2*time.Second, 1)
+	other.AwaitSubscribers(t, pingPeriod+pongMargin+pingPeriod+30*time.Second, 1)
 	checkReceives(t, other, messages)
 	good.Signal(t, syscall.SIGCONT)
 	other.Signal(t, syscall.SIGKILL)
-	good.AwaitSubscribers(t, 6*time.Second, 1)
+	good.AwaitSubscribers(t, 30*time.Second, 1)
 	checkReceives(t, good, messages)
 }
 
@@ -306,17 +306,17 @@ func TestCluster(t *testing.T) {
 	messages, _ := startSubscriber(t, &Server{Addresses: addresses}, quietLog())
 	p := newPublisher(t, &Server{Addresses: addresses}, quietLog())
 	c := startClient(t, &Server{Addresses: turned})
-	nodes[0].AwaitSubscribers(t, 5*time.Second, 1)
+	nodes[0].AwaitSubscribers(t, 30*time.Second, 1)
 	talk := func() {
 		t.Helper()
 		if _, err := c.Publish(t.Context(), []byte("question")); err != nil {
 			t.Error(err)
 		}
-		if got := next(t, messages, time.Second); got != "question" {
+		if got := next(t, messages, 30*time.Second); got != "question" {
 			t.Errorf("want the question, got %s", got)
 		}
 		p.Publish([]byte("answer"))
-		if got := next(t, c.Answers(), 6*time.Second); got != "answer" {
+		if got := next(t, c.Answers(), 30*time.Second); got != "answer" {
 			t.Errorf("want the answer, got %s", got)
 		}
 	}
@@ -328,8 +328,8 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	nodes[0].Signal(t, syscall.SIGKILL)
-	nodes[0].Wait(t, 5*time.Second)
-	nodes[1].AwaitSubscribers(t, 6*time.Second, 1)
+	nodes[0].Wait(t, 30*time.Second)
+	nodes[1].AwaitSubscribers(t, 30*time.Second, 1)
 	talk()
 }
 

@@ -47,11 +47,11 @@ func TestServerTLS(t *testing.T) {
 	ca := testbed.NewCA(t)
 	r, address := startTLSRedis(t, ca)
 	messages, state := startSubscriber(t, &Server{Addresses: []string{address}, TLS: true, CAs: trust(t, ca)}, quietLog())
-	testbed.Eventually(t, 5*time.Second, "subscribed", func() bool { return state() == "subscribed" })
+	testbed.Eventually(t, 30*time.Second, "subscribed", func() bool { return state() == "subscribed" })
 	checkReceives(t, r, messages)
 
 	_, distrusting := startSubscriber(t, &Server{Addresses: []string{address}, TLS: true}, quietLog())
-	testbed.Eventually(t, 5*time.Second, "certificate refused", func() bool {
+	testbed.Eventually(t, 30*time.Second, "certificate refused", func() bool {
 		return strings.Contains(distrusting(), "certificate")
 	})
 }
@@ -148,7 +148,7 @@ func TestAUTHIsNotRepeated(t *testing.T) {
 			var log testbed.Transcript
 			server := func() *Server { return &Server{Addresses: []string{fake}, Password: password} }
 			_, state := startSubscriber(t, server(), logTo(&log))
-			testbed.Eventually(t, 5*time.Second, "refused", func() bool { return state() != "" })
+			testbed.Eventually(t, 30*time.Second, "refused", func() bool { return state() != "" })
 			_, client := NewClient(t.Context(), server(), "capture", resultChannel)
 			sentinel := &Server{Addresses: []string{fake}, Master: "m", SentinelPassword: password}
 			_, watch := sentinel.dial(t.Context())
@@ -173,7 +173,7 @@ func TestOddServersAreNamed(t *testing.T) {
 		server := func() *Server { return &Server{Addresses: []string{address}} }
 		_, client := NewClient(t.Context(), server(), "capture", resultChannel)
 		_, publish := (&Client{server: server()}).Publish(t.Context(), []byte("x"))
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		_, announce := server().Announce(ctx, "capture", []byte("x"))
 		cancel()
 		_, keys := server().Keys(t.Context(), "x")
