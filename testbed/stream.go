@@ -50,6 +50,9 @@ type Stream struct {
 	// padding makes a packet as long as it has to be.
 	padding string
 	sent    atomic.Int64
+
+	mu    sync.Mutex
+	began []int64 // when each packet began to be sent, in nanoseconds of the clock
 }
 
 // NewStream returns a Stream of packets of so many bytes at least, which sends when Send is called.
@@ -68,6 +71,9 @@ func NewStream(t testing.TB, size int) *Stream {
 
 // Send sends the next packet. Only one goroutine may send.
 func (s *Stream) Send() {
+	s.mu.Lock()
+	s.began = append(s.began, time.Now().UnixNano())
+	s.mu.Unlock()
 	fmt.Fprintf(s.conn, "packet %08d%s", s.sent.Load(), s.padding)
 	s.sent.Add(1)
 }
@@ -100,6 +106,33 @@ func StartStreamOf(t testing.TB, size int, interval time.Duration) *Stream {
 
 // Sent returns how many packets have been sent so far: numbers from 0 on.
 func (s *Stream) Sent() int { return int(s.sent.Load()) }
+
+// SentAt returns when a packet began to be sent; it was after the one before had been. It is now if none has
+// that number yet, and the beginning of time if none ever has.
+func (s *Stream) SentAt(number int) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case number < 0:
+		return time.Time{}
+	case number >= len(s.began):
+		return time.Now()
+	}
+	return time.Unix(0, s.began[number])
+}
+
+// CheckWhole fails unless the numbers follow each other and are of all packets that were sent from start to end. It does
+// not matter how fast they were sent.
+func (s *Stream) CheckWhole(t testing.TB, found []int, start, end time.Time) {
+	t.Helper()
+	CheckNoGap(t, found)
+	if before := found[0] - 1; s.SentAt(before).After(start) {
+		t.Errorf("packet %d was sent %v after the start, and is missing", before, s.SentAt(before).Sub(start))
+	}
+	if after := found[len(found)-1] + 1; s.SentAt(after + 1).Before(end) {
+		t.Errorf("packet %d was sent %v before the end, and is missing", after, end.Sub(s.SentAt(after+1)))
+	}
+}
 
 // Await waits until so many more packets have been sent.
 func (s *Stream) Await(t testing.TB, more int) {
