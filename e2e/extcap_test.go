@@ -65,7 +65,7 @@ func twoHosts(t *testing.T, r *testbed.Redis, flags ...string) {
 	flags = append([]string{"-maxreturn", "16MiB", "-record", "lo", "-recordsize", "32MiB"}, flags...)
 	testbed.Start(t, daemonCommand(r, flags...))
 	testbed.Start(t, daemonCommand(r, "-maxreturn", "16MiB", "-node", "web2"))
-	r.AwaitSubscribers(t, 10*time.Second, 2)
+	r.AwaitSubscribers(t, time.Minute, 2)
 }
 
 // origins returns how many packets of which host a file holds.
@@ -129,7 +129,7 @@ func TestWireshark(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "all.pcapng")
 			p := w.capture(t, r, "^web", append(test.args, "-f", stream.Filter(), "-w", file)...)
 			if test.signal != nil {
-				testbed.Eventually(t, 20*time.Second, "packets have come", func() bool {
+				testbed.Eventually(t, time.Minute, "packets have come", func() bool {
 					info, err := os.Stat(file)
 					return err == nil && info.Size() > 4096
 				})
@@ -346,7 +346,7 @@ func TestExtcapHidesPasswords(t *testing.T) {
 	r.Password = password
 	cmd := daemonCommand(r, "-maxreturn", "16MiB", "-redisurl", "redis://:"+password+"@"+r.Address())
 	testbed.Start(t, cmd)
-	r.AwaitSubscribers(t, 10*time.Second, 1)
+	r.AwaitSubscribers(t, time.Minute, 1)
 	stream := testbed.StartStream(t, time.Millisecond)
 	file := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
@@ -375,7 +375,7 @@ func TestExtcapHidesPasswords(t *testing.T) {
 				t.Errorf("want a command line without password, got %q (%v)", line, err)
 			}
 			x.Signal(t, syscall.SIGTERM)
-			x.Wait(t, 10*time.Second)
+			x.Wait(t, time.Minute)
 		})
 	}
 }
@@ -432,7 +432,7 @@ func TestExtcapAsksNobody(t *testing.T) {
 		cmd.Env = append(os.Environ(), variables...)
 		begun := time.Now()
 		out, err := testbed.CombinedOutput(cmd)
-		if took := time.Since(begun); err != nil || took > 2*time.Second {
+		if took := time.Since(begun); err != nil || took > 5*time.Second {
 			t.Errorf("%s: want an answer at once, got %v after %v", line, err, took)
 		}
 		if got := string(out); strings.Contains(got, "s3cret") || !strings.Contains(got, "{display=") {

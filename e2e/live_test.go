@@ -156,7 +156,7 @@ func TestLiveSlowReader(t *testing.T) {
 	startDaemon(t, r, slices.Concat(args, keeping(t.TempDir()), flags)...)
 	stream := testbed.NewStream(t, 40_000)
 	r.Publish(t, `{"node":"web1","interface":"lo","live":true,"bytes":8000000,"bpf":"`+stream.Filter()+`"}`)
-	started := l.await(t, 5*time.Second, "started", "refused")
+	started := l.await(t, time.Minute, "started", "refused")
 	for range 200 {
 		stream.Send()
 	}

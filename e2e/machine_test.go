@@ -74,7 +74,7 @@ func newMachine(t testing.TB) *machine {
 	boot := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts", "--net",
 		"sh", "-c", bootScript, "sh", dir, group)
 	m := &machine{process: testbed.Start(t, boot)}
-	testbed.Eventually(t, 20*time.Second, "systemd has started", func() bool {
+	testbed.Eventually(t, time.Minute, "systemd has started", func() bool {
 		select {
 		case <-m.process.Exited:
 			t.Fatal("no machine can be made here: ", m.process.Output.String())
@@ -174,7 +174,7 @@ func (m *machine) journal(t testing.TB) string {
 // awaitSubscribed waits until the service says that it is subscribed.
 func (m *machine) awaitSubscribed(t testing.TB) {
 	t.Helper()
-	testbed.Eventually(t, 10*time.Second, "subscribed", func() bool {
+	testbed.Eventually(t, time.Minute, "subscribed", func() bool {
 		return strings.HasPrefix(m.show("StatusText"), "subscribed to ")
 	})
 }
@@ -182,7 +182,7 @@ func (m *machine) awaitSubscribed(t testing.TB) {
 // awaitCapture waits until the service says that a capture runs.
 func (m *machine) awaitCapture(t testing.TB) {
 	t.Helper()
-	testbed.Eventually(t, 5*time.Second, "a capture runs", func() bool {
+	testbed.Eventually(t, time.Minute, "a capture runs", func() bool {
 		return strings.Contains(m.show("StatusText"), "; 1 ")
 	})
 }

@@ -25,7 +25,7 @@ func startTwo(t *testing.T, r *testbed.Redis, args ...string) (hosts [2]*testbed
 	args = append(args, "-maxreturn", "64MiB")
 	hosts[0] = startDaemon(t, r, args...)
 	hosts[1] = testbed.Start(t, daemonCommand(r, append(args, "-node", "web2", "-format", "pcapng")...))
-	r.AwaitSubscribers(t, 10*time.Second, 2)
+	r.AwaitSubscribers(t, time.Minute, 2)
 	return hosts
 }
 
@@ -160,7 +160,7 @@ func TestMergePipe(t *testing.T) {
 			if code := reading.Wait(t, 20*time.Second); code != 0 || strings.Count(lines.String(), "\n") < 300 {
 				t.Errorf("want 300 lines, got %d, exit code %d, %s", strings.Count(lines.String(), "\n"), code, reading.Output.String())
 			}
-			if code := client.Wait(t, 10*time.Second); code != 0 || strings.Count(client.Output.String(), `"stop":"request"`) != 2 {
+			if code := client.Wait(t, time.Minute); code != 0 || strings.Count(client.Output.String(), `"stop":"request"`) != 2 {
 				t.Errorf("want both captures ended by the client, got exit code %d, %s", code, client.Output.String())
 			}
 		})
@@ -185,11 +185,11 @@ func TestMergePipeline(t *testing.T) {
 		t.Fatal(err)
 	}
 	from.Close()
-	testbed.Eventually(t, 5*time.Second, "the captures are stopped", func() bool {
+	testbed.Eventually(t, time.Minute, "the captures are stopped", func() bool {
 		return strings.Contains(client.Output.String(), "asked the captures to stop")
 	})
 	client.Signal(t, syscall.SIGINT)
-	if code := client.Wait(t, 10*time.Second); code != 0 || strings.Count(client.Output.String(), `"stop":"request"`) != 2 {
+	if code := client.Wait(t, time.Minute); code != 0 || strings.Count(client.Output.String(), `"stop":"request"`) != 2 {
 		t.Errorf("want both captures ended by the client, got exit code %d, %s", code, client.Output.String())
 	}
 }
@@ -208,14 +208,14 @@ func TestMergeEnds(t *testing.T) {
 		"left": {func(t *testing.T, _ *testbed.Redis, client *testbed.Process, hosts [2]*testbed.Process) {
 			hosts[0].Signal(t, syscall.SIGSTOP)
 			client.Signal(t, syscall.SIGTERM)
-			testbed.Eventually(t, 5*time.Second, "the captures are stopped", func() bool {
+			testbed.Eventually(t, time.Minute, "the captures are stopped", func() bool {
 				return strings.Contains(client.Output.String(), "asked the captures to stop")
 			})
 			client.Signal(t, syscall.SIGTERM)
 		}, 1, "left before the results came"},
 		"a host that stops": {func(t *testing.T, _ *testbed.Redis, client *testbed.Process, hosts [2]*testbed.Process) {
 			hosts[1].Signal(t, syscall.SIGTERM)
-			hosts[1].Wait(t, 10*time.Second)
+			hosts[1].Wait(t, time.Minute)
 			client.Signal(t, syscall.SIGINT)
 		}, 0, ""},
 		"killed": {func(t *testing.T, _ *testbed.Redis, client *testbed.Process, _ [2]*testbed.Process) {
@@ -223,10 +223,10 @@ func TestMergeEnds(t *testing.T) {
 		}, -1, ""},
 		"Redis restarts": {func(t *testing.T, r *testbed.Redis, client *testbed.Process, _ [2]*testbed.Process) {
 			r.Signal(t, syscall.SIGKILL)
-			r.Wait(t, 5*time.Second)
+			r.Wait(t, time.Minute)
 			r.Restart(t)
-			r.AwaitSubscribers(t, 10*time.Second, 2)
-			testbed.Eventually(t, 10*time.Second, "results are heard again", func() bool {
+			r.AwaitSubscribers(t, time.Minute, 2)
+			testbed.Eventually(t, time.Minute, "results are heard again", func() bool {
 				return strings.Contains(client.Output.String(), "results are heard again")
 			})
 			client.Signal(t, syscall.SIGINT)
@@ -239,7 +239,7 @@ func TestMergeEnds(t *testing.T) {
 			stream := testbed.StartStream(t, time.Millisecond)
 			file := filepath.Join(t.TempDir(), "all.pcapng")
 			client := testbed.Start(t, clientCommand(r, file, "timeout=60", "bpf="+stream.Filter()))
-			testbed.Eventually(t, 10*time.Second, "packets are in the file", func() bool {
+			testbed.Eventually(t, time.Minute, "packets are in the file", func() bool {
 				info, err := os.Stat(file)
 				return err == nil && info.Size() > 100_000
 			})
@@ -285,7 +285,7 @@ func TestMergeStopped(t *testing.T) {
 	stream := testbed.StartStream(t, time.Millisecond)
 	file := filepath.Join(t.TempDir(), "all.pcapng")
 	client := testbed.Start(t, clientCommand(r, file, "packets=2000", "bpf="+stream.Filter()))
-	testbed.Eventually(t, 10*time.Second, "packets are in the file", func() bool {
+	testbed.Eventually(t, time.Minute, "packets are in the file", func() bool {
 		info, err := os.Stat(file)
 		return err == nil && info.Size() > 20_000
 	})
@@ -325,7 +325,7 @@ func TestMergeUsage(t *testing.T) {
 				test.args[i] = strings.Replace(arg, "DIR", dir, 1)
 			}
 			p := testbed.Start(t, exec.Command(binary, test.args...))
-			if code := p.Wait(t, 10*time.Second); code != test.code || !strings.Contains(p.Output.String(), test.says) {
+			if code := p.Wait(t, time.Minute); code != test.code || !strings.Contains(p.Output.String(), test.says) {
 				t.Errorf("want exit code %d and %q, got %d, %s", test.code, test.says, code, p.Output.String())
 			}
 			checkDirectory(t, dir, 0)

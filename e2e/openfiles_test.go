@@ -22,7 +22,7 @@ func startWithFiles(t *testing.T, r *testbed.Redis, limit int, args ...string) *
 	testbed.NeedTools(t, "prlimit")
 	daemon := daemonCommand(r, args...)
 	p := testbed.Start(t, exec.Command("prlimit", append([]string{fmt.Sprintf("--nofile=%d", limit)}, daemon.Args...)...))
-	r.AwaitSubscribers(t, 10*time.Second, 1)
+	r.AwaitSubscribers(t, time.Minute, 1)
 	return p
 }
 
@@ -68,9 +68,9 @@ func TestFewOpenFiles(t *testing.T) {
 			if ends["done"] == 0 || ends["refused"] == 0 {
 				t.Errorf("want some of both, got %v", ends)
 			}
-			testbed.Eventually(t, 10*time.Second, "another capture", func() bool { // handles are closed behind the result
+			testbed.Eventually(t, time.Minute, "another capture", func() bool { // handles are closed behind the result
 				r.Publish(t, `{"node":"web1","interface":"lo","packets":5,"timeout":5,"bpf":"`+stream.Filter()+`"}`)
-				return l.final(t, 10*time.Second).State == "done"
+				return l.final(t, time.Minute).State == "done"
 			})
 			if !strings.Contains(p.Output.String(), "limit of open files is too low for -maxcaptures") {
 				t.Errorf("want it said at the start, got %s", p.Output.String())
@@ -87,8 +87,8 @@ func TestNoOpenFiles(t *testing.T) {
 	args, port := listening(t)
 	startWithFiles(t, r, 24, append(args, keeping(t.TempDir())...)...)
 	r.Publish(t, `{"node":"web1","interface":"lo"}`)
-	l.next(t, 5*time.Second).check(t, says{"state": "refused", "error": about("open files")})
-	testbed.Eventually(t, 10*time.Second, "503", func() bool {
+	l.next(t, time.Minute).check(t, says{"state": "refused", "error": about("open files")})
+	testbed.Eventually(t, time.Minute, "503", func() bool {
 		code, body := get(t, port, "/healthz")
 		return code == 503 && strings.Contains(body, "open files")
 	})

@@ -25,18 +25,18 @@ func TestResultsSurviveOutage(t *testing.T) {
 	stream := testbed.StartStream(t, time.Millisecond)
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"first","timeout":2,"bpf":"`+stream.Filter()+`"}`)
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"second","timeout":3,"bpf":"`+stream.Filter()+`"}`)
-	l.await(t, 5*time.Second, "started")
-	l.await(t, 5*time.Second, "started")
+	l.await(t, time.Minute, "started")
+	l.await(t, time.Minute, "started")
 	r.Signal(t, syscall.SIGKILL)
-	r.Wait(t, 5*time.Second)
-	testbed.Eventually(t, 10*time.Second, "both captures are written", func() bool {
+	r.Wait(t, time.Minute)
+	testbed.Eventually(t, time.Minute, "both captures are written", func() bool {
 		files, _ := filepath.Glob(filepath.Join(dir, "*.pcap"))
 		return len(files) == 2
 	})
 	r.Restart(t)
 	l = listen(t, r)
 	for _, want := range []string{"first", "second"} {
-		l.next(t, 6*time.Second).check(t, says{"id": want, "state": "done"})
+		l.next(t, time.Minute).check(t, says{"id": want, "state": "done"})
 	}
 }
 
@@ -52,18 +52,18 @@ func TestRedisMoves(t *testing.T) {
 	_, proxyPort, _ := strings.Cut(proxy.Address, ":")
 	args = append(args, "-node", "web1", "-redisport", proxyPort)
 	d := testbed.Start(t, exec.Command(binary, append(args, keeping(t.TempDir())...)...))
-	first.AwaitSubscribers(t, 10*time.Second, 1)
+	first.AwaitSubscribers(t, time.Minute, 1)
 	stream := testbed.StartStream(t, time.Millisecond)
 	first.Publish(t, `{"node":"web1","interface":"lo","timeout":3,"id":"before","bpf":"`+stream.Filter()+`"}`)
-	before.await(t, 5*time.Second, "started")
+	before.await(t, time.Minute, "started")
 	first.Signal(t, syscall.SIGSTOP)
 	proxy.Lead(second.Address())
 
 	second.AwaitSubscribers(t, 21*time.Second, 1) // 15 s until it is noticed, 6 s to be there again
-	after.await(t, 15*time.Second, "done").check(t, says{"id": "before", "packets": anything{}})
+	after.await(t, time.Minute, "done").check(t, says{"id": "before", "packets": anything{}})
 	second.Publish(t, `{"node":"web1","interface":"lo","timeout":1,"id":"after","bpf":"`+stream.Filter()+`"}`)
-	after.await(t, 5*time.Second, "started").check(t, says{"id": "after"})
-	after.await(t, 5*time.Second, "done").check(t, says{"id": "after"})
+	after.await(t, time.Minute, "started").check(t, says{"id": "after"})
+	after.await(t, time.Minute, "done").check(t, says{"id": "after"})
 	if code, body := get(t, port, "/healthz"); code != 200 {
 		t.Errorf("want it healthy, got %d: %s", code, body)
 	}
@@ -84,9 +84,9 @@ func TestPasswordIsNotCaptured(t *testing.T) {
 	cmd := exec.Command(binary, append(keeping(dir), "-node", "web1")...)
 	cmd.Env = append(os.Environ(), "PCAPDAEMON_REDISURL=redis://host:geheim@"+r.Address())
 	testbed.Start(t, cmd)
-	r.AwaitSubscribers(t, 10*time.Second, 1)
+	r.AwaitSubscribers(t, time.Minute, 1)
 	r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","timeout":2,"bpf":"tcp port %d"}`, r.Port))
-	done := l.final(t, 10*time.Second)
+	done := l.final(t, time.Minute)
 	content, err := os.ReadFile(done.File)
 	if err != nil {
 		t.Fatal(err)

@@ -239,7 +239,7 @@ func runWith(t *testing.T, variables []string, args ...string) (int, string) {
 	cmd := exec.Command(binary, args...)
 	cmd.Env = append(os.Environ(), variables...)
 	p := testbed.Start(t, cmd)
-	return p.Wait(t, 10*time.Second), p.Output.String()
+	return p.Wait(t, time.Minute), p.Output.String()
 }
 
 func TestPackageLife(t *testing.T) {
@@ -326,7 +326,7 @@ func TestPackageLife(t *testing.T) {
 		if err := os.WriteFile(settings, []byte(ours), 0o640); err != nil {
 			t.Fatal(err)
 		}
-		testbed.Eventually(t, 20*time.Second, "started with the settings mended", func() bool {
+		testbed.Eventually(t, time.Minute, "started with the settings mended", func() bool {
 			return m.show("ActiveState") == "active"
 		})
 	})

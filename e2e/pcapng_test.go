@@ -26,7 +26,7 @@ func TestPcapng(t *testing.T) {
 	time.Sleep(1500 * time.Millisecond)
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"x","lookback":1,"timeout":1,"return":true,"tags":"<b>","bpf":"`+
 		stream.Filter()+`"}`)
-	done := l.await(t, 10*time.Second, "done", "failed")
+	done := l.await(t, time.Minute, "done", "failed")
 	done.check(t, says{"state": "done", "stop": "timeout", "name": about(".pcapng")})
 	content, err := os.ReadFile(done.File)
 	if err != nil {
@@ -62,10 +62,10 @@ func TestPcapngBytes(t *testing.T) {
 	startDaemon(t, r, append(keeping(t.TempDir()), "-format", "pcapng")...)
 	stream := testbed.StartStream(t, time.Millisecond)
 	r.Publish(t, `{"node":"web1","interface":"lo","bytes":24}`)
-	l.await(t, 5*time.Second, "refused").check(t, says{"error": about("bytes: 24 is less than")})
+	l.await(t, time.Minute, "refused").check(t, says{"error": about("bytes: 24 is less than")})
 	for _, limit := range []string{"2000", "2001", "2002", "2003", "2004"} {
 		r.Publish(t, `{"node":"web1","interface":"lo","timeout":5,"bytes":`+limit+`,"bpf":"`+stream.Filter()+`"}`)
-		done := l.await(t, 10*time.Second, "done", "failed")
+		done := l.await(t, time.Minute, "done", "failed")
 		done.check(t, says{"state": "done", "stop": "bytes"})
 		info, err := os.Stat(done.File)
 		if err != nil {

@@ -37,11 +37,11 @@ func TestLookback(t *testing.T) {
 	awaitRecorded(t, r, l, 3*time.Second)
 	asked := time.Now()
 	r.Publish(t, `{"node":"web1","interface":"lo","lookback":2,"timeout":1,"bpf":"`+stream.Filter()+`"}`)
-	started := l.await(t, 5*time.Second, "started")
+	started := l.await(t, time.Minute, "started")
 	if heard := started.Since.Add(2 * time.Second); heard.Before(asked) || heard.After(time.Now()) {
 		t.Errorf("want it whole since 2 s before the request at %v, got it since %v", asked, started.Since)
 	}
-	done := l.await(t, 5*time.Second, "done", "failed")
+	done := l.await(t, time.Minute, "done", "failed")
 	done.check(t, says{"state": "done", "stop": "timeout", "error": nil, "dropped": 0, "received": done.Packets,
 		"since": started.said["since"]})
 	if want, got := 3*time.Second, done.Ended.Sub(started.Since); want != got {
@@ -53,10 +53,10 @@ func TestLookback(t *testing.T) {
 // awaitRecorded waits until the recorder reaches back so far.
 func awaitRecorded(t *testing.T, r *testbed.Redis, l *listener, back time.Duration) {
 	t.Helper()
-	testbed.Eventually(t, 20*time.Second, "recorded for "+back.String(), func() bool {
+	testbed.Eventually(t, time.Minute, "recorded for "+back.String(), func() bool {
 		r.Publish(t, `{"node":"web1","rollcall":true}`)
 		var present struct{ Interfaces []struct{ Recorded float64 } }
-		answer := l.await(t, 5*time.Second, "present")
+		answer := l.await(t, time.Minute, "present")
 		if err := json.Unmarshal([]byte(answer.text), &present); err != nil {
 			t.Fatal(err)
 		}
@@ -77,14 +77,18 @@ func TestRecordedWithoutLookback(t *testing.T) {
 	startDaemon(t, r, recording(t, passing(stream, other)...)...)
 	time.Sleep(time.Second)
 	for name, filter := range map[string]string{
-		"quick": stream.Filter(), "slow": stream.Filter() + " or " + slowFilter(50),
+		"quick": stream.Filter(), "slow": stream.Filter() + " or " + slowFilter(40),
 	} {
 		const attempts = 10 // on a busy machine requests take their time, and one is enough
 		var late, ready time.Duration
 		for range attempts {
 			asked := time.Now()
 			r.Publish(t, `{"node":"web1","interface":"lo","packets":100,"bpf":"`+filter+`"}`)
-			l.next(t, time.Minute).check(t, says{"state": "started"})
+			first := l.next(t, time.Minute)
+			if isGivenUp(first) {
+				continue
+			}
+			first.check(t, says{"state": "started"})
 			ready = time.Since(asked)
 			done := l.await(t, time.Minute, "done", "failed")
 			done.check(t, says{"state": "done", "packets": 100, "since": nil})
@@ -96,7 +100,7 @@ func TestRecordedWithoutLookback(t *testing.T) {
 				break
 			}
 		}
-		if name == "slow" && late > ready/2 {
+		if ready == 0 || name == "slow" && late > ready/2 {
 			t.Errorf("want it begun before its filter was ready %v after the request, got it %v after", ready, late)
 		}
 	}
@@ -115,12 +119,12 @@ func TestLookbackRefused(t *testing.T) {
 		`"interface":"lo","lookback":5,"bpf":"udp porrt 53"`:     "bpf",
 	} {
 		r.Publish(t, `{"node":"web1",`+request+`}`)
-		if got := l.next(t, 5*time.Second); got.State != "refused" || !strings.Contains(got.Error, culprit) {
+		if got := l.next(t, time.Minute); got.State != "refused" || !strings.Contains(got.Error, culprit) {
 			t.Errorf("%s: want it refused for %q, got %s, %s", request, culprit, got.State, got.Error)
 		}
 	}
 	r.Publish(t, `{"node":"web1","interface":"lo","bpf":"inbound","timeout":1}`)
-	if got := l.next(t, 5*time.Second); got.State != "started" {
+	if got := l.next(t, time.Minute); got.State != "started" {
 		t.Errorf("want a live capture for what is not recorded, got %s, %s", got.State, got.Error)
 	}
 }
@@ -136,14 +140,14 @@ func TestRecordedInterfaceReturns(t *testing.T) {
 		out, _ := ns.Command("redis-cli", args...).CombinedOutput()
 		return string(out)
 	}
-	testbed.Eventually(t, 5*time.Second, "redis-server answers", func() bool {
+	testbed.Eventually(t, time.Minute, "redis-server answers", func() bool {
 		return strings.Contains(cli("PING"), "PONG")
 	})
 	results := testbed.Start(t, ns.Command("redis-cli", "SUBSCRIBE", "capture-results"))
 	dir := t.TempDir()
 	args := append(keeping(dir), "-node", "web1", "-record", "v0", "-recordsize", "8MiB")
 	d := testbed.Start(t, ns.Command(binary, args...))
-	testbed.Eventually(t, 10*time.Second, "subscribed", func() bool {
+	testbed.Eventually(t, time.Minute, "subscribed", func() bool {
 		return strings.HasSuffix(strings.TrimSpace(cli("PUBSUB", "NUMSUB", "capture")), "1")
 	})
 	time.Sleep(3 * time.Second)
@@ -151,7 +155,7 @@ func TestRecordedInterfaceReturns(t *testing.T) {
 		t.Errorf("want one line about what is missing, got %d", n)
 	}
 	ns.Pair(t, far)
-	testbed.Eventually(t, 5*time.Second, "recorded", func() bool {
+	testbed.Eventually(t, time.Minute, "recorded", func() bool {
 		return strings.Contains(d.Output.String(), "msg=recorded")
 	})
 	ns.Do(t, func() { // somebody has to listen: a refused packet makes the next one fail
@@ -173,7 +177,7 @@ func TestRecordedInterfaceReturns(t *testing.T) {
 	ns.IP(t, "link", "del", "v0")
 	time.Sleep(time.Second)
 	cli("PUBLISH", "capture", `{"node":"web1","interface":"v0","lookback":60,"timeout":5,"bpf":"udp port 9"}`)
-	testbed.Eventually(t, 10*time.Second, "the past is delivered, and why there is no more", func() bool {
+	testbed.Eventually(t, time.Minute, "the past is delivered, and why there is no more", func() bool {
 		out := results.Output.String()
 		return strings.Contains(out, `"failed"`) && strings.Contains(out, `"stop":"interface"`) &&
 			strings.Contains(out, `"packets":6`)

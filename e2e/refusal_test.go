@@ -53,7 +53,7 @@ func TestWrongRequestsInARow(t *testing.T) {
 	l.quiet(t, 300*time.Millisecond)
 	for message, culprit := range refused {
 		r.Publish(t, message)
-		l.next(t, 5*time.Second).check(t, says{"state": "refused", "error": about(culprit), "id": anything{},
+		l.next(t, time.Minute).check(t, says{"state": "refused", "error": about(culprit), "id": anything{},
 			"node": "web1", "packets": nil, "started": nil})
 	}
 	for message := range refused {
@@ -61,19 +61,19 @@ func TestWrongRequestsInARow(t *testing.T) {
 	}
 	began := time.Now()
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"good","timeout":1}`)
-	for l.next(t, 5*time.Second).ID != "good" {
+	for l.next(t, time.Minute).ID != "good" {
 	}
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the good request was answered after %v", took)
 	}
 	if n := strings.Count(d.Output.String(), "message ignored"); n != 10 {
 		t.Errorf("want 10 warnings for messages that name nobody, got %d", n)
 	}
-	l.await(t, 5*time.Second, "done").check(t, says{"id": "good"})
+	l.await(t, time.Minute, "done").check(t, says{"id": "good"})
 }
 
-// slowFilter returns a filter of so many ports. 170 of them take libpcap half a second, 50 a hundredth of one; on a
-// busy machine a hundred times as long, for what compiles them is nice.
+// slowFilter returns a filter of so many ports. 170 of them take libpcap half a second, 40 some milliseconds; on a
+// busy machine a thousand times as long, for what compiles them is nice.
 func slowFilter(ports int) string {
 	var terms []string
 	for port := range ports {
@@ -81,6 +81,9 @@ func slowFilter(ports int) string {
 	}
 	return strings.Join(terms, " or ")
 }
+
+// isGivenUp reports whether a request is refused for a filter for which the machine is too busy.
+func isGivenUp(r result) bool { return strings.Contains(r.Error, "given up after 5s") }
 
 // TestSlowFilter: a filter that takes its time holds up neither requests nor captures.
 func TestSlowFilter(t *testing.T) {
@@ -92,7 +95,7 @@ func TestSlowFilter(t *testing.T) {
 	r.Publish(t, `{"node":"web1","interface":"lo","id":"quick","timeout":30,"bpf":"udp port 9"}`)
 	for _, want := range []string{"wrong refused", "quick started", "slow started"} {
 		got := l.next(t, time.Minute)
-		if strings.Contains(got.Error, "given up after 5s") { // on a machine that is very busy
+		if isGivenUp(got) {
 			want = "slow refused"
 		}
 		if got.ID+" "+got.State != want {

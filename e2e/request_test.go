@@ -60,7 +60,7 @@ func runRequest(t *testing.T, request, stdin string) (code int, results []result
 	var out bytes.Buffer
 	cmd := exec.Command(binary, append(keeping(t.TempDir()), "-node", "web1", "-request", request)...)
 	cmd.Stdin, cmd.Stdout = strings.NewReader(stdin), &out
-	code = testbed.Start(t, cmd).Wait(t, 10*time.Second)
+	code = testbed.Start(t, cmd).Wait(t, time.Minute)
 	return code, parseResults(out.String())
 }
 

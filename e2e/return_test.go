@@ -98,18 +98,18 @@ func TestFetchAfterLeaving(t *testing.T) {
 	cmd := exec.Command(binary, "-redisport", strconv.Itoa(r.Port), "-destdir", dir,
 		"-publish", "node=any", "interface=lo", "id=mine", "timeout=60", "progress=1", "bpf="+stream.Filter())
 	p := testbed.Start(t, cmd)
-	heard.await(t, 5*time.Second, "running")
+	heard.await(t, time.Minute, "running")
 	r.Do(t, "ACL", "SETUSER", "default", "-getrange") // nothing is fetched yet
 	p.Signal(t, syscall.SIGINT)
 	p.Signal(t, syscall.SIGTERM)
-	if code := p.Wait(t, 5*time.Second); code != 1 {
+	if code := p.Wait(t, time.Minute); code != 1 {
 		t.Errorf("want exit code 1, got %d", code)
 	}
 	if want := "-destdir " + dir + " -fetch mine"; !strings.Contains(p.Output.String(), want) {
 		t.Errorf("want the command %s, got %s", want, p.Output.String())
 	}
 	r.Do(t, "PUBLISH", "capture", `{"node":"any","stop":"mine"}`) // the first signal may not have come so far
-	done := heard.await(t, 10*time.Second, "done")
+	done := heard.await(t, time.Minute, "done")
 	checkDirectory(t, dir, 0)
 	r.Do(t, "ACL", "SETUSER", "default", "+getrange")
 	got, errs, code := publish(t, r, 5*time.Second, "-destdir", dir, "-fetch", "mine")

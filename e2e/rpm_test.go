@@ -122,7 +122,7 @@ func TestRPMLife(t *testing.T) {
 	before := m.show("MainPID")
 
 	rpm("--upgrade", "/tmp/v1.1.0.rpm")
-	testbed.Eventually(t, 10*time.Second, "the new program runs", func() bool {
+	testbed.Eventually(t, time.Minute, "the new program runs", func() bool {
 		return m.show("ActiveState") == "active" && m.show("MainPID") != before
 	})
 	check("enabled", "active")

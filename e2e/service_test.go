@@ -137,11 +137,11 @@ func TestUnitRuns(t *testing.T) {
 	status := func() string { return m.show("StatusText") }
 
 	m.run(t, "systemctl", "start", "pcapdaemon") // returns when it is ready
-	testbed.Eventually(t, 5*time.Second, "status says why there are no requests", func() bool {
+	testbed.Eventually(t, time.Minute, "status says why there are no requests", func() bool {
 		return strings.Contains(status(), "not subscribed: ") && strings.Contains(status(), "refused")
 	})
 	m.run(t, "systemd-run", "--unit=redis", "redis-server", "--save", "")
-	testbed.Eventually(t, 10*time.Second, "status says what is subscribed", func() bool {
+	testbed.Eventually(t, time.Minute, "status says what is subscribed", func() bool {
 		return strings.HasPrefix(status(), "subscribed to capture at 127.0.0.1:6379;")
 	})
 	if main := m.show("MainPID"); m.field(t, main, "Uid") == "0" {

@@ -37,7 +37,7 @@ func startDaemonWith(t testing.TB, r *testbed.Redis, variables []string, args ..
 	command := daemonCommand(r, args...)
 	command.Env = append(os.Environ(), variables...)
 	p := testbed.Start(t, command)
-	r.AwaitSubscribers(t, 10*time.Second, 1)
+	r.AwaitSubscribers(t, time.Minute, 1)
 	return p
 }
 
@@ -65,7 +65,7 @@ func TestStore(t *testing.T) {
 	d := startDaemonWith(t, r, []string{"PCAPDAEMON_STOREURL=" + address}, slices.Concat(uploading(t, shark), page)...)
 	stream := testbed.StartStream(t, time.Millisecond)
 	r.Publish(t, `{"node":"web1","interface":"lo","packets":20,"bpf":"`+stream.Filter()+`"}`)
-	got := l.final(t, 10*time.Second)
+	got := l.final(t, time.Minute)
 	stored := "http://" + n.Address() + "/captures/" + uploadName(got)
 	got.check(t, says{"state": "done", "url": "http://" + shark.Address() + "/captures/cafe1", "stored": stored, "error": nil})
 	content, err := os.ReadFile(filepath.Join(n.Root, "captures", uploadName(got)))
@@ -103,7 +103,7 @@ func TestStoreAlone(t *testing.T) {
 		var out bytes.Buffer
 		command.Stdout = &out
 		p := testbed.Start(t, command)
-		code := p.Wait(t, 10*time.Second)
+		code := p.Wait(t, time.Minute)
 		results := parseResults(out.String())
 		if len(results) != 2 || (code == 0) != (want["state"] == "done") {
 			t.Fatalf("want two results, got exit code %d, %s", code, out.String())
@@ -153,7 +153,7 @@ func TestStoreSpool(t *testing.T) {
 	d := startDaemonWith(t, r, variables, args...)
 	stream := testbed.StartStream(t, time.Millisecond)
 	r.Publish(t, `{"node":"web1","interface":"lo","packets":20,"bpf":"`+stream.Filter()+`"}`)
-	kept := l.final(t, 10*time.Second)
+	kept := l.final(t, time.Minute)
 	kept.check(t, says{"state": "kept", "url": "http://" + shark.Address() + "/captures/cafe1", "stored": nil})
 	<-hanging
 	files, err := filepath.Glob(filepath.Join(spool, "*"))
@@ -173,11 +173,11 @@ func TestStoreSpool(t *testing.T) {
 		t.Fatal("the spool does not try it again")
 	}
 	d.Signal(t, syscall.SIGKILL)
-	d.Wait(t, 5*time.Second)
-	r.AwaitSubscribers(t, 5*time.Second, 0)
+	d.Wait(t, time.Minute)
+	r.AwaitSubscribers(t, time.Minute, 0)
 	there.Store(true)
 	startDaemonWith(t, r, variables, args...)
-	done := l.final(t, 20*time.Second)
+	done := l.final(t, time.Minute)
 	done.check(t, says{"state": "done", "id": kept.ID, "url": kept.URL, "stored": s.URL + "/" + uploadName(kept)})
 	if got := <-objects; got != "/"+uploadName(kept) || shark.Count() != 1 {
 		t.Errorf("want the object once, and nothing more for CloudShark, got %s and %d", got, shark.Count())
@@ -195,7 +195,7 @@ func TestStoreInBucket(t *testing.T) {
 		append(page, "-storeurl", "s3://captures/hosts?endpoint=http://"+v.Address(), "-format", "pcapng")...)
 	stream := testbed.StartStream(t, time.Millisecond)
 	r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","packets":20,"bpf":%q,"tags":"a,b","alertid":7}`, stream.Filter()))
-	got := l.final(t, 10*time.Second)
+	got := l.final(t, time.Minute)
 	name := strings.TrimSuffix(uploadName(got), ".pcap") + ".pcapng"
 	got.check(t, says{"state": "done", "url": "s3://captures/hosts/" + name, "stored": nil})
 	info, err := os.Stat(filepath.Join(v.Root, "captures/hosts", name))
@@ -236,7 +236,7 @@ func TestStoreUsage(t *testing.T) {
 				}
 			}
 			p := testbed.Start(t, command)
-			if code := p.Wait(t, 10*time.Second); code != 2 {
+			if code := p.Wait(t, time.Minute); code != 2 {
 				t.Errorf("want exit code 2, got %d", code)
 			}
 			checkComplaint(t, p.Output.String(), test.want)

@@ -105,17 +105,17 @@ func TestSystemdIsToldTheStatus(t *testing.T) {
 	r := &testbed.Redis{Port: testbed.FreePort(t)}
 	m.start(t, daemonCommand(r, keeping(t.TempDir())...))
 	where := regexp.QuoteMeta("capture at " + r.Address())
-	m.await(t, 5*time.Second, "READY=1") // nothing listens on that port
-	m.await(t, 5*time.Second, "STATUS="+where+" not subscribed: .*refused.*; 0 captures running")
+	m.await(t, time.Minute, "READY=1") // nothing listens on that port
+	m.await(t, time.Minute, "STATUS="+where+" not subscribed: .*refused.*; 0 captures running")
 
 	r.Restart(t)
-	m.await(t, 10*time.Second, "STATUS=subscribed to "+where+"; 0 captures running")
+	m.await(t, time.Minute, "STATUS=subscribed to "+where+"; 0 captures running")
 	r.Publish(t, `{"node":"web1","interface":"lo","timeout":1}`)
-	m.await(t, 5*time.Second, "STATUS=subscribed to "+where+"; 1 captures? running")
-	m.await(t, 5*time.Second, "STATUS=subscribed to "+where+"; 0 captures running")
+	m.await(t, time.Minute, "STATUS=subscribed to "+where+"; 1 captures? running")
+	m.await(t, time.Minute, "STATUS=subscribed to "+where+"; 0 captures running")
 
 	r.Signal(t, syscall.SIGKILL)
-	m.await(t, 5*time.Second, "STATUS="+where+" not subscribed: .*; 0 captures running")
+	m.await(t, time.Minute, "STATUS="+where+" not subscribed: .*; 0 captures running")
 }
 
 func TestSystemdWatchdogIsKicked(t *testing.T) {
@@ -123,8 +123,8 @@ func TestSystemdWatchdogIsKicked(t *testing.T) {
 	r, m := testbed.StartRedis(t), newManager(t)
 	const interval = 600 * time.Millisecond
 	p := m.start(t, daemonCommand(r, keeping(t.TempDir())...), fmt.Sprintf("WATCHDOG_USEC=%d", interval.Microseconds()))
-	m.await(t, 5*time.Second, "READY=1")
-	r.AwaitSubscribers(t, 10*time.Second, 1)
+	m.await(t, time.Minute, "READY=1")
+	r.AwaitSubscribers(t, time.Minute, 1)
 	m.forget()
 	// Twice as often as it has to: 10 times.
 	if n := m.count("WATCHDOG=1", 5*interval); n < 8 || n > 20 {
@@ -138,20 +138,20 @@ func TestSystemdWatchdogIsKicked(t *testing.T) {
 		t.Errorf("want no kick by a stopped process, got %d", n)
 	}
 	p.Signal(t, syscall.SIGCONT)
-	m.await(t, 5*time.Second, "WATCHDOG=1")
+	m.await(t, time.Minute, "WATCHDOG=1")
 
 	for range 200 {
 		r.Publish(t, `{"node":"web1"}`)
 	}
 	m.forget()
-	m.await(t, 5*time.Second, "WATCHDOG=1")
+	m.await(t, time.Minute, "WATCHDOG=1")
 }
 
 func TestSystemdWatchdogIsNotWanted(t *testing.T) {
 	t.Parallel()
 	r, m := testbed.StartRedis(t), newManager(t)
 	m.start(t, daemonCommand(r, keeping(t.TempDir())...))
-	m.await(t, 5*time.Second, "READY=1")
+	m.await(t, time.Minute, "READY=1")
 	if n := m.count("WATCHDOG=1", 500*time.Millisecond); n > 0 {
 		t.Errorf("want no kick, got %d", n)
 	}
@@ -164,25 +164,25 @@ func TestSystemdIsToldToWaitForDelivery(t *testing.T) {
 	const drain = 1500 * time.Millisecond
 	p := m.start(t, daemonCommand(r, append(uploading(t, sharktest.Start(t, sharktest.Hang)),
 		"-destdir", t.TempDir(), "-draintimeout", drain.String())...))
-	r.AwaitSubscribers(t, 10*time.Second, 1)
+	r.AwaitSubscribers(t, time.Minute, 1)
 	r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","bpf":%q}`, packets.Filter()))
-	results.await(t, 5*time.Second, "started")
+	results.await(t, time.Minute, "started")
 	time.Sleep(300 * time.Millisecond)
 
 	stopped := time.Now()
 	p.Signal(t, syscall.SIGTERM)
-	m.await(t, 2*time.Second, "STOPPING=1")
-	m.await(t, 2*time.Second, "STATUS=stopping.*")
-	allowance, err := strconv.Atoi(m.await(t, 2*time.Second, `EXTEND_TIMEOUT_USEC=(\d+)`)[0])
+	m.await(t, time.Minute, "STOPPING=1")
+	m.await(t, time.Minute, "STATUS=stopping.*")
+	allowance, err := strconv.Atoi(m.await(t, time.Minute, `EXTEND_TIMEOUT_USEC=(\d+)`)[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := time.Duration(allowance)*time.Microsecond, drain+afterDrain; got < want {
 		t.Errorf("want at least %v to stop, got %v", want, got)
 	}
-	p.Wait(t, 10*time.Second)
+	p.Wait(t, time.Minute)
 	if took := time.Since(stopped); took < drain {
 		t.Errorf("stopped after %v and did not wait for the upload", took)
 	}
-	results.final(t, time.Second).check(t, says{"state": "failed", "file": anything{}})
+	results.final(t, time.Minute).check(t, says{"state": "failed", "file": anything{}})
 }

@@ -212,7 +212,7 @@ func TestTrapHandlerSaysWhatIsWrong(t *testing.T) {
 	hanging.Signal(t, syscall.SIGSTOP)
 	gone := testbed.StartRedis(t)
 	gone.Signal(t, syscall.SIGKILL)
-	gone.Wait(t, 10*time.Second)
+	gone.Wait(t, time.Minute)
 	good := []string{"x", "eth0"}
 
 	for name, test := range map[string]struct {

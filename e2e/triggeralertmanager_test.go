@@ -24,7 +24,7 @@ func startWebhook(t testing.TB, env []string) (address string) {
 	cmd := exec.Command("webhook", "-ip", "127.0.0.1", "-port", fmt.Sprint(port), "-hooks", hooks, "-verbose")
 	cmd.Env = env
 	p := testbed.Start(t, cmd)
-	testbed.Eventually(t, 20*time.Second, "webhook listens", func() bool {
+	testbed.Eventually(t, time.Minute, "webhook listens", func() bool {
 		return strings.Contains(p.Output.String(), "serving hooks on")
 	})
 	return fmt.Sprintf("127.0.0.1:%d", port)
@@ -44,7 +44,7 @@ func startAlertmanager(t testing.TB, webhook string) (address string) {
 	}
 	testbed.Start(t, exec.Command("prometheus-alertmanager", "--config.file="+config, "--cluster.listen-address=",
 		"--storage.path="+filepath.Join(dir, "data"), "--web.listen-address="+address))
-	testbed.Eventually(t, 20*time.Second, "Alertmanager is ready", func() bool {
+	testbed.Eventually(t, time.Minute, "Alertmanager is ready", func() bool {
 		answer, err := http.Get("http://" + address + "/-/ready")
 		if err != nil {
 			return false

@@ -56,7 +56,7 @@ func logLine(conn net.Conn, line string) { _, _ = conn.Write([]byte(line)) }
 // of other hosts came before it.
 func awaitLogLine(t testing.TB, conn net.Conn, requests <-chan []byte, host string) (others int) {
 	t.Helper()
-	testbed.Eventually(t, 20*time.Second, "a log line asks "+host, func() bool {
+	testbed.Eventually(t, time.Minute, "a log line asks "+host, func() bool {
 		logLine(conn, "<11>Nov 28 01:02:03 "+host+" test: are you there")
 		time.Sleep(100 * time.Millisecond)
 		for len(requests) > 0 {
@@ -132,7 +132,7 @@ func TestSyslogNGStorm(t *testing.T) {
 		t.Errorf("want few requests, got %d", n)
 	}
 	server.Signal(t, syscall.SIGKILL)
-	server.Wait(t, 10*time.Second)
+	server.Wait(t, time.Minute)
 	storm()
 	server.Restart(t)
 	requests = server.Hear(t, "capture")

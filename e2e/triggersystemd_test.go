@@ -40,7 +40,7 @@ func TestFailedUnitBecomesCapture(t *testing.T) {
 	m.run(t, "systemctl", "daemon-reload")
 	m.run(t, "systemd-analyze", "verify", "--man=no", "/etc/systemd/system/"+failureUnit)
 	m.run(t, "systemd-run", "--unit=redis", "redis-server", "--save", "", "--port", "7379")
-	testbed.Eventually(t, 20*time.Second, "Redis answers", func() bool {
+	testbed.Eventually(t, time.Minute, "Redis answers", func() bool {
 		return m.command("redis-cli", "-p", "7379", "PING").Run() == nil
 	})
 	m.run(t, "systemd-run", "--unit=ear", "redis-cli", "-p", "7379", "SUBSCRIBE", "capture")
@@ -53,7 +53,7 @@ func TestFailedUnitBecomesCapture(t *testing.T) {
 		}
 		return lines
 	}
-	testbed.Eventually(t, 20*time.Second, "Redis has a listener", func() bool {
+	testbed.Eventually(t, time.Minute, "Redis has a listener", func() bool {
 		out, _ := m.command("redis-cli", "-p", "7379", "PUBSUB", "NUMSUB", "capture").CombinedOutput()
 		return strings.HasSuffix(strings.TrimSpace(string(out)), "1")
 	})
@@ -62,7 +62,7 @@ func TestFailedUnitBecomesCapture(t *testing.T) {
 		for range 3 { // a unit that fails again within a minute asks once
 			_, _ = m.command("systemctl", "start", name).CombinedOutput()
 		}
-		testbed.Eventually(t, 20*time.Second, name+" has asked", func() bool { return len(heard()) == n+1 })
+		testbed.Eventually(t, time.Minute, name+" has asked", func() bool { return len(heard()) == n+1 })
 		parseRequested(t, heard()[n]).check(t, requested{"node": node, "interface": "default", "timeout": 30.0,
 			"tags": "systemd," + name, "by": "systemd@" + node, "bpf": nil, "lookback": nil})
 	}

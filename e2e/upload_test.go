@@ -28,14 +28,14 @@ func TestFailedUploadIsKept(t *testing.T) {
 	d := startDaemon(t, r, append(uploading(t, s), "-destdir", dir)...)
 	stream := testbed.StartStream(t, time.Millisecond)
 	r.Publish(t, `{"node":"web1","interface":"lo","packets":5,"bpf":"`+stream.Filter()+`"}`)
-	got := l.final(t, 5*time.Second)
+	got := l.final(t, time.Minute)
 	got.check(t, says{"state": "failed", "error": about("403"), "url": nil})
 	got.check(t, says{"error": about("Invalid token")})
 	if _, err := os.Stat(got.File); err != nil {
 		t.Errorf("the capture is lost: %v", err)
 	}
 	d.Signal(t, syscall.SIGTERM)
-	if code := d.Wait(t, 5*time.Second); code != 0 { // it failed before the stop
+	if code := d.Wait(t, time.Minute); code != 0 { // it failed before the stop
 		t.Errorf("want exit code 0, got %d", code)
 	}
 	if !regexp.MustCompile(`level=error msg="capture failed" .*403`).MatchString(d.Output.String()) {
@@ -63,9 +63,9 @@ func TestFailingUploadHoldsUpNobody(t *testing.T) {
 	stream := testbed.StartStream(t, time.Millisecond)
 	request := `{"node":"web1","interface":"lo","packets":5,"id":"%s","bpf":"` + stream.Filter() + `"}`
 	r.Publish(t, fmt.Sprintf(request, "unlucky"))
-	testbed.Eventually(t, 5*time.Second, "the first try", func() bool { return s.Count() == 1 })
+	testbed.Eventually(t, time.Minute, "the first try", func() bool { return s.Count() == 1 })
 	r.Publish(t, fmt.Sprintf(request, "lucky"))
 	for _, want := range []string{"lucky", "unlucky"} {
-		l.final(t, 10*time.Second).check(t, says{"id": want, "state": "done"})
+		l.final(t, time.Minute).check(t, says{"id": want, "state": "done"})
 	}
 }

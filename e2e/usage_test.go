@@ -110,7 +110,7 @@ func TestWrongUsage(t *testing.T) {
 			cmd.Stdout = &out
 			// A wrong flag that is accepted makes it run for ever.
 			p := testbed.Start(t, cmd)
-			if code := p.Wait(t, 10*time.Second); code != 2 {
+			if code := p.Wait(t, time.Minute); code != 2 {
 				t.Errorf("want exit code 2, got %d", code)
 			}
 			checkComplaint(t, p.Output.String(), test.culprit)
