@@ -332,7 +332,7 @@ func TestExtcapEndsWhileOthersHang(t *testing.T) {
 			host.Signal(t, syscall.SIGSTOP)
 			defer host.Signal(t, syscall.SIGCONT)
 			end(x)
-			x.Wait(t, 30*time.Second) // half of what it takes to give the host up
+			x.Wait(t, 45*time.Second) // less than it takes to give the host up
 		})
 	}
 }

@@ -191,12 +191,11 @@ func TestRecorderMetrics(t *testing.T) {
 	port := testbed.FreePort(t)
 	stream := testbed.StartStream(t, time.Millisecond)
 	startDaemon(t, r, append(recording(t, passing(stream)...), "-listen", "127.0.0.1:"+strconv.Itoa(port))...)
-	time.Sleep(2 * time.Second)
 	for name, least := range map[string]float64{
 		"packets_total": 1000, "bytes": 50_000, "seconds": 1, "up": 1, "dropped_total": 0,
 	} {
-		if got := series(t, port, fmt.Sprintf(`pcapdaemon_recorder_%s{interface="lo"}`, name)); got < least {
-			t.Errorf("%s: want at least %v, got %v", name, least, got)
-		}
+		testbed.Eventually(t, time.Minute, fmt.Sprintf("%s is at least %v", name, least), func() bool {
+			return series(t, port, fmt.Sprintf(`pcapdaemon_recorder_%s{interface="lo"}`, name)) >= least
+		})
 	}
 }

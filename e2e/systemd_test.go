@@ -126,8 +126,8 @@ func TestSystemdWatchdogIsKicked(t *testing.T) {
 	m.await(t, time.Minute, "READY=1")
 	r.AwaitSubscribers(t, time.Minute, 1)
 	m.forget()
-	// Twice as often as it has to: 10 times.
-	if n := m.count("WATCHDOG=1", 5*interval); n < 8 || n > 20 {
+	// Twice as often as it has to: 10 times, or some fewer on a busy machine.
+	if n := m.count("WATCHDOG=1", 5*interval); n < 6 || n > 20 {
 		t.Errorf("want about 10 kicks in %v, got %d", 5*interval, n)
 	}
 
