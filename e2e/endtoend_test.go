@@ -151,7 +151,9 @@ func TestSideBySide(t *testing.T) {
 		}
 		if got.ID == "short" {
 			got.check(t, says{"stop": "packets", "packets": 100})
-			two.CheckWhole(t, found, got.Started, time.Time{})
+			if !hasDrops(got) {
+				two.CheckWhole(t, found, got.Started, time.Time{})
+			}
 		} else {
 			got.check(t, says{"id": "long", "stop": "timeout"})
 			checkWindow(t, one, got, got.Started)

@@ -92,6 +92,9 @@ func TestRecordedWithoutLookback(t *testing.T) {
 			ready = time.Since(asked)
 			done := l.await(t, time.Minute, "done", "failed")
 			done.check(t, says{"state": "done", "packets": 100, "since": nil})
+			if hasDrops(done) {
+				continue
+			}
 			stream.CheckWhole(t, readNumbers(t, done.File), done.Started, time.Time{}) // it has ended with the last packet
 			if late = done.Started.Sub(asked); late < 0 || late > ready {
 				t.Errorf("%s filter: want it begun with the request, got it %v after", name, late)
