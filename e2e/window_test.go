@@ -93,14 +93,21 @@ func TestNothingBeforeTheStart(t *testing.T) {
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
 	startDaemon(t, r, keeping(t.TempDir())...)
-	stream := testbed.StartStream(t, 20*time.Microsecond)
+	stream, whole := testbed.StartStream(t, 20*time.Microsecond), 0
 	for n := range 20 {
 		r.Publish(t, fmt.Sprintf(`{"node":"web1","interface":"lo","packets":%d,"bpf":"%s"}`, 50+n, stream.Filter()))
 		done := l.final(t, time.Minute)
-		done.check(t, says{"state": "done", "stop": "packets", "dropped": 0})
+		done.check(t, says{"state": "done", "stop": "packets"})
 		if ahead := startInFile(done).Sub(readPackets(t, done.File)[0].Timestamp); ahead > 0 {
 			t.Errorf("capture %d: the first packet came %v before the start", n, ahead)
 		}
+		if hasDrops(done) {
+			continue
+		}
 		testbed.CheckNoGap(t, readNumbers(t, done.File))
+		whole++
+	}
+	if whole == 0 {
+		t.Error("want captures without a word of drops")
 	}
 }
