@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,7 +87,11 @@ func TestKeysOfBadServers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			var scans atomic.Int64
 			fake := startFakeServer(t, func(to io.Writer, words []string) {
+				if words[0] == "SCAN" {
+					scans.Add(1)
+				}
 				fmt.Fprint(to, map[string]string{"CLUSTER": test.slots, "SCAN": test.scan}[words[0]])
 			})
 			patience := 30 * time.Second
@@ -98,6 +103,9 @@ func TestKeysOfBadServers(t *testing.T) {
 			keys, err := (&Server{Addresses: []string{fake}}).Keys(ctx, "capture-results:")
 			if (err != nil) != (test.culprit != "") || err != nil && !mentions(err, test.culprit) || len(keys) > 0 {
 				t.Errorf("want %q in the error, got %q, %v", test.culprit, keys, err)
+			}
+			if n := scans.Load(); n > 1 && name != "no end" {
+				t.Errorf("want it asked once, was asked %d times", n)
 			}
 			if name == "no end" && !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("want the deadline passed, got %v", err)
