@@ -43,4 +43,11 @@ func TestFailure(t *testing.T) {
 			t.Errorf("%d: want another try: %v, got %v", code, again, err)
 		}
 	}
+	for header, want := range map[string]time.Duration{"90": 90 * time.Second, "0": 0, "": 0} {
+		var asked *backoff.RetryAfterError
+		err := Answer{Code: 503, Header: http.Header{"Retry-After": {header}}}.Failure("x")
+		if got := errors.As(err, &asked); got != (want > 0) || got && asked.Duration != want {
+			t.Errorf("%q: want a wait of %v, got %v", header, want, asked)
+		}
+	}
 }
