@@ -144,7 +144,8 @@ func TestWireshark(t *testing.T) {
 			if test.signal == syscall.SIGKILL {
 				return // what it has written is its own affair
 			}
-			if got := p.Output.String(); strings.Contains(got, "rror") {
+			const interrupted = "Unexpected error from select: Interrupted system call" // of tshark itself, now and then
+			if got := strings.ReplaceAll(p.Output.String(), interrupted, ""); strings.Contains(got, "rror") {
 				t.Errorf("want no error shown, got %s", got)
 			}
 			got := origins(t, file)
