@@ -2,8 +2,11 @@ package result
 
 import (
 	"math"
+	"os"
 	"reflect"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -108,6 +111,47 @@ func TestOver(t *testing.T) {
 		Refused: false, Present: false, Fetched: false, "": false, "new": false} {
 		if got := (Result{State: state}).Over(); got != want {
 			t.Errorf("%q: want %v, got %v", state, want, got)
+		}
+	}
+}
+
+// fieldsOf returns the names that a type and the types of its fields have in JSON.
+func fieldsOf(typ reflect.Type) (names []string) {
+	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
+		typ = typ.Elem()
+	}
+	if typ.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range typ.NumField() {
+		field := typ.Field(i)
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+			names = append(names, name)
+		}
+		if field.IsExported() {
+			names = append(names, fieldsOf(field.Type)...)
+		}
+	}
+	return names
+}
+
+// TestFieldsAreDocumented: README and man page tell of every field.
+func TestFieldsAreDocumented(t *testing.T) {
+	for paper, section := range map[string]string{"../README.md": "### Result\n",
+		"../packaging/pcapdaemon.8": ".SS Fields\n"} {
+		text, err := os.ReadFile(paper)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, told, found := strings.Cut(string(text), section)
+		if !found {
+			t.Fatalf("%s has no section %q", paper, section)
+		}
+		told = regexp.MustCompile(`(?m)^(##|\.SH)`).Split(told, 2)[0]
+		for _, name := range fieldsOf(reflect.TypeFor[Result]()) {
+			if !regexp.MustCompile(`\b` + name + `\b`).MatchString(told) {
+				t.Errorf("%s does not tell of %s", paper, name)
+			}
 		}
 	}
 }
