@@ -747,16 +747,22 @@ func TestStopIsNoTimeout(t *testing.T) {
 	}
 }
 
+// newReadyPool returns a pool of so many chunks at most, some of which are ready.
+func newReadyPool(most, ready int) *capfile.Pool {
+	p := capfile.NewPool(int64(most) * capfile.ChunkSize)
+	taken := capfile.NewBuffer(p)
+	taken.Reserve(ready * capfile.ChunkSize)
+	taken.Free()
+	return p
+}
+
 // TestRecordGivesBack: when a capture has ended, it holds no more memory than its
 // packets take, however much it had ready for more.
 func TestRecordGivesBack(t *testing.T) {
 	for packets, want := range []int64{0, capfile.ChunkSize} {
 		synctest.Test(t, func(t *testing.T) {
-			p := capfile.NewPool(8 * capfile.ChunkSize)
+			p := newReadyPool(8, 4)
 			defer p.Release()
-			warm := capfile.NewBuffer(p)
-			warm.Reserve(4 * capfile.ChunkSize)
-			warm.Free()
 			buf := capfile.NewBuffer(p)
 			if rooms := len(buf.Rooms(4)); rooms != 4 {
 				t.Errorf("want 4 rooms ready, got %d", rooms)
@@ -792,11 +798,8 @@ func (s *bulkSource) Copy(rooms [][]byte, _ *tap.Quota) int {
 // TestChunksAhead: a capture has more and more chunks ready while packets come fast, and one again when they do not.
 func TestChunksAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := capfile.NewPool(16 * capfile.ChunkSize)
+		p := newReadyPool(16, 6)
 		defer p.Release()
-		warm := capfile.NewBuffer(p)
-		warm.Reserve(6 * capfile.ChunkSize)
-		warm.Free()
 		src := &bulkSource{}
 		c := newCapture(src, time.Now(), pcapPlan(unbounded), capfile.NewBuffer(p))
 		defer c.buffer.Free()
@@ -819,10 +822,7 @@ func TestChunksAhead(t *testing.T) {
 // TestChunksAheadAreAShare: however fast packets come, what is ready is a small part of what the capture holds.
 func TestChunksAheadAreAShare(t *testing.T) {
 	for chunks, want := range map[int]int{0: 1, aheadShare - 1: 1, aheadShare: 2} {
-		p := capfile.NewPool(32 * capfile.ChunkSize)
-		warm := capfile.NewBuffer(p)
-		warm.Reserve((chunks + 4) * capfile.ChunkSize)
-		warm.Free()
+		p := newReadyPool(32, chunks+4)
 		src := &bulkSource{}
 		c := newCapture(src, time.Now(), pcapPlan(unbounded), capfile.NewBuffer(p))
 		c.ahead = mostAhead

@@ -5,7 +5,6 @@ package e2e
 import (
 	bits "encoding/binary"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"testing"
@@ -81,12 +80,7 @@ func measureLive(t *testing.T, r *testbed.Redis, l *listener, p *testbed.Process
 // startSender returns what sends so many packets of a size each millisecond for a while, and their filter.
 func startSender(t *testing.T, size, each int) (send func(time.Duration), filter string) {
 	t.Helper()
-	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	port := sink.LocalAddr().(*net.UDPAddr).Port
+	port := testbed.OpenSink(t)
 	conn := testbed.DialUDP(t, port)
 	packet := testbed.RandomBytes(size)
 	return func(span time.Duration) {

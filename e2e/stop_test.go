@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -65,19 +64,13 @@ func TestStopWhileRecorded(t *testing.T) {
 	t.Parallel()
 	r := testbed.StartRedis(t)
 	l := listen(t, r)
-	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sink.Close()
-	port := sink.LocalAddr().(*net.UDPAddr).Port
-	d := startDaemon(t, r, recording(t, "-filter", fmt.Sprint("udp dst port ", port))...)
+	const packets, size = 200, 32 << 10 // less than is recorded
+	stream := testbed.NewStream(t, size)
+	d := startDaemon(t, r, recording(t, "-filter", stream.Filter())...)
 	r.Publish(t, `{"node":"web1","interface":"lo"}`)
 	l.await(t, time.Minute, "started")
-	const packets, size = 200, 32 << 10 // less than is recorded
-	conn, padding := testbed.DialUDP(t, port), strings.Repeat(" ", size)
-	for n := range packets { // so fast that the recorder looks when some time is over, not when a block is full
-		fmt.Fprintf(conn, "packet %08d%s", n, padding)
+	for range packets { // so fast that the recorder looks when some time is over, not when a block is full
+		stream.Send()
 	}
 	d.Signal(t, syscall.SIGTERM)
 	if code := d.Wait(t, time.Minute); code != 0 {

@@ -55,16 +55,22 @@ type Stream struct {
 	began []int64 // when each packet began to be sent, in nanoseconds of the clock
 }
 
-// NewStream returns a Stream of packets of so many bytes at least, which sends when Send is called.
-func NewStream(t testing.TB, size int) *Stream {
+// OpenSink returns the UDP port of a socket that nobody reads. Somebody has to listen: a refused packet makes
+// the next one fail.
+func OpenSink(t testing.TB) (port int) {
 	t.Helper()
-	// Somebody has to listen: a refused packet makes the next one fail.
 	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { sink.Close() })
-	port := sink.LocalAddr().(*net.UDPAddr).Port
+	return sink.LocalAddr().(*net.UDPAddr).Port
+}
+
+// NewStream returns a Stream of packets of so many bytes at least, which sends when Send is called.
+func NewStream(t testing.TB, size int) *Stream {
+	t.Helper()
+	port := OpenSink(t)
 	return &Stream{Port: port, Stop: func() {}, conn: DialUDP(t, port),
 		padding: strings.Repeat(" ", max(0, size-len("packet 00000000")))}
 }
